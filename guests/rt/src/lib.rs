@@ -1,0 +1,2 @@
+//! The run-time of the test guests.
+#![no_std]

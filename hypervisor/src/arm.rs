@@ -1,0 +1,1 @@
+//! What the architecture says: numbers and formats, no state.

@@ -1,0 +1,1 @@
+//! What the board boots: a cpio archive with a manifest and images.

@@ -1,0 +1,1 @@
+//! From a cause to what is done about it.

@@ -1,0 +1,54 @@
+//! Flatland: an embedded AArch64 type-1 hypervisor that folds three dimensions into two.
+//!
+//! ```text
+//! L2 IPA ──── L1's stage 2 ────▶ L1 IPA ──── our stage 2 ────▶ PA        three dimensions
+//! Ipa2          Leaf<Ipa2,Ipa>     Ipa          Leaf<Ipa,Pa>     Pa
+//!   └──────────────── shadow:  Leaf<Ipa2,Pa> ────────────────────▶        folded into two
+//! ```
+//!
+//! This library is the thinking part: it forbids `unsafe`, knows no address of any board and builds on any host. The
+//! binary beside it (`main.rs`, `el2/`) is the metal.
+//!
+//! # Floors
+//!
+//! A room may use rooms on lower floors and nothing else; `tests/house.rs` checks it.
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | 0 | [`addr`], [`machine`], [`next`], [`arm`] |
+//! | 1 | [`stage2`], [`frames`] |
+//! | 2 | [`memory`], [`vcpu`], [`vgic`], [`sched`], [`bundle`] |
+//! | 3 | [`devices`] |
+//! | 4 | [`vm`] |
+//! | 5 | [`exit`], [`monitor`] |
+//!
+//! # Locks
+//!
+//! Order: `memory → frames → vgic → devices → queue → console`; one of a kind at a time.
+//!
+//! # Glossary
+//!
+//! *board, CPU* (physical); *VM, vCPU, guest* (what runs in a VM); *L1/L2* (guest hypervisor, its guest); *frame* (4 KiB
+//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *resolve, fill, fold, forget, publish,
+//! break, join, split, exit, cause, next, kick, pool, bundle, manifest*.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod arm;
+pub mod bundle;
+pub mod devices;
+pub mod exit;
+pub mod frames;
+pub mod machine;
+pub mod memory;
+pub mod monitor;
+pub mod next;
+pub mod sched;
+pub mod stage2;
+pub mod vcpu;
+pub mod vgic;
+pub mod vm;

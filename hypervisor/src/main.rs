@@ -1,0 +1,3 @@
+//! Cold boot.
+#![no_std]
+#![no_main]

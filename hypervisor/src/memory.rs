@@ -1,0 +1,1 @@
+//! One VM's memory: the only room that writes its descriptors.

@@ -1,0 +1,1 @@
+//! Which vCPU runs where, and when.

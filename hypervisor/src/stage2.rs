@@ -1,0 +1,1 @@
+//! Stage-2 tables over one table, any input and output space.

@@ -1,0 +1,1 @@
+//! A vCPU's registers: what they are and where they live.

@@ -1,0 +1,1 @@
+//! The virtual interrupt controller, as pure state.

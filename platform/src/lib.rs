@@ -1,0 +1,3 @@
+//! What Flatland knows of boards.
+#![no_std]
+#![forbid(unsafe_code)]

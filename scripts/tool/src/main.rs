@@ -1,0 +1,2 @@
+//! The host side of the scripts.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The harness: boards under QEMU and the adversarial machine.
