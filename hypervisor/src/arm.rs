@@ -1,1 +1,4 @@
 //! What the architecture says: numbers and formats, no state.
+
+pub mod desc;
+pub mod vmsa;
