@@ -1,1 +1,3 @@
 //! A virtual machine, built from its parts.
+
+pub mod tree;
