@@ -1,1 +1,3 @@
 //! What the architecture says: numbers and formats, no state.
+
+pub mod gic;
