@@ -22,7 +22,7 @@ pub const PRIORITY: u8 = 0xa0;
 pub(crate) const PRIORITY_MASK: u32 = 0xff;
 /// The first shared interrupt (SPI).
 pub const FIRST_SPI: u32 = 32;
-/// The first INTID that means no interrupt (IHI 0048B.b, 3.2.4; IHI 0069H, 2.2.1).
+/// The first of the INTIDs that mean no interrupt (1020 to 1023, in both versions).
 pub(crate) const SPECIAL: u32 = 1020;
 
 /// What starts an interrupt.
@@ -34,29 +34,28 @@ pub enum Trigger {
     Edge,
 }
 
-/// An interrupt that has been acknowledged: what GICC_IAR or ICC_IAR1_EL1 has returned, to be given back at the end.
+/// A GICv2's interrupt that has been acknowledged: what GICC_IAR has returned, to be given back at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[must_use = "an acknowledged interrupt stays active until it is ended and deactivated"]
 pub struct Ack(u32);
 
 impl Ack {
-    /// Wraps what the acknowledge register has returned, or nothing where it says that no interrupt is pending.
+    /// Wraps what GICC_IAR has returned, or nothing where it says that no interrupt is pending.
     pub const fn new(raw: u32) -> Option<Self> {
-        // GICv2 has the INTID in bits 9 to 0; extended INTIDs of GICv3 have no special numbers.
-        if raw & 0x3ff >= SPECIAL && raw < 1024 { None } else { Some(Self(raw)) }
+        if raw & 0x3ff >= SPECIAL { None } else { Some(Self(raw)) }
     }
 
-    /// Tells what the acknowledge register has returned, which is what the end-of-interrupt registers want.
+    /// Tells what GICC_IAR has returned, which is what GICC_EOIR and GICC_DIR want.
     pub const fn raw(self) -> u32 {
         self.0
     }
 
-    /// Tells the INTID of a GICv2's interrupt, 0 to 1019.
+    /// Tells the INTID, 0 to 1019.
     pub const fn intid(self) -> u32 {
         self.0 & 0x3ff
     }
 
-    /// Tells which CPU interface has sent a GICv2's SGI; 0 for other interrupts.
+    /// Tells which CPU interface has sent an SGI; 0 for other interrupts.
     pub const fn source(self) -> u32 {
         self.0 >> 10 & 7
     }
@@ -91,6 +90,7 @@ mod tests {
     fn special_numbers_are_no_interrupts_whatever_cpu_they_name() {
         assert_eq!(Ack::new(1023), None);
         assert_eq!(Ack::new(1020), None);
+        assert_eq!(Ack::new(2 << 10 | 1023), None);
         let sgi = Ack::new(3 << 10 | 5).unwrap();
         assert_eq!((sgi.intid(), sgi.source(), sgi.raw()), (5, 3, 0xc05));
         assert_eq!(Ack::new(1019).map(Ack::intid), Some(1019));

@@ -8,7 +8,7 @@
 //! Security. With the security extensions (a BCM2711 under its firmware) we see the non-secure views: GICD_IGROUPR is not
 //! ours, bit 0 of GICD_CTLR and GICC_CTLR enables group 1, bit 9 of GICC_CTLR is EOImodeNS. Without them (QEMU) all
 //! interrupts are put into group 0, where bit 0 enables group 0, bit 9 is that group's EOImode and FIQEn = 0 makes it an
-//! IRQ. So the same writes do for both: IGROUPR = 0, bit 0, bit 9 (IHI 0048B.b, 4.4.1 and tables 4-31 to 4-33).
+//! IRQ. So the same writes do for both: IGROUPR = 0, bit 0, bit 9 (IHI 0048B.b, 4.3.1, 4.3.4 and 4.4.1).
 //!
 //! Follows the GIC Architecture Specification v2 (IHI 0048B.b): 4.3 (GICD), 4.4 (GICC), 5.3 (GICH).
 

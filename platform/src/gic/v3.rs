@@ -6,7 +6,7 @@
 //!
 //! Affinity routing is on (ARE_NS), so SPIs are aimed by GICD_IROUTER, and SGIs and PPIs belong to the redistributor. With
 //! two security states we see the non-secure view; with one (GICD_CTLR.DS = 1, QEMU) every interrupt is put into group 1
-//! by GICD_IGROUPR, which the other case ignores. The bits of GICD_CTLR that we set mean the right thing in both (12.9.4).
+//! by GICD_IGROUPR, which the other case ignores. The bits of GICD_CTLR that we set mean the right thing in both (12.9).
 //!
 //! Follows the GIC Architecture Specification v3 and v4 (IHI 0069H): 12.9 (GICD), 12.11 (GICR), 11.1 (waking up), 12.2.
 
@@ -22,23 +22,23 @@ const POLLS: u32 = 1_000_000;
 const REDISTRIBUTOR: u64 = 0x2_0000;
 
 register_bitfields! {u32,
-    /// GICD_CTLR, 12.9.4, as the non-secure side sees it; with one security state bits 0 and 1 enable groups 0 and 1.
+    /// GICD_CTLR, 12.9, as the non-secure side sees it; with one security state bits 0 and 1 enable groups 0 and 1.
     GICD_CTLR [
         GRP1 OFFSET(0) NUMBITS(1) [],
         GRP1A OFFSET(1) NUMBITS(1) [],
         ARE_NS OFFSET(4) NUMBITS(1) [],
         RWP OFFSET(31) NUMBITS(1) []
     ],
-    /// GICD_TYPER, 12.9.38.
+    /// GICD_TYPER, 12.9.
     GICD_TYPER [IT_LINES OFFSET(0) NUMBITS(5) []],
-    /// GICR_CTLR, 12.11.2.
+    /// GICR_CTLR, 12.11.
     GICR_CTLR [RWP OFFSET(3) NUMBITS(1) []],
-    /// GICR_WAKER, 12.11.42.
+    /// GICR_WAKER, 12.11.
     WAKER [PROCESSOR_SLEEP OFFSET(1) NUMBITS(1) [], CHILDREN_ASLEEP OFFSET(2) NUMBITS(1) []]
 }
 
 register_bitfields! {u64,
-    /// GICR_TYPER, 12.11.35.
+    /// GICR_TYPER, 12.11.
     GICR_TYPER [VLPIS OFFSET(1) NUMBITS(1) [], LAST OFFSET(4) NUMBITS(1) [], AFFINITY OFFSET(32) NUMBITS(32) []]
 }
 
@@ -131,7 +131,7 @@ const fn affinity(mpidr: u64) -> u64 {
     (mpidr >> 32 & 0xff) << 24 | mpidr & 0xff_ffff
 }
 
-/// Tells what to write into ICC_SGI1R_EL1 to send SGI `intid` (0 to 15) to the CPU `mpidr` (12.2.22).
+/// Tells what to write into ICC_SGI1R_EL1 to send SGI `intid` (0 to 15) to the CPU `mpidr` (12.2).
 ///
 /// Aff0 above 15 needs range selectors, which the CPU interface must support.
 pub const fn sgi1r(mpidr: u64, intid: u32) -> u64 {
@@ -157,7 +157,7 @@ impl Distributor {
     pub fn init(&self, mpidr: u64) -> Result<(), Stuck> {
         self.ctlr.set(0);
         self.settle()?;
-        // GICD_IROUTER is there only with affinity routing on, and that may change only while all groups are off (12.9.4).
+        // GICD_IROUTER is there only with affinity routing on, and that may change only while all groups are off (12.9).
         self.ctlr.write(GICD_CTLR::ARE_NS::SET);
         self.settle()?;
         // u32 fits usize on every target.

@@ -4,8 +4,8 @@
 //! instruction loads x0 to x3 with [`Call::registers`], makes the call through the board's conduit and hands x0 to
 //! [`decode`].
 //!
-//! Follows the Power State Coordination Interface (DEN 0022F), 5.1 (functions) and 5.2.2 (return codes), and the SMC
-//! Calling Convention (DEN 0028G), 2.5: ids with bit 30 set take 64-bit arguments.
+//! Follows the Power State Coordination Interface (DEN 0022), 5.1 (functions) and 5.2 (arguments and return codes), and the SMC
+//! Calling Convention (DEN 0028): ids with bit 30 set take 64-bit arguments.
 
 use core::fmt;
 
@@ -75,7 +75,7 @@ impl Call {
     }
 }
 
-/// Why the firmware did not do it (return codes, 5.2.2).
+/// Why the firmware did not do it (return codes, 5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
     /// The function is not there.

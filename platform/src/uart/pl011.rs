@@ -94,12 +94,12 @@ impl Registers {
         None
     }
 
-    /// Lets the UART interrupt when characters have come in, be it only one (by the receive timeout, 2.8.2).
+    /// Lets the UART interrupt when characters have come in, be it only one (by the receive timeout, 2.8).
     pub fn enable_rx_interrupt(&self) {
         self.imsc.modify(INT::RX::SET + INT::RT::SET);
     }
 
-    /// Lets the UART interrupt when its FIFO has become half empty: it must have been filled before (2.8.3).
+    /// Lets the UART interrupt when its FIFO has become half empty: it must have been filled before (2.8).
     pub fn enable_tx_interrupt(&self) {
         self.imsc.modify(INT::TX::SET);
     }
