@@ -20,11 +20,11 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
-//pub mod gic;
-//pub mod power;
+pub mod gic;
+pub mod power;
 pub mod range;
 pub mod tree;
-//pub mod uart;
+pub mod uart;
 
 pub use board::{Board, BoardError};
 pub use range::Range;

@@ -3,7 +3,7 @@
 //! What a board cannot run without is an error with a place and a remedy; what it can do without is an `Option`. A
 //! reservation that cannot be understood is an error too: handing out memory that the firmware uses would be worse.
 //!
-//! Follows the Devicetree Specification v0.4, 3.4 (`/memory`), 3.5 (`/reserved-memory`), 3.6 (`/chosen`), 3.8 (`/cpus`), and
+//! Follows the Devicetree Specification v0.4, 3.4 (`/memory`), 3.5 (`/reserved-memory`), 3.6 (`/chosen`), 3.7 and 3.8 (`/cpus`), and
 //! the bindings `arm/cpus`, `arm/psci` and `timer/arm,arch_timer`.
 
 use super::gic::Controller;
@@ -13,7 +13,7 @@ use crate::range::insert;
 use crate::tree::{Node, Tree};
 use arrayvec::{ArrayString, ArrayVec};
 
-/// Where MPIDR_EL1 has affinity fields (Arm ARM, D19.2.102): a CPU's `reg` has no other bits.
+/// Where MPIDR_EL1 has affinity fields (Arm ARM, MPIDR_EL1): a CPU's `reg` has no other bits.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// Reads all enabled memory nodes directly below the root, as whole frames.
