@@ -161,11 +161,15 @@ impl<'a> Bundle<'a> {
     pub fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self, Vec<Diagnostic>> {
         let mut findings = Findings::default();
         let members = cpio::read(bytes, &mut findings);
+        // What a damaged archive lacks is not missing by the operator's mistake.
+        let is_whole = findings.is_empty();
         let mut vms = Vec::new();
         match members.first() {
             Some(first) if first.name == MANIFEST => {
                 for entry in manifest::read(first.data, limits, &mut findings) {
-                    vms.extend(resolve(&entry, &members, &mut findings));
+                    let mut missing = Findings::default();
+                    vms.extend(resolve(&entry, &members, &mut missing));
+                    missing.list.into_iter().filter(|_| is_whole).for_each(|diagnostic| findings.push(diagnostic));
                 }
             }
             Some(first) => findings.add(
@@ -173,7 +177,7 @@ impl<'a> Bundle<'a> {
                 format!("its first member is {} where {MANIFEST} is expected", quote(first.name)),
                 "make the bundle with scripts/bundle",
             ),
-            None if findings.is_empty() => {
+            None if is_whole => {
                 findings.add("archive", "it has no members", "make the bundle with scripts/bundle");
             }
             None => {}
@@ -267,8 +271,65 @@ impl fmt::Display for Amount {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, Findings, MOST_DIAGNOSTICS, quote};
-    use alloc::string::ToString;
+    use super::{Amount, Bundle, Findings, Limits, MANIFEST, MOST_DIAGNOSTICS, cpio, manifest, quote};
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
+    use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+
+    /// A bundle with the VM `a`, whose images are `Image` and `initrd`, and these files.
+    fn bundle(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut vm = DeviceTreeNode::new("a").unwrap();
+        for (key, value) in [("memory", "4M"), ("kernel", "Image"), ("initrd", "initrd")] {
+            vm.add_property(DeviceTreeProperty::new(key, value).unwrap());
+        }
+        let mut vms = DeviceTreeNode::new("vms").unwrap();
+        vms.add_child(vm);
+        let mut tree = DeviceTree::new();
+        tree.root.add_property(DeviceTreeProperty::new("compatible", manifest::COMPATIBLE).unwrap());
+        tree.root.add_child(vms);
+        let mut archive = Vec::new();
+        cpio::append(&mut archive, MANIFEST, &tree.to_dtb()).unwrap();
+        for (name, data) in files {
+            cpio::append(&mut archive, name, data).unwrap();
+        }
+        cpio::finish(&mut archive);
+        archive
+    }
+
+    fn errors(bytes: &[u8]) -> Vec<String> {
+        Bundle::open(bytes, &Limits::ANY_BOARD).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_bundle_brings_each_vm_its_images() {
+        let bytes = bundle(&[("initrd", b"disk"), ("Image", b"code"), ("other", b"")]);
+        let vms = Bundle::open(&bytes, &Limits::ANY_BOARD).unwrap().vms;
+        assert_eq!((vms.len(), vms[0].name, vms[0].kernel, vms[0].initrd), (1, "a", &b"code"[..], Some(&b"disk"[..])));
+    }
+
+    #[test]
+    fn every_missing_image_is_named_unless_the_archive_is_cut_off() {
+        let bytes = bundle(&[]);
+        let remedy = "add the file to the archive or correct the name";
+        assert_eq!(
+            errors(&bytes),
+            [
+                "/vms/a/initrd: the archive has no member \"initrd\"; ",
+                "/vms/a/kernel: the archive has no member \"Image\"; "
+            ]
+            .map(|error| error.to_string() + remedy)
+        );
+        assert_eq!(errors(&bytes[..bytes.len() - 20]).len(), 1);
+        assert!(errors(&bundle(&[])[..0])[0].contains("ends inside the header"));
+    }
+
+    #[test]
+    fn the_manifest_comes_first() {
+        let mut bytes = Vec::new();
+        cpio::append(&mut bytes, "Image", b"code").unwrap();
+        bytes.extend_from_slice(&bundle(&[]));
+        assert!(errors(&bytes)[0].starts_with("archive: its first member is \"Image\" where"));
+    }
 
     #[test]
     fn too_many_findings_are_counted_not_kept() {
