@@ -137,6 +137,80 @@ fn blanked_nodes_are_refused_until_the_tree_is_tidied() {
     assert_eq!(blob, tidied, "a tidy tree stays as it is");
 }
 
+/// A tree with this structure block; its only property name is `#a`, at 0.
+fn tree_of(structure: &[u32]) -> Vec<u8> {
+    let (strings, start) = (b"#a\0\0", 56);
+    let length = structure.len() as u32 * 4;
+    let total = start + length + strings.len() as u32;
+    let header = [0xd00d_feed, total, start, start + length, 40, 17, 16, 0, strings.len() as u32, length];
+    let words = header.iter().chain(&[0; 4]).chain(structure);
+    words.flat_map(|word| word.to_be_bytes()).chain(strings.iter().copied()).collect()
+}
+
+const BEGIN_ROOT: [u32; 2] = [1, 0];
+const BEGIN_X: [u32; 2] = [1, 0x7800_0000];
+const PROP_A: [u32; 4] = [3, 4, 0, 0x1234];
+
+#[test]
+fn nodes_nest_sixteen_deep_and_no_deeper() {
+    let nested = |depth: usize| {
+        let begin = BEGIN_ROOT.into_iter().chain(std::iter::repeat_n(BEGIN_X, depth - 1).flatten());
+        tree_of(&begin.chain(std::iter::repeat_n(2, depth)).chain([9]).collect::<Vec<_>>())
+    };
+    let deepest = nested(super::check::DEPTH_LIMIT);
+    let tree = Tree::new(&deepest).unwrap();
+    let mut nodes = 0;
+    tree.visit(&mut |node| {
+        nodes += 1;
+        assert_eq!(node.to_string().matches('x').count() + 1, nodes);
+        true
+    });
+    assert_eq!(nodes, super::check::DEPTH_LIMIT);
+    assert_eq!(Tree::new(&nested(super::check::DEPTH_LIMIT + 1)).unwrap_err().what, "nodes nest too deep");
+    assert!(Tree::new(&nested(10_000)).is_err());
+}
+
+#[test]
+fn every_rule_of_the_structure_block_is_kept() {
+    let what = |parts: &[&[u32]]| Tree::new(&tree_of(&parts.concat())).err().map(|error| error.what);
+    assert_eq!(what(&[&BEGIN_ROOT, &PROP_A, &BEGIN_X, &[2, 2, 9]]), None);
+    let refused: [&[&[u32]]; 10] = [
+        &[&[9]],
+        &[&[2, 9]],
+        &[&PROP_A, &[9]],
+        &[&BEGIN_X, &[2, 9]],
+        &[&BEGIN_ROOT, &[2], &BEGIN_ROOT, &[2, 9]],
+        &[&BEGIN_ROOT, &BEGIN_ROOT, &[2, 2, 9]],
+        &[&BEGIN_ROOT, &BEGIN_X, &[2], &PROP_A, &[2, 9]],
+        &[&BEGIN_ROOT, &[3, 5, 0, 0x1234], &[2, 9]],
+        &[&BEGIN_ROOT, &[3, u32::MAX, 0, 0x1234], &[2, 9]],
+        &[&BEGIN_ROOT, &[3, 4, 4, 0x1234], &[2, 9]],
+    ];
+    for parts in refused {
+        assert!(what(parts).is_some(), "{parts:x?}");
+    }
+}
+
+#[test]
+fn gaps_are_closed_wherever_they_are() {
+    let whole = tree_of(&[&BEGIN_ROOT[..], &PROP_A, &PROP_A, &BEGIN_X, &PROP_A, &[2], &BEGIN_X, &[2, 2, 9]].concat());
+    let gap = [4, 4];
+    let parts = [&gap[..], &BEGIN_ROOT, &gap, &PROP_A, &gap, &PROP_A, &gap, &BEGIN_X, &gap, &PROP_A, &gap, &[2], &gap];
+    let parts = [&parts.concat()[..], &BEGIN_X, &gap, &[2], &gap, &[2], &gap, &[9]];
+    let mut gappy = tree_of(&parts.concat());
+    tidy(&mut gappy).unwrap();
+    let paths = |blob: &[u8]| {
+        let mut seen = Vec::new();
+        Tree::new(blob).unwrap().visit(&mut |node| {
+            seen.push((node.to_string(), node.cell("#a")));
+            true
+        });
+        seen
+    };
+    assert_eq!(paths(&gappy), paths(&whole));
+    assert_eq!(paths(&whole).len(), 3);
+}
+
 /// xorshift64*, so that a failure can be had again.
 struct Random(u64);
 
