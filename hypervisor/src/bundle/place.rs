@@ -172,6 +172,8 @@ mod tests {
     fn a_small_vm_finds_room_too() {
         assert_eq!(places(2 * M, kernel(M / 2, 4096), None, Dtb::Behind), (None, M));
         assert_eq!(places(2 * M, kernel(M / 2, M + M / 2), None, Dtb::Behind), (None, 0));
+        // Half of what the tree needs is not enough.
+        assert_eq!(places(2 * M, kernel(M / 2, M + M / 2 - DTB_ROOM / 2), None, Dtb::Behind), (None, 0));
         let full = find(ram(2 * M), kernel(0, 2 * M), None, Dtb::Behind);
         assert_eq!(full, Err(Misfit { part: Part::DeviceTree, over: DTB_ROOM }));
     }

@@ -146,6 +146,7 @@ fn an_elf_file_is_loaded_by_its_physical_addresses() {
         let mut ram = Ram::new(16 * M);
         plan.load(&mut Workspace::new(), &mut ram).unwrap();
         assert_eq!(ram.at(BASE + 2 * M + 1, 2), [Some(1), Some(2)]);
+        assert_eq!(ram.at(BASE + 2 * M + 99, 2), [Some(99), None]);
         assert_eq!(ram.at(BASE + 3 * M + 49, 3), [Some(49), Some(0), Some(0)]);
         assert_eq!(ram.at(BASE + 3 * M + 4999, 2), [Some(0), None]);
     }
