@@ -112,3 +112,11 @@ pub fn park() -> ! {
         wfi();
     }
 }
+
+/// Moves the exception vectors to `address`, which must lie outside RAM, and takes an exception.
+pub fn die_with_vectors_at(address: u64) -> ! {
+    assert!(address & 0x7ff == 0 && address >= crate::ram::end(), "{address:#x} is not outside RAM");
+    mask();
+    // SAFETY: this CPU never again runs anything of this program: what it fetches next is outside RAM.
+    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", "b .", in(reg) address, options(noreturn)) };
+}
