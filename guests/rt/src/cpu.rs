@@ -1,0 +1,122 @@
+//! This CPU: who it is, its interrupt mask, its hints and barriers, and system registers by number.
+
+use core::arch::asm;
+
+/// Most CPUs a guest can have: `MAX_CPUS` of start.S.
+pub const MAX: usize = 32;
+
+/// Returns the index of this CPU: its place among the CPUs of the device tree, 0 for the one that was started first.
+#[inline(always)]
+pub fn index() -> usize {
+    let index: usize;
+    // SAFETY: reads a register that start.S wrote once and nobody writes again.
+    unsafe { asm!("mrs {}, tpidr_el1", out(reg) index, options(nomem, nostack, preserves_flags)) };
+    index
+}
+
+/// Reads a system register by the name the assembler knows it by: `read_register!("icc_pmr_el1")`.
+#[macro_export]
+macro_rules! read_register {
+    ($name:expr) => {{
+        let value: u64;
+        // SAFETY: an MRS changes no memory; where the register is missing, `exception` skips it and the value is 0.
+        unsafe { core::arch::asm!(concat!("mrs {0}, ", $name), inout(reg) 0u64 => value, options(nostack)) };
+        value
+    }};
+}
+
+/// Writes a system register that cannot change how memory is seen; the caller's SAFETY says so.
+macro_rules! write_register {
+    ($name:expr, $value:expr) => {{
+        let value: u64 = $value;
+        core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack))
+    }};
+}
+pub(crate) use write_register;
+
+/// Tells the core (and an emulator that runs CPUs in turn) that this one waits for another.
+#[inline(always)]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Waits for an interrupt, masked or not, or anything else that wakes a core.
+#[inline(always)]
+pub fn wfi() {
+    // SAFETY: WFI only waits; the barrier makes stores before it visible to whoever is to wake this CPU.
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+}
+
+/// Waits for an event.
+#[inline(always)]
+pub fn wfe() {
+    // SAFETY: WFE only waits.
+    unsafe { asm!("wfe", options(nostack, preserves_flags)) };
+}
+
+/// Sends an event to all CPUs.
+#[inline(always)]
+pub fn sev() {
+    // SAFETY: SEV only wakes; the barrier orders it after the stores it announces.
+    unsafe { asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
+}
+
+/// Completes all memory accesses and context changes before it returns.
+#[inline(always)]
+pub fn barrier() {
+    // SAFETY: barriers.
+    unsafe { asm!("dsb sy", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Synchronises the context only.
+#[inline(always)]
+pub fn isb() {
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+}
+
+/// Takes interrupts on this CPU from here on.
+#[inline(always)]
+pub fn unmask() {
+    // SAFETY: the exception table stands since start.S; an interrupt finds its hook or is reported.
+    unsafe { asm!("msr daifclr, #2", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Takes no interrupts on this CPU from here on.
+#[inline(always)]
+pub fn mask() {
+    // SAFETY: only delays interrupts.
+    unsafe { asm!("msr daifset, #2", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Runs `f` with interrupts masked, and puts the mask back as it was.
+pub fn masked<R>(f: impl FnOnce() -> R) -> R {
+    let before = read_register!("daif");
+    mask();
+    let result = f();
+    // SAFETY: restores what was there.
+    unsafe { write_register!("daif", before) };
+    result
+}
+
+/// Returns whether an interrupt is pending at this CPU, masked or not (ISR_EL1.I).
+pub fn irq_pending() -> bool {
+    read_register!("isr_el1") & (1 << 7) != 0
+}
+
+/// Waits for ever.
+pub fn park() -> ! {
+    mask();
+    loop {
+        wfi();
+    }
+}
+
+/// Moves the exception vectors to `address`, which must lie outside RAM, and takes an exception.
+pub fn die_with_vectors_at(address: u64) -> ! {
+    assert!(address & 0x7ff == 0 && address >= crate::ram::end(), "{address:#x} is not outside RAM");
+    mask();
+    // SAFETY: this CPU never again runs anything of this program: what it fetches next is outside RAM.
+    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", "b .", in(reg) address, options(noreturn)) };
+}

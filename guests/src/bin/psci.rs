@@ -1,0 +1,87 @@
+//! Does PSCI answer as its specification says, by HVC and by SMC?
+//!
+//! On a board without anything behind SMC the instruction is UNDEFINED; that passes unless the boot argument `strict` is
+//! given.
+
+#![no_std]
+#![no_main]
+
+use rt::psci::{self, Conduit};
+use rt::timer::{self, Timer};
+use rt::{args, check, check_eq, cpu, expect_exception, gic, println};
+
+rt::guest!(main);
+
+fn main() {
+    through(Conduit::Hvc);
+    let smc = expect_exception(|| {
+        psci::call(Conduit::Smc, [psci::VERSION, 0, 0, 0]);
+    });
+    match smc {
+        Some(_) if !args::strict() => println!("psci: nothing behind SMC"),
+        Some(fault) => check!(false, "SMC reaches PSCI", "{fault:x?}"),
+        None => through(Conduit::Smc),
+    }
+    suspend();
+}
+
+fn through(conduit: Conduit) {
+    let call = |function, a, b| psci::call(conduit, [function, a, b, 0])[0];
+    let result = |function, a, b| i64::from(call(function, a, b) as u32 as i32);
+    let version = call(psci::VERSION, 0, 0);
+    println!("psci: version {}.{} by {conduit:?}", version >> 16, version & 0xffff);
+    check!(version >> 16 == 1 || version == 2, "{conduit:?}: a version that is known", "{version:#x}");
+    if args::strict() {
+        check_eq!(version, 0x1_0001, "{conduit:?}: PSCI 1.1");
+    }
+    for (function, name) in [
+        (psci::VERSION, "PSCI_VERSION"),
+        (psci::CPU_ON, "CPU_ON"),
+        (psci::CPU_OFF, "CPU_OFF"),
+        (psci::CPU_SUSPEND, "CPU_SUSPEND"),
+        (psci::AFFINITY_INFO, "AFFINITY_INFO"),
+        (psci::MIGRATE_INFO_TYPE, "MIGRATE_INFO_TYPE"),
+        (psci::SYSTEM_OFF, "SYSTEM_OFF"),
+        (psci::SYSTEM_RESET, "SYSTEM_RESET"),
+        (psci::FEATURES, "PSCI_FEATURES"),
+    ] {
+        let got = result(psci::FEATURES, function, 0);
+        check!(got >= 0, "{conduit:?}: FEATURES knows {name}", "{got}");
+    }
+    check_eq!(result(psci::FEATURES, 0x8400_00ff, 0), psci::NOT_SUPPORTED, "{conduit:?}: FEATURES of nothing");
+    for function in [0x8400_001f, 0xc400_001f, 0x8600_ff01, 0xc600_0000, 0xbf00_ffff] {
+        let got = result(function, 0, 0);
+        check_eq!(got, psci::NOT_SUPPORTED, "{conduit:?}: {function:#x} is not supported");
+    }
+    let kind = result(psci::MIGRATE_INFO_TYPE, 0, 0);
+    check!(kind == 2 || kind == psci::NOT_SUPPORTED, "{conduit:?}: no Trusted OS to migrate", "{kind}");
+    let smccc = result(psci::SMCCC_VERSION, 0, 0);
+    if args::strict() {
+        check!(smccc >= 0x1_0001, "{conduit:?}: SMCCC 1.1 or later", "{smccc:#x}");
+        check_eq!(result(psci::FEATURES, psci::SMCCC_VERSION, 0), 0, "{conduit:?}: SMCCC_VERSION is discoverable");
+        check_eq!(result(psci::SMCCC_ARCH_FEATURES, psci::SMCCC_VERSION, 0), 0, "{conduit:?}: SMCCC_ARCH_FEATURES");
+        let got = result(psci::SMCCC_ARCH_FEATURES, 0x8000_7fff, 0);
+        check_eq!(got, psci::NOT_SUPPORTED, "{conduit:?}: an unknown workaround");
+        let saved = psci::call(conduit, [psci::VERSION, 0x11, 0x22, 0x33]);
+        check!(saved[1..] == [0x11, 0x22, 0x33], "{conduit:?}: a call keeps x1 to x3", "{saved:x?}");
+    }
+}
+
+/// CPU_SUSPEND to standby returns when the timer is due, with all registers as they were.
+fn suspend() {
+    gic::init();
+    gic::enable(Timer::Virtual.irq());
+    let start = timer::now();
+    Timer::Virtual.start(timer::micros(20_000));
+    let result = psci::hvc(psci::CPU_SUSPEND, 0, 0, 0);
+    if result == psci::NOT_SUPPORTED && !args::strict() {
+        println!("psci: no CPU_SUSPEND");
+        return;
+    }
+    check_eq!(result, psci::SUCCESS, "CPU_SUSPEND to standby succeeds");
+    check!(
+        timer::wait_until(1_000_000, cpu::irq_pending) && timer::now() - start >= timer::micros(20_000),
+        "CPU_SUSPEND ends with the timer"
+    );
+    Timer::Virtual.stop();
+}
