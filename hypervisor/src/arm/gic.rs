@@ -95,6 +95,10 @@ pub mod hcr {
     pub const LRENPIE: u32 = 1 << 2;
     /// Maintenance interrupt when no list register is pending.
     pub const NPIE: u32 = 1 << 3;
+    /// Maintenance interrupt while Group 0 is on in the virtual CPU interface; two bits further, the same for Group 1.
+    pub const VGRP0EIE: u32 = 1 << 4;
+    /// Maintenance interrupt while Group 0 is off in the virtual CPU interface; two bits further, the same for Group 1.
+    pub const VGRP0DIE: u32 = 1 << 5;
     /// Traps writes of ICC_DIR_EL1 (ICH_HCR_EL2 only).
     pub const TDIR: u32 = 1 << 14;
     /// Where EOIcount starts: ends of interrupts found in no list register, 5 bits.

@@ -1,0 +1,1 @@
+//! Registers as conformance suites look at them, and accesses nobody should make.
