@@ -40,8 +40,8 @@ pub(super) struct World {
     cpus: Vec<Cpu>,
     version: Version,
     mode1: bool,
-    /// The kicks of this operation are looked at later.
-    lazy: bool,
+    /// Who looks later at the kicks of this operation, a bit each.
+    lazy: u32,
     pub(super) counts: Counts,
 }
 
@@ -57,7 +57,7 @@ impl World {
             cpus: (0..cpus).map(|_| Cpu::new(version)).collect(),
             version,
             mode1,
-            lazy: false,
+            lazy: 0,
             counts: Counts::default(),
         };
         world.settle();
@@ -82,7 +82,7 @@ impl World {
             // What follows folds these two; if there is anything to adopt, it has to be before the reference changes.
             [actor, other].into_iter().for_each(|cpu| self.refill(cpu));
         }
-        self.lazy = a >> 30 == 3;
+        self.lazy = if a >> 30 == 3 { a >> 26 } else { 0 };
         match op % 32 {
             0 => self.enable(actor, other, n, b, true),
             1 => self.enable(actor, other, n, b & b >> 7, false),
@@ -104,7 +104,7 @@ impl World {
             20..27 => self.take(actor),
             _ => self.end(actor, b),
         }
-        self.lazy = false;
+        self.lazy = 0;
         if self.counts.steps.is_multiple_of(8) {
             self.settle();
         }
@@ -122,9 +122,10 @@ impl World {
                 continue;
             }
             self.cpus[cpu].late = true;
-            self.counts.late += u64::from(self.lazy);
-            if !self.lazy {
+            if self.lazy >> cpu & 1 == 0 {
                 self.refill(cpu);
+            } else {
+                self.counts.late += 1;
             }
         }
     }
@@ -256,12 +257,10 @@ impl World {
 
     fn priority(&mut self, actor: usize, other: usize, intid: usize, value: u8) {
         let frame = self.frame(actor, other);
-        let int = self.model.int(frame, intid);
         // Of an active one it would say in which order the ends come, which is not what it does.
-        if !int.active
-            && (!decreed(intid) || value == 0xff)
-            && !(self.cpus[frame].late || intid >= 32 && self.any_late())
-        {
+        let outdated = self.cpus[frame].late || intid >= 32 && self.any_late();
+        let int = self.model.int(frame, intid);
+        if !(int.active || outdated || decreed(intid) && value != 0xff) {
             self.model.int(frame, intid).priority = value & 0xf8;
             self.write(actor, frame, 0x400 + intid as u64, 1, value.into());
         }
@@ -278,6 +277,9 @@ impl World {
     }
 
     fn target(&mut self, actor: usize, intid: usize, to: usize) {
+        // One that somebody's lists have, if there is one.
+        let listed = self.cpus[actor].entries().map(|e| e.intid as usize).find(|intid| *intid >= 32);
+        let intid = listed.unwrap_or(intid);
         if intid < 32 {
             return;
         }
@@ -396,7 +398,7 @@ impl World {
             self.cpus[by].physical = self.vgic.hw_active(id(by), IntId(27));
             self.fill(by);
             // The guest may not take it again before the deactivation has reached the one who holds it.
-            self.lazy = false;
+            self.lazy = 0;
             self.kicked(kicks.without(id(by)));
             return;
         }
