@@ -146,7 +146,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// As an ICH_LR<n>_EL2 (IHI 0069H 12.4.9).
+    /// As an `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
     pub fn v3(self) -> u64 {
         let tail = match self.physical {
             Some(physical) => 1 << 61 | u64::from(physical & 0x1fff) << 32,
@@ -160,7 +160,7 @@ impl Entry {
             | u64::from(self.active) << 63
     }
 
-    /// From an ICH_LR<n>_EL2.
+    /// From an `ICH_LR<n>_EL2`.
     pub fn from_v3(bits: u64) -> Self {
         let hw = bits >> 61 & 1 != 0;
         Self {

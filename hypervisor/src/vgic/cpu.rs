@@ -10,7 +10,7 @@ use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Entry, Mask, Version, hcr};
 use crate::next::Kicks;
 
-/// The list registers of one vCPU, as its version's hardware has them: ICH_LR<n>_EL2, or GICH_LR<n> in the lower half.
+/// The list registers of one vCPU, as its version's hardware has them: `ICH_LR<n>_EL2`, or GICH_LR<n> in the lower half.
 ///
 /// After the vCPU ran, `lr[..used]` and `hcr` are to be read back before [`Vgic::fold`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -223,18 +223,28 @@ impl Vgic {
             lists.hcr |= hcr::TDIR;
         }
         self.stale &= !(1 << (vcpu.0 & 63));
+        let Some(local) = self.locals.get(cpu) else { return };
         // A group that is off in the CPU interface must not take the place of one that is on.
         let [rank0, rank1] = [0, 1].map(|group| u32::from(mask.groups >> group & 1 == 0));
         let mut active = Best::new(self.room);
         let mut pending = Best::new(self.room);
-        for n in 0..=self.spis.len() {
-            let Some(bank) = self.bank(cpu, n) else { continue };
-            active.offer(0, bank, n, bank.active & self.held(cpu, n) & !bank.listed);
-            let ready = self.ready(bank) & self.mine(cpu, n) & !bank.listed;
+        let private = core::iter::once((&local.bank, (&u32::MAX, &u32::MAX)));
+        let shared = self.spis.iter().map(|shared| &shared.bank).zip(local.mine.iter().zip(&local.held));
+        for (n, (bank, (mine, held))) in private.chain(shared).enumerate() {
+            let going = bank.active & held & !bank.listed;
+            if going != 0 {
+                active.offer(0, bank, n, going);
+            }
+            let ready = bank.pending() & mine;
+            // Most banks are quiet.
             if ready != 0 {
+                let ready = ready & self.ready(bank) & !bank.listed;
                 pending.offer(rank0, bank, n, ready & !bank.group);
                 pending.offer(rank1, bank, n, ready & bank.group);
             }
+        }
+        if active.seen | pending.seen == 0 {
+            return;
         }
         let kept = active.seen.min(self.room - usize::from(pending.seen != 0));
         let places = pending.seen.min(self.room - kept);
