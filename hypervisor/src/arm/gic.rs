@@ -176,7 +176,7 @@ impl Entry {
         }
     }
 
-    /// As a GICH_LR<n> (IHI 0048B 5.3.13).
+    /// As a `GICH_LR<n>` (IHI 0048B 5.3.13).
     pub fn v2(self) -> u32 {
         let tail = match self.physical {
             Some(physical) => 1 << 31 | u32::from(physical & 0x3ff) << 10,
@@ -190,7 +190,7 @@ impl Entry {
             | u32::from(self.group1) << 30
     }
 
-    /// From a GICH_LR<n>.
+    /// From a `GICH_LR<n>`.
     pub fn from_v2(bits: u32) -> Self {
         let hw = bits >> 31 != 0;
         Self {

@@ -10,7 +10,7 @@ use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Entry, Mask, Version, hcr};
 use crate::next::Kicks;
 
-/// The list registers of one vCPU, as its version's hardware has them: `ICH_LR<n>_EL2`, or GICH_LR<n> in the lower half.
+/// The list registers of one vCPU, as its version's hardware has them: `ICH_LR<n>_EL2`, or `GICH_LR<n>` in the lower half.
 ///
 /// After the vCPU ran, `lr[..used]` and `hcr` are to be read back before [`Vgic::fold`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
