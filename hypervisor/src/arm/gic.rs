@@ -95,6 +95,10 @@ pub mod hcr {
     pub const LRENPIE: u32 = 1 << 2;
     /// Maintenance interrupt when no list register is pending.
     pub const NPIE: u32 = 1 << 3;
+    /// Maintenance interrupt while Group 0 is on in the virtual CPU interface; two bits further, the same for Group 1.
+    pub const VGRP0EIE: u32 = 1 << 4;
+    /// Maintenance interrupt while Group 0 is off in the virtual CPU interface; two bits further, the same for Group 1.
+    pub const VGRP0DIE: u32 = 1 << 5;
     /// Traps writes of ICC_DIR_EL1 (ICH_HCR_EL2 only).
     pub const TDIR: u32 = 1 << 14;
     /// Where EOIcount starts: ends of interrupts found in no list register, 5 bits.
@@ -142,7 +146,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// As an ICH_LR<n>_EL2 (IHI 0069H 12.4.9).
+    /// As an `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
     pub fn v3(self) -> u64 {
         let tail = match self.physical {
             Some(physical) => 1 << 61 | u64::from(physical & 0x1fff) << 32,
@@ -156,7 +160,7 @@ impl Entry {
             | u64::from(self.active) << 63
     }
 
-    /// From an ICH_LR<n>_EL2.
+    /// From an `ICH_LR<n>_EL2`.
     pub fn from_v3(bits: u64) -> Self {
         let hw = bits >> 61 & 1 != 0;
         Self {
@@ -172,7 +176,7 @@ impl Entry {
         }
     }
 
-    /// As a GICH_LR<n> (IHI 0048B 5.3.13).
+    /// As a `GICH_LR<n>` (IHI 0048B 5.3.13).
     pub fn v2(self) -> u32 {
         let tail = match self.physical {
             Some(physical) => 1 << 31 | u32::from(physical & 0x3ff) << 10,
@@ -186,7 +190,7 @@ impl Entry {
             | u32::from(self.group1) << 30
     }
 
-    /// From a GICH_LR<n>.
+    /// From a `GICH_LR<n>`.
     pub fn from_v2(bits: u32) -> Self {
         let hw = bits >> 31 != 0;
         Self {

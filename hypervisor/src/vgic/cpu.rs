@@ -10,7 +10,7 @@ use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Entry, Mask, Version, hcr};
 use crate::next::Kicks;
 
-/// The list registers of one vCPU, as its version's hardware has them: ICH_LR<n>_EL2, or GICH_LR<n> in the lower half.
+/// The list registers of one vCPU, as its version's hardware has them: `ICH_LR<n>_EL2`, or `GICH_LR<n>` in the lower half.
 ///
 /// After the vCPU ran, `lr[..used]` and `hcr` are to be read back before [`Vgic::fold`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,7 +30,7 @@ impl Lists {
     }
 }
 
-/// The most urgent of the interrupts offered, in order: priority and INTID as one key.
+/// The most urgent of the interrupts offered, in order: rank, priority and INTID as one key.
 struct Best {
     keys: [u32; 16],
     room: usize,
@@ -44,11 +44,12 @@ impl Best {
         Self { keys: [u32::MAX; 16], room, len: 0, seen: 0 }
     }
 
-    fn offer(&mut self, bank: &Bank, n: usize, mask: u32) {
+    /// Offers those of a bank that are in `mask`; whatever their priority, they come after those of a smaller `rank`.
+    fn offer(&mut self, rank: u32, bank: &Bank, n: usize, mask: u32) {
         for at in bits(mask) {
             let priority = bank.priority.get(at).copied().unwrap_or(u8::MAX);
             // INTIDs are below 288.
-            self.insert(u32::from(priority) << 16 | (n * 32 + at) as u32);
+            self.insert(rank << 24 | u32::from(priority) << 16 | (n * 32 + at) as u32);
         }
     }
 
@@ -79,9 +80,9 @@ impl Vgic {
     }
 
     /// Folds and fills: for a vCPU that goes on running. The kicks are for others.
-    pub fn refill(&mut self, vcpu: VcpuId, lists: &mut Lists) -> Kicks {
+    pub fn refill(&mut self, vcpu: VcpuId, lists: &mut Lists, mask: Mask) -> Kicks {
         let kicks = self.fold(vcpu, lists);
-        self.fill(vcpu, lists);
+        self.fill(vcpu, lists, mask);
         kicks.without(vcpu)
     }
 
@@ -156,7 +157,7 @@ impl Vgic {
         let mut best = Best::new(1);
         for n in 0..=self.spis.len() {
             if let Some(bank) = self.bank(cpu, n) {
-                best.offer(bank, n, self.held(cpu, n) & bank.active & !bank.listed);
+                best.offer(0, bank, n, self.held(cpu, n) & bank.active & !bank.listed);
             }
         }
         match best.get(0) {
@@ -180,7 +181,8 @@ impl Vgic {
     fn end(&mut self, cpu: usize, intid: IntId) -> Kicks {
         let (n, at, bit) = place(intid);
         let Some(bank) = self.bank_mut(cpu, n) else { return Kicks::NONE };
-        if bank.active & bit == 0 {
+        // In the list of another vCPU it may be active without our knowing.
+        if (bank.active | bank.listed) & bit == 0 {
             return Kicks::NONE;
         }
         bank.active &= !bit;
@@ -213,77 +215,57 @@ impl Vgic {
         }
     }
 
-    /// Fills the vCPU's lists, which must have been folded.
-    pub fn fill(&mut self, vcpu: VcpuId, lists: &mut Lists) {
+    /// Fills the vCPU's lists, which must have been folded. `mask` is what its CPU interface lets through now.
+    pub fn fill(&mut self, vcpu: VcpuId, lists: &mut Lists, mask: Mask) {
         let cpu = usize::from(vcpu.0);
         *lists = Lists::new();
         if self.version == Version::V3 {
             lists.hcr |= hcr::TDIR;
         }
         self.stale &= !(1 << (vcpu.0 & 63));
+        let Some(local) = self.locals.get(cpu) else { return };
+        // A group that is off in the CPU interface must not take the place of one that is on.
+        let [rank0, rank1] = [0, 1].map(|group| u32::from(mask.groups >> group & 1 == 0));
         let mut active = Best::new(self.room);
-        let mut pending = [Best::new(self.room), Best::new(self.room)];
-        for n in 0..=self.spis.len() {
-            let Some(bank) = self.bank(cpu, n) else { continue };
-            active.offer(bank, n, bank.active & self.held(cpu, n) & !bank.listed);
-            let ready = self.ready(bank) & self.mine(cpu, n) & !bank.listed;
+        let mut pending = Best::new(self.room);
+        let private = core::iter::once((&local.bank, (&u32::MAX, &u32::MAX)));
+        let shared = self.spis.iter().map(|shared| &shared.bank).zip(local.mine.iter().zip(&local.held));
+        for (n, (bank, (mine, held))) in private.chain(shared).enumerate() {
+            let going = bank.active & held & !bank.listed;
+            if going != 0 {
+                active.offer(0, bank, n, going);
+            }
+            let ready = bank.pending() & mine;
+            // Most banks are quiet.
             if ready != 0 {
-                let [group0, group1] = &mut pending;
-                group0.offer(bank, n, ready & !bank.group);
-                group1.offer(bank, n, ready & bank.group);
+                let ready = ready & self.ready(bank) & !bank.listed;
+                pending.offer(rank0, bank, n, ready & !bank.group);
+                pending.offer(rank1, bank, n, ready & bank.group);
             }
         }
-        let waiting = pending.iter().map(|best| best.seen).sum::<usize>();
-        let kept = active.seen.min(self.room - usize::from(waiting != 0));
-        let places = waiting.min(self.room - kept);
+        if active.seen | pending.seen == 0 {
+            return;
+        }
+        let kept = active.seen.min(self.room - usize::from(pending.seen != 0));
+        let places = pending.seen.min(self.room - kept);
         if kept < active.seen {
             lists.hcr |= hcr::LRENPIE;
         }
-        let mut look = Look::AsNeeded;
-        if places < waiting {
+        let mut room = Room::Enough;
+        if places < pending.seen {
+            room = Room::Short;
             lists.hcr |= hcr::NPIE;
-            if pending.iter().all(|best| best.seen != 0) {
-                look = Look::AtEveryEnd;
-            }
+            // As soon as a group is switched, others may have to have the places.
+            lists.hcr |= if rank0 == 0 { hcr::VGRP0DIE } else { hcr::VGRP0EIE };
+            lists.hcr |= if rank1 == 0 { hcr::VGRP0DIE << 2 } else { hcr::VGRP0EIE << 2 };
         }
-        for key in active.keys.iter().take(kept) {
-            self.enlist(cpu, IntId(key & 0xffff), lists, look);
-        }
-        self.enlist_pending(cpu, &pending, places, lists, look);
-    }
-
-    /// Lists the most urgent of two groups, and of each group one if there are two places: the guest may have switched
-    /// off the other group in its CPU interface, which does not show here.
-    fn enlist_pending(&mut self, cpu: usize, pending: &[Best; 2], places: usize, lists: &mut Lists, look: Look) {
-        let [group0, group1] = pending;
-        let (mut i, mut j) = (0, 0);
-        for left in (0..places).rev() {
-            let key = match (group0.get(i), group1.get(j)) {
-                (Some(a), Some(b)) => {
-                    let last = left == 0 && places > 1;
-                    let first = if last && i == 0 {
-                        true
-                    } else if last && j == 0 {
-                        false
-                    } else {
-                        a < b
-                    };
-                    if first { a } else { b }
-                }
-                (Some(key), None) | (None, Some(key)) => key,
-                (None, None) => return,
-            };
-            if group0.get(i) == Some(key) {
-                i += 1
-            } else {
-                j += 1
-            }
-            self.enlist(cpu, IntId(key & 0xffff), lists, look);
+        for key in active.keys.iter().take(kept).chain(pending.keys.iter().take(places)) {
+            self.enlist(cpu, IntId(key & 0xffff), lists, room);
         }
     }
 
     /// Puts one interrupt into the lists, and what it carries out of the state.
-    fn enlist(&mut self, cpu: usize, intid: IntId, lists: &mut Lists, look: Look) {
+    fn enlist(&mut self, cpu: usize, intid: IntId, lists: &mut Lists, room: Room) {
         let (n, at, bit) = place(intid);
         let version = self.version;
         let sourced = version == Version::V2 && intid.is_sgi();
@@ -294,8 +276,9 @@ impl Vgic {
         let edge = bank.edge & bit != 0;
         let hw = bank.mapped & bit != 0 && (active || edge || bank.line & bit != 0);
         // Active and pending together only where the pending state stays when the active one goes: not with a level,
-        // which may have fallen by then, not with HW, and not with another SGI source.
-        let pending = deliverable && (!active || edge && !hw && !sourced);
+        // which may have fallen by then, not with HW, and not with another SGI source. And not in the place of others,
+        // that are perhaps more urgent: its end has to be seen.
+        let pending = deliverable && (!active || room == Room::Enough && edge && !hw && !sourced);
         let source = match (sourced, active) {
             (false, _) => 0,
             (true, true) => self.locals.get(cpu).and_then(|l| l.active_source.get(at)).copied().unwrap_or(0),
@@ -321,7 +304,7 @@ impl Vgic {
             pending,
             active,
             physical: bank.physical.get(at).copied().filter(|_| hw),
-            eoi: !hw && (!edge || more || look == Look::AtEveryEnd),
+            eoi: !hw && (!edge || more),
             source,
         };
         if sourced && let Some(kept) = self.locals.get_mut(cpu).and_then(|local| local.active_source.get_mut(at)) {
@@ -354,11 +337,9 @@ impl Vgic {
     }
 }
 
-/// When the end of an interrupt is to be looked at.
+/// Whether all that is pending has a place in the lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Where it has a level, or more is to come.
-    AsNeeded,
-    /// Always: room for others comes with it, and no pending one may be left to say so.
-    AtEveryEnd,
+enum Room {
+    Enough,
+    Short,
 }
