@@ -20,7 +20,8 @@
 //! | 2 | [`memory`], [`vcpu`], [`vgic`], [`sched`], [`bundle`] |
 //! | 3 | [`devices`] |
 //! | 4 | [`vm`] |
-//! | 5 | [`exit`], [`monitor`] |
+//! | 5 | [`monitor`] |
+//! | 6 | [`host`], [`exit`] |
 //!
 //! # Locks
 //!
@@ -43,6 +44,7 @@ pub mod bundle;
 pub mod devices;
 pub mod exit;
 pub mod frames;
+pub mod host;
 pub mod machine;
 pub mod memory;
 pub mod monitor;

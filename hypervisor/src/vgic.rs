@@ -69,6 +69,12 @@ pub enum Line {
     High,
 }
 
+impl From<bool> for Line {
+    fn from(asserted: bool) -> Self {
+        if asserted { Self::High } else { Self::Low }
+    }
+}
+
 /// Thirty-two interrupts, a bit each.
 #[derive(Clone, Copy, Debug)]
 struct Bank {

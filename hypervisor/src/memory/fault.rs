@@ -6,21 +6,11 @@
 use super::{Coherence, Granule, Memory};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Hole, Rights};
+pub use crate::arm::esr::Access;
 use crate::frames::{SharedPool, Use};
 use crate::machine::{Machine, Point};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
-
-/// What somebody wants to do with a page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Load.
-    Read,
-    /// Store.
-    Write,
-    /// Fetch an instruction.
-    Execute,
-}
 
 impl Access {
     /// The right it takes.

@@ -286,6 +286,18 @@ impl Queue {
         if self.entities[i].in_line() { self.challenge(i, now) } else { CpuSet::EMPTY }
     }
 
+    /// `entity`, if it waits, is woken at `wake_at` if not before: the timers that its CPU watched while it held its
+    /// registers are watched by nobody any more.
+    pub fn wake_by(&mut self, entity: EntityId, wake_at: Option<u64>, now: u64) -> CpuSet {
+        let Some(old) = self.entities.get_mut(entity.index()) else { return CpuSet::EMPTY };
+        let State::Blocked(until) = old.state else { return CpuSet::EMPTY };
+        old.state = State::Blocked([until, wake_at].into_iter().flatten().min());
+        match wake_at {
+            Some(at) if at <= now => self.wake(entity, now),
+            _ => CpuSet::EMPTY,
+        }
+    }
+
     /// When `cpu` must pick again so that others get their turn; nothing while nobody else waits for it.
     pub fn slice_end(&self, cpu: CpuId) -> Option<u64> {
         self.cpus[usize::from(cpu.0)].slice_end
