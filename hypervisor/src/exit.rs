@@ -40,7 +40,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         ec::DABT_LOWER => abort::data(here, m, vcpu),
         ec::IABT_LOWER => abort::fetch(here, m, vcpu),
         ec::WFX => {
-            vcpu.count(Counter::Wait);
+            here.slot.count(Counter::Wait);
             vcpu.registers.step(syndrome.instruction_bytes());
             // TI, bits 1:0: 0 WFI, 1 WFE, 2 WFIT, 3 WFET. WFE may end at once (Arm ARM D1.6.2), and so may the timed forms.
             if syndrome.iss() & 1 != 0 { Next::Yield } else { Next::Wait }
@@ -48,7 +48,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         ec::SMC64 => call::smc(here, m, vcpu),
         _ => {
             // A trapped feature that the ID registers do not show (SVE, SME, PAuth, AArch32 coprocessors, ...).
-            vcpu.count(Counter::Other);
+            here.slot.count(Counter::Other);
             deny(here, m, vcpu)
         }
     }

@@ -8,6 +8,7 @@ use crate::arm::idreg::IdRegs;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic, OnCrash};
+use crate::devices::uart::Flow;
 use crate::devices::{self, UART_INTID};
 use crate::exit::Here;
 use crate::frames::{Pool, SharedPool};
@@ -42,6 +43,8 @@ pub struct Facts {
     pub ids: IdRegs,
     /// Of the system counter, in Hz.
     pub frequency: u64,
+    /// Bytes of RAM that the hypervisor keeps for itself.
+    pub own_bytes: u64,
 }
 
 impl Facts {
@@ -77,12 +80,29 @@ pub struct Host {
     pub frequency: Frequency,
     /// How many CPUs run vCPUs.
     pub n_cpus: usize,
+    /// Bytes of RAM that the hypervisor keeps for itself.
+    pub own_bytes: u64,
     /// How many VMs ended by a crash.
     pub crashed: AtomicU32,
     /// Set when the console has something to send: whoever sees it drives the UART.
     pub to_send: AtomicBool,
+    /// Whether the UART of some VM waits for room on the line.
+    pub closed: AtomicBool,
+    /// What the operator wants of the board.
+    pub order: SpinMutex<Option<Order>>,
+    /// The counter at the last `top`, and what each vCPU had run by then.
+    pub(crate) top: SpinMutex<(u64, Vec<u64>)>,
     /// Where compressed kernels are unpacked, one at a time.
     pub workspace: SpinMutex<Workspace>,
+}
+
+/// What the operator wants of the board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// That it starts again.
+    Restart,
+    /// That it powers off.
+    Off,
 }
 
 /// How often a VM that crashes is started again before it is left alone.
@@ -113,8 +133,7 @@ impl Host {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
-        let console = Console::new(&names);
+        let console = Console::new(vms.iter().map(|vm| vm.name.as_str()));
         Ok(Self {
             pool,
             queue: SpinMutex::new(queue),
@@ -124,8 +143,12 @@ impl Host {
             vmids: Vmids::new(facts.vmid_bits, facts.n_cpus),
             frequency,
             n_cpus: facts.n_cpus,
+            own_bytes: facts.own_bytes,
             crashed: AtomicU32::new(0),
             to_send: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            order: SpinMutex::new(None),
+            top: SpinMutex::new((0, Vec::new())),
             workspace: SpinMutex::new(workspace),
             vms,
         })
@@ -173,8 +196,8 @@ impl Host {
     }
 
     /// Sets the input of a shared interrupt of `vm`.
-    pub fn line<M: Machine>(&self, m: &M, vm: &Vm, intid: u32, line: Line) {
-        let kicks = vm.vgic.lock().set_line(VcpuId(0), IntId(intid), line);
+    pub fn line<M: Machine>(&self, m: &M, vm: &Vm, intid: IntId, line: Line) {
+        let kicks = vm.vgic.lock().set_line(VcpuId(0), intid, line);
         self.kick(m, vm, kicks);
     }
 
@@ -230,11 +253,17 @@ impl Host {
     /// A guest wrote a register of its UART.
     pub fn uart_write<M: Machine>(&self, m: &M, vm: &Vm, offset: u64, bytes: u8, value: u64) -> Next {
         let mut devices = vm.devices.lock();
+        if self.console.lock().room() == 0 {
+            // Its UART looks busy until the line has room again: see `reopen`.
+            devices.uart.set_flow(Flow::Closed);
+            self.closed.store(true, Ordering::Release);
+            self.to_send.store(true, Ordering::Release);
+        }
         let effect = devices.uart.write(offset, bytes, value);
         let line = devices.uart.line();
         drop(devices);
         if let Some(byte) = effect.out {
-            self.console.lock().output(vm.id, byte);
+            self.console.lock().put(vm.id, byte);
             self.to_send.store(true, Ordering::Release);
         }
         self.line(m, vm, UART_INTID, line.into());
@@ -243,12 +272,27 @@ impl Host {
 
     /// A line of our own for the operator.
     pub fn say(&self, what: core::fmt::Arguments<'_>) {
-        self.console.lock().say(what);
+        self.console.lock().log(what);
         self.to_send.store(true, Ordering::Release);
     }
 
-    /// The operator typed `byte`.
-    pub fn typed<M: Machine>(&self, _m: &M, _byte: u8) {}
+    /// The line has room again: lets the UARTs that had to wait send.
+    pub fn reopen<M: Machine>(&self, m: &M) {
+        if !self.closed.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for vm in &self.vms {
+            let mut devices = vm.devices.lock();
+            devices.uart.set_flow(Flow::Open);
+            while let Some(byte) = devices.uart.take() {
+                self.console.lock().put(vm.id, byte);
+            }
+            let line = devices.uart.line();
+            drop(devices);
+            self.line(m, vm, UART_INTID, line.into());
+        }
+        self.to_send.store(true, Ordering::Release);
+    }
 
     /// Wakes the vCPU of `slot` if it waits.
     pub fn wake<M: Machine>(&self, m: &M, slot: &Slot) {

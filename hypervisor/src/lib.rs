@@ -21,7 +21,7 @@
 //! | 3 | [`devices`] |
 //! | 4 | [`vm`] |
 //! | 5 | [`monitor`] |
-//! | 6 | [`host`], [`exit`] |
+//! | 6 | [`host`], [`exit`], [`operator`] |
 //!
 //! # Locks
 //!
@@ -49,6 +49,7 @@ pub mod machine;
 pub mod memory;
 pub mod monitor;
 pub mod next;
+pub mod operator;
 pub mod sched;
 pub mod stage2;
 pub mod vcpu;

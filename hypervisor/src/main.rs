@@ -64,7 +64,7 @@ extern "C" fn rust_entry(image: u64, dtb: u64) -> ! {
         own.stacks / 1024
     );
 
-    let facts = facts(board);
+    let facts = facts(board, total * 1024);
     let limits = Limits { vcpus: facts.max_vcpus(), cpus: facts.n_cpus as u16, memory: 255 << 30 };
     let host = match Bundle::open(entry::bundle(board), &limits) {
         Ok(bundle) => Host::build(&El2, pool, facts, bundle),
@@ -109,7 +109,7 @@ fn mib(board: &Board) -> u64 {
 }
 
 /// What the board and its CPUs offer to VMs.
-fn facts(board: &Board) -> Facts {
+fn facts(board: &Board, own_bytes: u64) -> Facts {
     let gic = match board.gic {
         board::Gic::V2 { .. } => Gic::V2,
         board::Gic::V3 { .. } => Gic::V3,
@@ -128,6 +128,7 @@ fn facts(board: &Board) -> Facts {
         vmid_bits: VmidBits::from_mmfr1(cpu::id_register(7, 1)),
         ids: IdRegs::new(cpu::id_register, offer),
         frequency: timer::frequency(),
+        own_bytes,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::devices::uart::Uart;
 use crate::memory::{Memory, Root};
 use crate::next::Kicks;
 use crate::sched::EntityId;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Counter, Vcpu};
 use crate::vgic::Vgic;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -69,6 +69,7 @@ pub struct Slot {
     pub entity: EntityId,
     /// Its MPIDR affinity.
     pub mpidr: u64,
+    counts: [AtomicU64; Counter::ALL.len()],
 }
 
 impl Slot {
@@ -84,7 +85,21 @@ impl Slot {
             start_x0: AtomicU64::new(0),
             entity,
             mpidr,
+            counts: [const { AtomicU64::new(0) }; Counter::ALL.len()],
         }
+    }
+
+    /// Counts an exit. Only the CPU that has the vCPU loaded does.
+    #[inline(always)]
+    pub fn count(&self, counter: Counter) {
+        if let Some(count) = self.counts.get(counter as usize) {
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// How often it was left for `counter`.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Whether it is on.

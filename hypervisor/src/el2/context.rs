@@ -80,6 +80,12 @@ pub(crate) fn load(context: &Context, identity: &Identity) {
     isb();
 }
 
+/// Drops what this CPU caches of the stage 1 of the VM it is.
+pub(crate) fn forget_stage1() {
+    // SAFETY: invalidation only costs time.
+    unsafe { core::arch::asm!("dsb nshst", "tlbi vmalle1", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
 /// Makes this CPU be nobody: no timer of a vCPU fires, no guest's walks are made.
 pub(crate) fn unload() {
     write!("cntv_ctl_el0", 0);

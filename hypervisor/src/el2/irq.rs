@@ -220,7 +220,7 @@ pub(crate) fn set_timer_active(active: bool) {
 
 /// Makes a private interrupt of this CPU, as the virtual board numbers it, inactive.
 pub(crate) fn release(intid: u32) {
-    if intid == VIRTUAL_TIMER_INTID {
+    if intid == VIRTUAL_TIMER_INTID.0 {
         set_timer_active(false);
     }
 }

@@ -64,7 +64,9 @@ pub(crate) fn all_over(host: &Host) -> ! {
     let guard = ONE.lock();
     let mut console = host.console.lock();
     if let Some(port) = uart::port() {
-        while !console.drain(|byte| port.put(byte)) {}
+        while !console.is_drained() {
+            console.drain(|byte| port.put(byte));
+        }
     }
     match host.crashed() {
         0 => _ = writeln!(Emergency, "flatland: all VMs ended: ok"),

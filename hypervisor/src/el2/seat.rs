@@ -7,8 +7,9 @@ use super::machine::El2;
 use super::timer;
 use super::{irq, uart};
 use aarch64_cpu::asm::wfi;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use flatland::addr::CpuId;
+use flatland::addr::{CpuId, VcpuId};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::exit::{self, Here};
@@ -25,6 +26,8 @@ pub(crate) struct Seat {
     host: &'static Host,
     cpu: CpuId,
     loaded: Option<Loaded>,
+    /// For each VM, which of its vCPUs was loaded here last.
+    last: Vec<Option<VcpuId>>,
 }
 
 /// A vCPU whose registers are on this CPU: nobody else can have it.
@@ -49,7 +52,7 @@ impl Seat {
     pub(crate) fn new(host: &'static Host, cpu: CpuId) -> Self {
         context::unload();
         context::trap_fp(true);
-        Self { host, cpu, loaded: None }
+        Self { host, cpu, loaded: None, last: host.vms.iter().map(|_| None).collect() }
     }
 
     /// What a CPU does from the end of boot on.
@@ -148,14 +151,14 @@ impl Seat {
             }
             let next = match guest::run(&mut loaded.vcpu.registers) {
                 Exit::Synchronous if loaded.vcpu.registers.syndrome().ec() == ec::FP && !loaded.fp => {
-                    loaded.vcpu.count(Counter::Fp);
+                    loaded.slot.count(Counter::Fp);
                     context::load_fp(&loaded.vcpu.fp);
                     loaded.fp = true;
                     Next::Resume
                 }
                 Exit::Synchronous => exit::handle(here, &El2, &mut loaded.vcpu),
                 Exit::Interrupt => {
-                    loaded.vcpu.count(Counter::Interrupt);
+                    loaded.slot.count(Counter::Interrupt);
                     irq::handle(here, &mut loaded.vcpu)
                 }
                 // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
@@ -241,6 +244,12 @@ impl Seat {
             cntvoff: vm.offset.load(Ordering::Relaxed),
         };
         context::load(&vcpu.saved, &identity);
+        // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
+        if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
+            && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)
+        {
+            context::forget_stage1();
+        }
         lists::load(&vcpu.interface);
         if vcpu.timer_active {
             irq::set_timer_active(true);

@@ -2,8 +2,10 @@
 
 use super::machine::El2;
 use super::mmio::{self, Mmio};
+use super::power;
 use core::fmt;
-use flatland::host::Host;
+use flatland::host::{Host, Order};
+use flatland::operator;
 use platform::board::{self, UartKind};
 use platform::uart::{Port, mini, pl011};
 use spin::Once;
@@ -45,8 +47,11 @@ pub(crate) fn port() -> Option<Port<'static>> {
 pub(crate) fn drain(host: &Host) {
     let Some(port) = port() else { return };
     let mut console = host.console.lock();
-    if console.drain(|byte| port.put(byte)) {
+    console.drain(|byte| port.put(byte));
+    if console.is_drained() {
         port.disable_tx_interrupt();
+        drop(console);
+        host.reopen(&El2);
     } else {
         port.enable_tx_interrupt();
     }
@@ -57,10 +62,16 @@ pub(crate) fn serve(host: &Host) {
     let Some(port) = port() else { return };
     for _ in 0..TYPED {
         let Some(byte) = port.get() else { break };
-        host.typed(&El2, byte);
+        operator::typed(host, &El2, byte);
     }
     port.acknowledge();
     drain(host);
+    let order = *host.order.lock();
+    match order {
+        Some(Order::Restart) => power::restart(),
+        Some(Order::Off) => power::off(),
+        None => {}
+    }
 }
 
 /// How many bytes are taken at one interrupt: more than the FIFO holds.

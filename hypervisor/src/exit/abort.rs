@@ -12,9 +12,12 @@ use crate::memory::Miss;
 use crate::next::{Cause, Next};
 use crate::vcpu::{self, Counter, Vcpu};
 use crate::vgic::Vgic;
-use crate::vm::request;
+use crate::vm::{Gic, request};
 use core::sync::atomic::Ordering;
 use log::info;
+
+/// GICC_DIR, in the second page of the CPU interface (IHI 0048B 4.4.17).
+const GICC_DIR: u64 = 0x1000;
 
 /// A load or store.
 #[inline]
@@ -26,7 +29,7 @@ pub fn data<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         && let Some(ipa) = abort.ipa
         && let Some((region, offset)) = devices::at(ipa)
     {
-        vcpu.count(Counter::Mmio);
+        here.slot.count(Counter::Mmio);
         let Some(transfer) = Transfer::decode(syndrome) else {
             // Pairs, exclusives and write-back forms have no syndrome, and no driver uses them on a device.
             return refuse(here, m, vcpu, abort, ipa, "a device access without a syndrome");
@@ -44,7 +47,7 @@ pub fn fetch<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 
 /// RAM, or nothing.
 fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> Next {
-    vcpu.count(Counter::Memory);
+    here.slot.count(Counter::Memory);
     let far = vcpu.registers.far;
     if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
         // The board's bus refused what we mapped, or a fault that stage 2 cannot have: the guest gets to know.
@@ -144,10 +147,9 @@ impl Here<'_> {
         self.host.kick(m, self.vm, kicks);
     }
 
-    /// The vCPU whose redistributor is at `offset` of their region.
-    fn frame(self, vgic: &Vgic, offset: u64) -> Option<VcpuId> {
-        let n = u16::try_from(offset / gicr::SIZE).ok().filter(|n| usize::from(*n) < self.vm.slots.len())?;
-        (vgic.version() == Version::V3).then_some(VcpuId(n))
+    /// The vCPU whose redistributor is number `n`.
+    fn frame(self, vgic: &Vgic, n: u16) -> Option<VcpuId> {
+        (vgic.version() == Version::V3 && usize::from(n) < self.vm.slots.len()).then_some(VcpuId(n))
     }
 
     /// Reads a device register of the virtual board; nothing if no device is there.
@@ -161,13 +163,13 @@ impl Here<'_> {
                 }
                 Some(vgic.dist_read(vcpu.id, offset, bytes))
             }
-            Region::Gicr => {
+            Region::Gicr(n) => {
                 let mut vgic = self.vm.vgic.lock();
-                let frame = self.frame(&vgic, offset)?;
+                let frame = self.frame(&vgic, n)?;
                 if offset & gicr::SGI_FRAME != 0 {
                     self.refresh(&mut vgic, vcpu, m);
                 }
-                Some(vgic.redist_read(frame, offset & (gicr::SIZE - 1), bytes))
+                Some(vgic.redist_read(frame, offset, bytes))
             }
             Region::Uart => {
                 let mut devices = self.vm.devices.lock();
@@ -177,8 +179,10 @@ impl Here<'_> {
                 self.host.line(m, self.vm, devices::UART_INTID, line.into());
                 Some(value)
             }
-            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, self.host.seconds(m.now()))),
-            Region::Virtio => Some(devices::empty_virtio_read(offset)),
+            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),
+            Region::Virtio(_) => Some(devices::empty_slot(offset, bytes)),
+            // GICC_DIR is write-only; the first page is the hardware's and does not come here.
+            Region::Gicc => (self.vm.gic == Gic::V2 && offset == GICC_DIR).then_some(0),
         }
     }
 
@@ -195,17 +199,28 @@ impl Here<'_> {
         next: &mut Next,
     ) -> bool {
         match region {
-            Region::Gicd | Region::Gicr => {
+            Region::Gicd => {
                 let mut vgic = self.vm.vgic.lock();
-                let frame = if region == Region::Gicr { self.frame(&vgic, offset) } else { None };
-                if region == Region::Gicr && frame.is_none() {
+                self.refresh(&mut vgic, vcpu, m);
+                let kicks = vgic.dist_write(vcpu.id, offset, bytes, value);
+                drop(vgic);
+                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+            }
+            Region::Gicr(n) => {
+                let mut vgic = self.vm.vgic.lock();
+                let Some(frame) = self.frame(&vgic, n) else { return false };
+                self.refresh(&mut vgic, vcpu, m);
+                let kicks = vgic.redist_write(frame, offset, bytes, value);
+                drop(vgic);
+                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+            }
+            Region::Gicc => {
+                if self.vm.gic != Gic::V2 || offset != GICC_DIR {
                     return false;
                 }
+                let mut vgic = self.vm.vgic.lock();
                 self.refresh(&mut vgic, vcpu, m);
-                let kicks = match frame {
-                    Some(frame) => vgic.redist_write(frame, offset & (gicr::SIZE - 1), bytes, value),
-                    None => vgic.dist_write(vcpu.id, offset, bytes, value),
-                };
+                let kicks = vgic.deactivate(vcpu.id, value);
                 drop(vgic);
                 self.host.kick(m, self.vm, kicks.without(vcpu.id));
             }
@@ -215,12 +230,13 @@ impl Here<'_> {
             Region::Rtc => {
                 let now = self.host.seconds(m.now());
                 let mut devices = self.vm.devices.lock();
-                devices.rtc.write(offset, value, now);
-                let line = devices.rtc.line(now);
+                devices.rtc.write(offset, bytes, value, now);
+                devices.rtc.tick(now);
+                let line = devices.rtc.line();
                 drop(devices);
                 self.host.line(m, self.vm, devices::RTC_INTID, line.into());
             }
-            Region::Virtio => {}
+            Region::Virtio(_) => {}
         }
         true
     }

@@ -9,7 +9,7 @@ use crate::vm::psci;
 /// HVC: the guest goes on behind it by itself.
 #[inline]
 pub fn hvc<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    vcpu.count(Counter::Hypercall);
+    here.slot.count(Counter::Hypercall);
     // SMCCC is HVC #0 (DEN0028 2.9); others are nobody's.
     if vcpu.registers.esr & 0xffff != 0 {
         vcpu.registers.x[0] = u64::MAX;
@@ -20,7 +20,7 @@ pub fn hvc<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 
 /// SMC: trapped before it executes, so it is stepped over.
 pub fn smc<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    vcpu.count(Counter::Hypercall);
+    here.slot.count(Counter::Hypercall);
     if vcpu.registers.esr & 0xffff != 0 {
         return deny(here, m, vcpu);
     }

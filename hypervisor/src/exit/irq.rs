@@ -1,7 +1,6 @@
 //! Between the virtual interrupt controller and the list registers of the CPU a vCPU is loaded on.
 
 use super::Here;
-use crate::addr::IntId;
 use crate::arm::el1::El1;
 use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
@@ -24,7 +23,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
     vcpu.in_hardware = vcpu.in_hardware.max(used);
     let mut kicks = vgic.fold(vcpu.id, &mut vcpu.lists);
     if vcpu.timer_active {
-        let timer = IntId(VIRTUAL_TIMER_INTID);
+        let timer = VIRTUAL_TIMER_INTID;
         if m.get(El1::CntvCtl) & CTL != FIRING {
             kicks |= vgic.set_line(vcpu.id, timer, Line::Low);
         }
@@ -36,9 +35,8 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
 /// Lets the physical timer interrupt come again, once its virtual one is neither pending nor active: the guest ended it
 /// (then the hardware did so already), or turned the timer off without taking it.
 fn release_timer<M: Machine>(vgic: &Vgic, vcpu: &mut Vcpu, m: &M) {
-    let timer = IntId(VIRTUAL_TIMER_INTID);
-    if !vgic.hw_active(vcpu.id, timer) {
-        m.release(timer);
+    if !vgic.hw_active(vcpu.id, VIRTUAL_TIMER_INTID) {
+        m.release(VIRTUAL_TIMER_INTID);
         vcpu.timer_active = false;
     }
 }
@@ -65,7 +63,7 @@ pub fn timer<M: Machine>(here: Here<'_>, vcpu: &mut Vcpu, m: &M) {
     let _ = refresh(&mut vgic, vcpu, m);
     vcpu.timer_active = true;
     // The kick is for this vCPU, which looks before it runs.
-    let _ = vgic.set_line(vcpu.id, IntId(VIRTUAL_TIMER_INTID), Line::High);
+    let _ = vgic.set_line(vcpu.id, VIRTUAL_TIMER_INTID, Line::High);
 }
 
 /// Whether something would end the vCPU's WFI.

@@ -1,7 +1,6 @@
 //! Trapped system registers: what each reads as and what writing it does. What is not here is UNDEFINED.
 
 use super::{Here, deny, irq};
-use crate::addr::IntId;
 use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
 use crate::arm::sysreg::{self, Encoding, Register};
@@ -22,7 +21,7 @@ const ISTATUS: u64 = 4;
 /// Handles a trapped MRS or MSR.
 #[inline]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    vcpu.count(Counter::SystemRegister);
+    here.slot.count(Counter::SystemRegister);
     let iss = vcpu.registers.syndrome().iss();
     let encoding = Encoding::from_iss(iss);
     // Rt, bits 9:5: they fit.
@@ -144,7 +143,7 @@ pub fn poll_timer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<
     if high != vcpu.cntp_line {
         vcpu.cntp_line = high;
         let line = if high { Line::High } else { Line::Low };
-        here.host.private_line(m, here, vcpu.id, IntId(devices::PHYSICAL_TIMER_INTID), line);
+        here.host.private_line(m, here, vcpu.id, devices::PHYSICAL_TIMER_INTID, line);
     }
     (armed && !high).then_some(vcpu.cntp_cval)
 }

@@ -165,8 +165,6 @@ pub struct Vcpu {
     pub in_hardware: usize,
     /// The CPU interface's own state while the vCPU is not loaded.
     pub interface: Interface,
-    /// Exits by kind.
-    pub counts: [u64; Counter::ALL.len()],
     /// The last exits, a ring.
     pub past: [Past; PAST],
     /// Where the next goes in it.
@@ -194,26 +192,17 @@ impl Vcpu {
             lists: Lists::new(),
             in_hardware: 0,
             interface: Interface::default(),
-            counts: [0; Counter::ALL.len()],
             past: [Past::default(); PAST],
             past_at: 0,
             stuck: 0,
         }
     }
 
-    /// Resets it to start at `pc` with `x0`, keeping its counters.
+    /// Resets it to start at `pc` with `x0`.
     pub fn reset(&mut self, pc: u64, x0: u64) {
-        let counts = self.counts;
         *self = Self::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
-        self.counts = counts;
         self.registers.pc = pc;
         self.registers.x[0] = x0;
-    }
-
-    /// Counts an exit.
-    #[inline(always)]
-    pub fn count(&mut self, counter: Counter) {
-        self.counts[counter as usize] = self.counts[counter as usize].wrapping_add(1);
     }
 
     /// Remembers the last exit for a report.

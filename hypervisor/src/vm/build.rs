@@ -1,7 +1,7 @@
 //! Building a VM from what the manifest wants and what the board offers.
 
 use super::{Devices, Gic, Life, Slot, Told, Vm};
-use crate::addr::{Addr, IntId, Size, VcpuId, VmId};
+use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
 use crate::bundle::{Diagnostic, VmSpec};
@@ -42,7 +42,7 @@ pub fn vm<M: Machine>(
     let mut vgic = Vgic::new(version, spec.vcpus, devices::SPIS, facts.lists);
     let mut slots = Vec::new();
     for n in 0..spec.vcpus {
-        vgic.map_hw(VcpuId(n), IntId(VIRTUAL_TIMER_INTID), IntId(VIRTUAL_TIMER_INTID));
+        vgic.map_hw(VcpuId(n), VIRTUAL_TIMER_INTID, VIRTUAL_TIMER_INTID);
         let mpidr = MPIDR_RES1 | facts.gic.mpidr(n);
         let vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
         let affinity = CpuSet::from_bits(spec.affinity);
@@ -110,7 +110,7 @@ pub fn hand_through<M: Machine>(
     gicv: Option<u64>,
 ) -> Result<(), Refusal> {
     match gicv {
-        Some(gicv) => memory.map_device(m, pool, devices::GICC, Addr::new(gicv), Size::Page.bytes()),
+        Some(gicv) => memory.map_device(m, pool, Addr::new(devices::GICC), Addr::new(gicv), Size::Page.bytes()),
         None => Ok(()),
     }
 }
