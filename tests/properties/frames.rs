@@ -5,6 +5,7 @@ use flatland::frames::pool::{MAX_OWNERS, Stretch, Unusable};
 use flatland::frames::{Dirty, Frame, HOUSE, Order, Pool, Record, State, Use};
 use harness::model::Dice;
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 
 /// Three stretches, odd at the ends, two of them touching; the last has room for a whole 1 GiB.
 fn ram() -> Vec<Stretch> {
@@ -17,7 +18,8 @@ fn records(ram: &[Stretch]) -> Vec<Record> {
 }
 
 struct Held {
-    frame: Frame<Dirty>,
+    /// Not dropped when a test fails, which would be a second failure on top of it.
+    frame: ManuallyDrop<Frame<Dirty>>,
     owner: VmId,
     state: State,
 }
@@ -58,6 +60,7 @@ fn no_frame_has_two_holders_and_all_come_together_again() {
                 Some(frame) => {
                     assert_eq!(frame.start().bits() % order.bytes(), 0);
                     hold(&mut extents, frame.start(), order);
+                    let frame = ManuallyDrop::new(frame);
                     held.push(Held { frame, owner, state: purpose.state() });
                 }
                 None => refused += 1,
@@ -66,7 +69,7 @@ fn no_frame_has_two_holders_and_all_come_together_again() {
             let index = dice.below(held.len() as u64) as usize;
             let Held { frame, owner, state } = held.swap_remove(index);
             extents.remove(&frame.start().bits());
-            give(&mut pool, &mut dice, frame, owner, state);
+            give(&mut pool, &mut dice, ManuallyDrop::into_inner(frame), owner, state);
         }
         if step % 2000 == 0 {
             check(&pool, &held);
@@ -74,7 +77,9 @@ fn no_frame_has_two_holders_and_all_come_together_again() {
     }
     println!("{steps} steps, {refused} refused, {} held at the end", held.len());
     assert!(refused > 100);
-    held.drain(..).for_each(|Held { frame, owner, state }| give(&mut pool, &mut dice, frame, owner, state));
+    held.drain(..).for_each(|Held { frame, owner, state }| {
+        give(&mut pool, &mut dice, ManuallyDrop::into_inner(frame), owner, state)
+    });
     assert_eq!((*pool.free_runs(), pool.check().unwrap()), start);
 }
 

@@ -11,6 +11,7 @@ use flatland::stage2::Refusal;
 use flatland::stage2::vmid::Vmids;
 use harness::model::{Dice, Flaw, Model};
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
 
 const BOARD: u64 = 0x8000_0000;
 const BOARD_BYTES: u64 = 14 << 20;
@@ -57,7 +58,7 @@ struct World<'w> {
     guests: Vec<Guest>,
     dice: Dice,
     /// What somebody else has taken, so that the pool is nearly empty for a while.
-    hoard: Vec<Frame<Dirty>>,
+    hoard: Vec<ManuallyDrop<Frame<Dirty>>>,
     shorts: u64,
     blocks: u64,
 }
@@ -126,12 +127,13 @@ impl<'w> World<'w> {
         while pool.counts().free > 3 {
             let order = Order::holding(pool.counts().free / 2).unwrap_or(Order::PAGE);
             let frame = pool.take(order, HOUSE, Use::House).or_else(|| pool.take(Size::Page, HOUSE, Use::House));
-            self.hoard.extend(frame);
+            // Not dropped when a test fails, which would be a second failure on top of it.
+            self.hoard.extend(frame.map(ManuallyDrop::new));
         }
     }
 
     fn let_go(&mut self) {
-        self.hoard.drain(..).for_each(|frame| self.pool.lock().give_back(frame));
+        self.hoard.drain(..).for_each(|frame| self.pool.lock().give_back(ManuallyDrop::into_inner(frame)));
     }
 
     fn make_room(&mut self) -> Result<(), String> {
@@ -243,7 +245,7 @@ fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<(u64, u64), (u64, String)> {
     }
     world.check().map_err(|error| (steps, error))?;
     let World { guests, hoard, shorts, blocks, .. } = world;
-    hoard.into_iter().for_each(|frame| pool.lock().give_back(frame));
+    hoard.into_iter().for_each(|frame| pool.lock().give_back(ManuallyDrop::into_inner(frame)));
     for guest in guests {
         let root = guest.memory.root();
         model.leave(guest.cpu);

@@ -107,12 +107,21 @@ impl<'m> World<'m> {
         self.covering(at).is_some() || self.leaves.range(at.bits()..at.bits() + size.bytes()).next().is_some()
     }
 
+    fn hole(&self, at: Addr<Ipa>) -> Option<Hole> {
+        match self.table.walk(self.model, at) {
+            Found::Gap(gap) => Some(gap.hole()),
+            _ => None,
+        }
+    }
+
     fn map(&mut self) -> Result<(), String> {
         let size = self.dice.pick(&SIZES);
         let at = self.place().align_down(size);
         let output = Addr::new(self.dice.below(1 << 17) << 30 | self.dice.below(1 << 18) << 12).align_down(size);
         let attr = self.attr();
         let spare = self.stock.free.len();
+        let beside = at.align_down(Size::Block) + (self.dice.below(512) << 12);
+        let hole = self.hole(beside);
         match self.table.prepare(self.model, at, size, &mut self.stock) {
             Ok(ready) if self.dice.one_in(8) => {
                 ready.cancel(&mut self.stock);
@@ -122,6 +131,9 @@ impl<'m> World<'m> {
                 same(false, self.overlaps(at, size), "nothing is mapped twice")?;
                 let leaf = ready.commit(self.model, output, attr);
                 self.leaves.insert(at.bits(), leaf);
+                if leaf.output_of(beside).is_none() {
+                    same(hole, self.hole(beside), "a hole beside a new leaf stays what it was")?;
+                }
                 same(Leaf::new(at, output, size, attr), leaf, "what is mapped is what was asked for")
             }
             Err(refusal) => {
@@ -150,10 +162,7 @@ impl<'m> World<'m> {
         same(expected, self.table.unmap(self.model, &self.tag, at, hole), "unmapping finds the leaf")?;
         if let Ok(leaf) = expected {
             self.leaves.remove(&leaf.input.bits());
-            let Found::Gap(gap) = self.table.walk(self.model, at) else {
-                return Err("an unmapped leaf leaves a hole".into());
-            };
-            same(hole, gap.hole(), "the hole says what it was told to")?;
+            same(Some(hole), self.hole(at), "the hole says what it was told to")?;
             if !hole.is_divisible() && leaf.size != Size::Page {
                 self.table.relabel(self.model, at, Hole::Absent).map_err(|refusal| format!("{refusal:?}"))?;
             }

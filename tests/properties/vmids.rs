@@ -35,9 +35,11 @@ fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<u64, (u64, String)> {
     let mut running: [Option<(u64, Vmid)>; CPUS as usize] = [None; CPUS as usize];
     let mut dice = Dice::new(seed);
     for step in 0..steps {
-        // The first CPU changes its guest rarely: over roll-overs.
-        let cpu = if dice.one_in(700) { CpuId(0) } else { CpuId(1 + dice.below(u64::from(CPUS - 1)) as u16) };
-        let table = dice.below(TABLES);
+        // The first two CPUs change their guest rarely, over roll-overs, and often both run the same one.
+        let slow = dice.one_in(200);
+        let cpu = CpuId(if slow { 0 } else { 2 } + dice.below(2) as u16);
+        let few = slow || dice.one_in(50);
+        let table = dice.below(if few { 3 } else { TABLES });
         model.leave(cpu);
         running[usize::from(cpu.0)] = None;
         let vmid = vmids.of(&model, cpu, &tags[table as usize]);
