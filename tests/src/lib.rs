@@ -1,1 +1,3 @@
 //! The harness: boards under QEMU and the adversarial machine.
+
+pub mod model;

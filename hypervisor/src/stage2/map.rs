@@ -117,7 +117,8 @@ impl<In: Space, Out: Space> Prepared<In, Out> {
             level = above(level);
         }
         if !self.tables.is_empty() {
-            // The tables' contents before the descriptor that leads to them.
+            // The tables' contents before the descriptor that leads to them: a walker that saw that first would find the
+            // supply's zeroes, a hole, and fault once for nothing.
             m.publish();
         }
         m.store(self.gap.slot.at, word);

@@ -6,7 +6,7 @@
 //! Follows Arm ARM D8.2.
 
 use super::{Leaf, Slot, Table, start_of};
-use crate::addr::{Addr, Size, Space};
+use crate::addr::{Addr, Pa, Size, Space};
 use crate::arm::desc::{Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Level};
 use crate::machine::Machine;
@@ -53,7 +53,7 @@ pub struct Step {
     /// The level.
     pub level: Level,
     /// Where the descriptor is.
-    pub at: Addr<crate::addr::Pa>,
+    pub at: Addr<Pa>,
     /// The descriptor.
     pub word: u64,
 }
