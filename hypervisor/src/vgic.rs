@@ -28,9 +28,8 @@
 //! # Known limits
 //!
 //! - Reads of ISPENDR and ISACTIVER do not stop other vCPUs: what their lists say of an SPI is seen after their next fold.
-//! - Ends of interrupts that had no room are matched by priority. A guest that makes interrupts active by ISACTIVER, or
-//!   inactive by ICACTIVER and ends them nevertheless, or changes the priority of active ones, while more are active than
-//!   there are list registers, may see another of its interrupts ended.
+//! - Ends of interrupts that had no room are matched by the priority they were taken at. A guest that makes one inactive
+//!   by ICACTIVER and ends it nevertheless, while more are active than there are list registers, ends another.
 //!
 //! Follows IHI 0048B (GICv2) and IHI 0069H (GICv3), with one security state, no LPIs and no 1-of-N routing.
 
@@ -99,6 +98,8 @@ struct Bank {
     /// Mapped to the physical interrupt in `physical`.
     mapped: u32,
     priority: [u8; 32],
+    /// The priority at which an active one was taken, which orders the ends; above all there are, if it never was.
+    running: [u8; 32],
     physical: [u16; 32],
 }
 
@@ -117,6 +118,7 @@ impl Bank {
             written: 0,
             mapped: 0,
             priority: [0; 32],
+            running: [u8::MAX; 32],
             physical: [0; 32],
         }
     }

@@ -4,5 +4,7 @@
 
 mod frames;
 mod memory;
+mod sched;
 mod stage2;
+mod vgic;
 mod vmids;

@@ -11,8 +11,10 @@
 //! when a frame is mapped before its zeroes are published, when two translations answer to one address, and, in
 //! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
-use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, Vmid};
+use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use flatland::arm::desc::{Desc, SOFTWARE_BITS, is_valid};
+use flatland::arm::el1::El1;
+use flatland::arm::esr::Access;
 use flatland::arm::vmsa::{Geometry, Level};
 use flatland::machine::{Forget, Machine, Point, Words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -468,4 +470,35 @@ impl Machine for Model {
             Point::Unification => self.state().tally.unified += bytes,
         }
     }
+
+    // The model is memory and translations; it has no vCPU loaded, no clock that moves and nobody to signal.
+    fn get(&self, _register: El1) -> u64 {
+        0
+    }
+
+    fn set(&self, _register: El1, _value: u64) {}
+
+    fn translate(&self, _va: u64, _access: Access, _user: bool) -> Option<Addr<Ipa>> {
+        None
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn signal(&self, _cpu: CpuId) {}
+
+    fn nudge(&self, _cpu: CpuId) {}
+
+    fn read_lists(&self, _lr: &mut [u64]) -> u32 {
+        0
+    }
+
+    fn write_lists(&self, _lr: &[u64], _control: u32) {}
+
+    fn interface(&self) -> u64 {
+        0
+    }
+
+    fn release(&self, _intid: IntId) {}
 }

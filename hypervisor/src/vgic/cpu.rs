@@ -5,7 +5,7 @@
 //! needs a place, whose end the hardware counts (EOIcount, LRENPIE). As ends come in the order of priorities, the count
 //! tells which ones they were; only DIR names any, and is trapped for that.
 
-use super::{Bank, NOBODY, Vgic, bits, place};
+use super::{NOBODY, Vgic, bits, place};
 use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Entry, Mask, Version, hcr};
 use crate::next::Kicks;
@@ -44,10 +44,10 @@ impl Best {
         Self { keys: [u32::MAX; 16], room, len: 0, seen: 0 }
     }
 
-    /// Offers those of a bank that are in `mask`; whatever their priority, they come after those of a smaller `rank`.
-    fn offer(&mut self, rank: u32, bank: &Bank, n: usize, mask: u32) {
+    /// Offers those of bank `n` that are in `mask`; whatever their priority, they come after those of a smaller `rank`.
+    fn offer(&mut self, rank: u32, priorities: &[u8; 32], n: usize, mask: u32) {
         for at in bits(mask) {
-            let priority = bank.priority.get(at).copied().unwrap_or(u8::MAX);
+            let priority = priorities.get(at).copied().unwrap_or(u8::MAX);
             // INTIDs are below 288.
             self.insert(rank << 24 | u32::from(priority) << 16 | (n * 32 + at) as u32);
         }
@@ -120,6 +120,12 @@ impl Vgic {
             bank.latch |= bank.lent & bit;
             bank.line |= bank.lent_line & bit;
         }
+        if entry.active
+            && bank.active & bit == 0
+            && let Some(running) = bank.running.get_mut(at)
+        {
+            *running = entry.priority;
+        }
         if bank.written & bit == 0 {
             bank.active = if entry.active { bank.active | bit } else { bank.active & !bit };
         }
@@ -157,7 +163,7 @@ impl Vgic {
         let mut best = Best::new(1);
         for n in 0..=self.spis.len() {
             if let Some(bank) = self.bank(cpu, n) {
-                best.offer(0, bank, n, self.held(cpu, n) & bank.active & !bank.listed);
+                best.offer(0, &bank.running, n, self.held(cpu, n) & bank.active & !bank.listed);
             }
         }
         match best.get(0) {
@@ -233,14 +239,14 @@ impl Vgic {
         for (n, (bank, (mine, held))) in private.chain(shared).enumerate() {
             let going = bank.active & held & !bank.listed;
             if going != 0 {
-                active.offer(0, bank, n, going);
+                active.offer(0, &bank.running, n, going);
             }
             let ready = bank.pending() & mine;
             // Most banks are quiet.
             if ready != 0 {
                 let ready = ready & self.ready(bank) & !bank.listed;
-                pending.offer(rank0, bank, n, ready & !bank.group);
-                pending.offer(rank1, bank, n, ready & bank.group);
+                pending.offer(rank0, &bank.priority, n, ready & !bank.group);
+                pending.offer(rank1, &bank.priority, n, ready & bank.group);
             }
         }
         if active.seen | pending.seen == 0 {
@@ -277,8 +283,9 @@ impl Vgic {
         let hw = bank.mapped & bit != 0 && (active || edge || bank.line & bit != 0);
         // Active and pending together only where the pending state stays when the active one goes: not with a level,
         // which may have fallen by then, not with HW, and not with another SGI source. And not in the place of others,
-        // that are perhaps more urgent: its end has to be seen.
-        let pending = deliverable && (!active || room == Room::Enough && edge && !hw && !sourced);
+        // that are perhaps more urgent, nor at another priority than the active one's: its end has to be seen.
+        let both = room == Room::Enough && edge && !hw && !sourced && bank.running.get(at) == bank.priority.get(at);
+        let pending = deliverable && (!active || both);
         let source = match (sourced, active) {
             (false, _) => 0,
             (true, true) => self.locals.get(cpu).and_then(|l| l.active_source.get(at)).copied().unwrap_or(0),

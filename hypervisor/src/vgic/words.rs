@@ -147,6 +147,11 @@ impl Vgic {
     /// Makes interrupts active by decree. Those in no list belong to where they are routed.
     fn activate(&mut self, cpu: usize, n: usize, mask: u32) {
         let Some(bank) = self.bank_mut(cpu, n) else { return };
+        for at in bits(mask & !bank.active) {
+            if let Some(running) = bank.running.get_mut(at) {
+                *running = u8::MAX;
+            }
+        }
         bank.active |= mask;
         bank.written |= mask & bank.listed;
         let listed = bank.listed;

@@ -257,10 +257,7 @@ impl World {
 
     fn priority(&mut self, actor: usize, other: usize, intid: usize, value: u8) {
         let frame = self.frame(actor, other);
-        // Of an active one it would say in which order the ends come, which is not what it does.
-        let outdated = self.cpus[frame].late || intid >= 32 && self.any_late();
-        let int = self.model.int(frame, intid);
-        if !(int.active || outdated || decreed(intid) && value != 0xff) {
+        if !decreed(intid) || value == 0xff {
             self.model.int(frame, intid).priority = value & 0xf8;
             self.write(actor, frame, 0x400 + intid as u64, 1, value.into());
         }
@@ -418,23 +415,30 @@ impl World {
 
     /// After a fold: what was taken from an outdated list may be pending once more, but not less.
     fn adopt(&mut self, cpu: usize) {
-        for intid in 0..32 + SPIS {
-            let n = intid as u64 / 32 * 4;
-            let pending = self.word(cpu, 0x200 + n) >> (intid % 32) & 1 != 0;
-            let sourced = self.version == Version::V2 && intid < 16;
-            let sources = self.vgic.dist_read(id(cpu), gicd::SPENDSGIR + intid as u64 % 16, 1) as u8;
+        for intid in (0..32 + SPIS).filter(|intid| *intid != TIMER) {
             let int = self.model.int(cpu, intid);
             if int.fuzzy != Some(cpu) {
                 continue;
             }
             int.fuzzy = None;
-            assert!(pending || !int.pending() || intid == TIMER, "{intid} was lost: {int:?}");
-            if sourced {
+            // The wire is lowered for a moment, to see what is behind it.
+            let (line, was) = (int.line, int.latch || int.sources != 0);
+            let _ = self.vgic.set_line(id(cpu), IntId(intid as u32), Line::Low);
+            let now = self.word(cpu, 0x200 + intid as u64 / 32 * 4) >> (intid % 32) & 1 != 0;
+            let sources = self.vgic.dist_read(id(cpu), gicd::SPENDSGIR + intid as u64 % 16, 1) as u8;
+            if line && !self.model.int(cpu, intid).edge {
+                let _ = self.vgic.set_line(id(cpu), IntId(intid as u32), Line::High);
+            }
+            let int = self.model.int(cpu, intid);
+            assert!(now || !was, "{intid} was lost: {int:?}");
+            if self.version == Version::V2 && intid < 16 {
                 assert_eq!(int.sources & !sources, 0, "SGI {intid} was lost");
                 int.sources = sources;
             } else {
-                int.latch |= pending && !int.pending();
+                int.latch = now;
             }
+            // An edge must not be made by raising it again: it stays low for both.
+            int.line &= !int.edge;
         }
     }
 
