@@ -1,2 +1,1 @@
 //! To be filled.
-mod vgic;
