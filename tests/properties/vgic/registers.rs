@@ -190,6 +190,42 @@ fn sgis_of_a_gicv3_are_for_one_group_and_for_those_named() {
 }
 
 #[test]
+fn an_edge_is_listed_active_and_pending_only_at_the_priority_it_was_taken_at() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 1), (0xc08, 2), (0x204, 1)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    for (priority, pending) in [(0, true), (0x80, false)] {
+        put(&mut vgic, 0x420, 1, priority);
+        assert!(vgic.pend(CPU0, IntId(32)).contains(CPU0));
+        let _ = vgic.refill(CPU0, &mut lists, OPEN);
+        let entry = Entry::from_v2(lists.lr[0] as u32);
+        assert_eq!((entry.active, entry.pending, entry.eoi), (true, pending, !pending));
+    }
+}
+
+#[test]
+fn an_edge_is_not_listed_active_and_pending_while_others_have_no_place() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 2);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 7), (0xc08, 0x2a), (0x204, 1)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    for (more, both) in [(1, true), (2, true), (4, false)] {
+        put(&mut vgic, 0x204, 4, more);
+        let _ = vgic.refill(CPU0, &mut lists, OPEN);
+        let entry = Entry::from_v2(lists.lr[0] as u32);
+        assert_eq!((entry.intid, entry.active, entry.pending, entry.eoi), (32, true, both, !both));
+        assert_eq!(lists.hcr & hcr::NPIE != 0, !both);
+    }
+}
+
+#[test]
 fn a_timer_carries_its_physical_interrupt_until_the_guest_is_done() {
     let mut vgic = Vgic::new(Version::V3, 1, 32, 1);
     let timer = IntId(27);
