@@ -358,8 +358,11 @@ impl Host {
         }
         if again {
             self.begin(m, vm);
-        } else if matches!(cause, Cause::Crash(_)) {
-            self.crashed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            if matches!(cause, Cause::Crash(_)) {
+                self.crashed.fetch_add(1, Ordering::Relaxed);
+            }
+            vm.life.end(cause);
         }
     }
 

@@ -33,9 +33,3 @@ pub(crate) unsafe fn init(start: u64, bytes: usize) {
     // SAFETY: the caller's promise is the one `Heap::init` asks for.
     unsafe { HEAP.0.lock().init(start as usize, bytes) };
 }
-
-/// Bytes in use and in all.
-pub(crate) fn usage() -> (usize, usize) {
-    let heap = HEAP.0.lock();
-    (heap.stats_alloc_actual(), heap.stats_total_bytes())
-}

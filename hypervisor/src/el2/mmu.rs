@@ -59,7 +59,7 @@ pub(crate) enum MapError {
     /// The board has more separate ranges than the map has tables for.
     OutOfTables,
     /// Beyond 16 TiB, which the map does not reach.
-    TooHigh(u64),
+    TooHigh,
 }
 
 /// Remembers where the image was loaded.
@@ -139,7 +139,7 @@ fn is_table(va: u64, size: Size) -> bool {
 /// Maps `pa..end` at `va` with the largest leaves that both allow. Already mapped leaves stay.
 fn map(mut va: u64, mut pa: u64, end: u64, leaf: u64) -> Result<(), MapError> {
     if end > PA_LIMIT {
-        return Err(MapError::TooHigh(end));
+        return Err(MapError::TooHigh);
     }
     while pa < end {
         let size = Size::ALL

@@ -3,7 +3,8 @@
 //! ```text
 //! Loading ──▶ Running ◀──▶ Paused
 //!    ▲           │            │
-//!    └── reset ── Stopping ◀───┘──▶ Ended
+//!    └── Settling ◀─ Stopping ◀─┘
+//!           └──▶ Ended
 //! ```
 //!
 //! While it is `Stopping` its vCPUs leave the CPUs one by one; the CPU that unloads the last one settles what comes next.
@@ -23,6 +24,8 @@ pub enum State {
     Paused,
     /// Its vCPUs are leaving, for this cause.
     Stopping(Cause),
+    /// All have left; one CPU gives back what it had and decides what comes next.
+    Settling,
     /// It is over, for this cause; its memory is back in the pool.
     Ended(Cause),
 }
@@ -34,7 +37,7 @@ impl State {
             Self::Loading => "loading",
             Self::Running => "running",
             Self::Paused => "paused",
-            Self::Stopping(_) => "stopping",
+            Self::Stopping(_) | Self::Settling => "stopping",
             Self::Ended(Cause::Crash(_)) => "crashed",
             Self::Ended(Cause::Operator) => "stopped",
             Self::Ended(_) => "off",
@@ -76,7 +79,7 @@ impl Life {
     /// Starts stopping it for `cause`. False if it is stopping or over already: the first cause counts.
     pub fn stop(&self, cause: Cause) -> bool {
         let mut state = self.state.lock();
-        if matches!(*state, State::Stopping(_) | State::Ended(_)) {
+        if matches!(*state, State::Stopping(_) | State::Settling | State::Ended(_)) {
             return false;
         }
         *state = State::Stopping(cause);
@@ -130,16 +133,21 @@ impl Life {
         self.present.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// If it is stopping and nobody is loaded any more, ends it and says for which cause: to one caller alone.
+    /// If it is stopping and nobody is loaded any more, says for which cause: to one caller alone, who settles it.
     pub fn settle(&self) -> Option<Cause> {
         let mut state = self.state.lock();
         match *state {
             State::Stopping(cause) if self.present.load(Ordering::Acquire) == 0 => {
-                *state = State::Ended(cause);
+                *state = State::Settling;
                 Some(cause)
             }
             _ => None,
         }
+    }
+
+    /// It is over.
+    pub fn end(&self, cause: Cause) {
+        *self.state.lock() = State::Ended(cause);
     }
 
     /// How often it was started.
@@ -176,6 +184,8 @@ mod tests {
         life.left();
         assert_eq!(life.settle(), Some(Cause::Off));
         assert_eq!(life.settle(), None);
+        assert!(!life.stop(Cause::Operator), "it is settling");
+        life.end(Cause::Off);
         assert_eq!(life.state(), State::Ended(Cause::Off));
     }
 }
