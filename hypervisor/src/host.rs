@@ -350,7 +350,9 @@ impl Host {
         match cause {
             Cause::Off => self.say(format_args!("{name}: powered off")),
             Cause::Operator => self.say(format_args!("{name}: stopped")),
-            Cause::Reset => self.say(format_args!("{name}: reset")),
+            // A VM may reset itself for ever: the log tells of ever fewer.
+            Cause::Reset if !vm.life.starts().is_power_of_two() => {}
+            Cause::Reset => self.say(format_args!("{name}: reset, for the {}. time", vm.life.starts())),
             Cause::Restart => self.say(format_args!("{name}: restarted")),
             Cause::Crash(why) => {
                 self.say(format_args!("{name}: crashed: {why}{}", if again { "; starting it again" } else { "" }));

@@ -32,7 +32,11 @@ impl Encoding {
     #[inline(always)]
     pub const fn id_register(self) -> Option<(u8, u8)> {
         let crm = (self.0 >> 3 & 15) as u8;
-        if self.0 >> 7 == 0b11_000_0000 && crm >= 1 && crm <= 7 { Some((crm, (self.0 & 7) as u8)) } else { None }
+        if self.0 >> 7 == Self::new(3, 0, 0, 0, 0).0 >> 7 && crm >= 1 && crm <= 7 {
+            Some((crm, (self.0 & 7) as u8))
+        } else {
+            None
+        }
     }
 }
 
@@ -88,7 +92,7 @@ macro_rules! table {
                 MDCCINT | MDRAR | OSDLR | DBGPRCR | CLAIMSET | CLAIMCLR | AUTHSTATUS | MDCCSR | DTR | DTRX | OSDTRRX
                 | OSDTRTX | OSECCR => Some(Register::Debug),
                 // DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: op0 2, op1 0, CRn 0, CRm n, op2 4 to 7.
-                bits if bits >> 7 == 0b10_000_0000 && bits & 7 >= 4 => Some(Register::Debug),
+                bits if bits >> 7 == Encoding::new(2, 0, 0, 0, 0).bits() >> 7 && bits & 7 >= 4 => Some(Register::Debug),
                 _ => None,
             }
         }
