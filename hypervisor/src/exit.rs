@@ -46,6 +46,10 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
             if syndrome.iss() & 1 != 0 { Next::Yield } else { Next::Wait }
         }
         ec::SMC64 => call::smc(here, m, vcpu),
+        ec::FP => {
+            here.slot.count(Counter::Fp);
+            Next::Fp
+        }
         _ => {
             // A trapped feature that the ID registers do not show (SVE, SME, PAuth, AArch32 coprocessors, ...).
             here.slot.count(Counter::Other);

@@ -3,7 +3,7 @@
 //! [`Host`] knows how the parts reach each other: who is kicked when an interrupt arrives, what stopping a VM takes,
 //! where a VM's output goes.
 
-use crate::addr::{CpuId, IntId, VcpuId, VmId};
+use crate::addr::{CpuId, IntId, Size, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
@@ -20,6 +20,8 @@ use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
 use crate::vm::{Gic, Slot, Vm, build, request};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use spin::mutex::SpinMutex;
@@ -45,6 +47,31 @@ pub struct Facts {
     pub frequency: u64,
     /// Bytes of RAM that the hypervisor keeps for itself.
     pub own_bytes: u64,
+}
+
+/// Refuses VMs that together want more memory than there is: nothing takes memory back from a VM that runs.
+fn admit(pool: &Pool<'_>, bundle: &Bundle<'_>) -> Result<(), Vec<Diagnostic>> {
+    let free = pool.counts().free * Size::Page.bytes();
+    let mut errors = Vec::new();
+    let mut left = free;
+    for vm in &bundle.vms {
+        // Tables take a page for 2 MiB at most, and a few at the top.
+        let wanted = vm.memory.saturating_add(vm.memory / 512).saturating_add(16 * Size::Page.bytes());
+        match left.checked_sub(wanted) {
+            Some(rest) => left = rest,
+            None => errors.push(Diagnostic {
+                place: format!("/vms/{}/memory", vm.name),
+                what: format!(
+                    "{} KiB are wanted, {} KiB of the board's {} KiB are left",
+                    wanted >> 10,
+                    left >> 10,
+                    free >> 10
+                ),
+                remedy: String::from("give the VMs less memory or the board more"),
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 impl Facts {
@@ -118,6 +145,7 @@ impl Host {
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut workspace = Workspace::new();
         bundle.plan(devices::RAM, &mut workspace)?;
+        admit(&pool, &bundle)?;
         let pool = SharedPool::new(pool);
         let frequency = u32::try_from(facts.frequency).ok().and_then(Frequency::new);
         let frequency = frequency.or(Frequency::new(62_500_000)).ok_or_else(Vec::new)?;
@@ -251,7 +279,8 @@ impl Host {
     }
 
     /// A guest wrote a register of its UART.
-    pub fn uart_write<M: Machine>(&self, m: &M, vm: &Vm, offset: u64, bytes: u8, value: u64) -> Next {
+    pub fn uart_write<M: Machine>(&self, m: &M, here: Here<'_>, offset: u64, bytes: u8, value: u64) -> Next {
+        let vm = here.vm;
         let mut devices = vm.devices.lock();
         if self.console.lock().room() == 0 {
             // Its UART looks busy until the line has room again: see `reopen`.
@@ -264,7 +293,7 @@ impl Host {
         drop(devices);
         if let Some(byte) = effect.out {
             self.console.lock().put(vm.id, byte);
-            self.to_send.store(true, Ordering::Release);
+            here.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
         }
         self.line(m, vm, UART_INTID, line.into());
         Next::Resume

@@ -9,6 +9,8 @@ use core::ops::{BitOr, BitOrAssign};
 pub enum Next {
     /// Run it again.
     Resume,
+    /// Put its FP registers onto the CPU and run it again: it uses them.
+    Fp,
     /// Ask the queue who is to run: something about that may have changed.
     Look,
     /// Let another run first, it stays ready.

@@ -34,6 +34,8 @@ pub mod request {
     pub const REFILL: u32 = 1;
     /// Its VM stops or pauses, or it was asked to give way.
     pub const LEAVE: u32 = 2;
+    /// It made output, which its CPU sends on.
+    pub const SEND: u32 = 8;
     /// It was turned on (PSCI CPU_ON): start at the entry in its slot.
     pub const START: u32 = 4;
 }

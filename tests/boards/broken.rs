@@ -36,7 +36,7 @@ fn every_error_of_a_manifest_is_named_at_once() {
     let made = Command::new(root().join("scripts/bundle")).args([&dts, "-o", &out]).output().expect("it starts");
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(!made.status.success());
-    for part in ["/vms/one/memory", "/vms/one/kernel", "/vms/two/memry", "/vms/two/vcpus", "missing.img"] {
+    for part in ["/vms/one/memory", "/vms/one/kernel", "unknown key \"memry\"", "/vms/two/vcpus", "missing.img"] {
         assert!(said.contains(part), "no {part} in:\n{said}");
     }
 }

@@ -11,7 +11,7 @@ fn the_monitor_answers_while_guests_spin() {
     let other = Vm { name: "other", rest: Vm::bare("spin", 2, "").rest, ..Vm::bare("spin", 2, "") };
     let mut run = Run::start(Board::Virt, &manifest(&[spin, other]), &[], 90);
     run.wait_for("[spin] spin: 2 CPUs", 60).wait_for("[other] spin: 2 CPUs", 30);
-    run.send(ESCAPE).send("help\r").wait_for("restart VM", 10);
+    run.send(ESCAPE).send("help\r").wait_for("start VM again from pristine images", 10);
     run.send("vms\r").wait_for("running", 10);
     run.send("mem\r").wait_for("hypervisor", 10).wait_for("board", 10);
     run.send("top\r").wait_for("SHARE", 10).wait_for("idle", 10);

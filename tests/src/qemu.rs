@@ -87,6 +87,12 @@ impl Ended {
     }
 }
 
+/// What a terminal shows of `raw`, line by line: CR and ESC [ K erase what stood on the line.
+fn render(raw: &str) -> String {
+    let lines = raw.split('\n').map(|line| line.rsplit("\r\x1b[K").next().unwrap_or(line).replace('\r', ""));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 impl Run {
     /// Boots `what` (an example's name or a file) on `board`, with more options, for at most `seconds`.
     pub fn start(board: Board, what: &str, options: &[&str], seconds: u32) -> Self {
@@ -102,7 +108,7 @@ impl Run {
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(n @ 1..) = stream.read(&mut buffer) {
-                    let text = String::from_utf8_lossy(&buffer[..n]).replace('\r', "");
+                    let text = String::from_utf8_lossy(&buffer[..n]);
                     output.lock().expect("no panic while it is held").push_str(&text);
                 }
             });
@@ -112,7 +118,7 @@ impl Run {
 
     /// What was printed so far.
     pub fn output(&self) -> String {
-        self.output.lock().expect("no panic while it is held").clone()
+        render(&self.output.lock().expect("no panic while it is held"))
     }
 
     /// Waits until `text` was printed; fails after `seconds`, or when the run ends without it.

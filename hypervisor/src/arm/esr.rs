@@ -154,6 +154,28 @@ impl Transfer {
         })
     }
 
+    /// The IPA, the access and the transfer of a load or store by an instruction of 4 bytes that found no stage-2
+    /// descriptor, if the syndrome has all of it (ISV) and it is not part of a walk or of cache maintenance. What most
+    /// exits for devices are, decoded by one comparison.
+    #[inline(always)]
+    pub const fn at_hole(syndrome: Syndrome) -> Option<(Addr<Ipa>, Access, Self)> {
+        const IL: u64 = 1 << 25;
+        const ISV: u64 = 1 << 24;
+        const FNV: u64 = 1 << 10;
+        const CM: u64 = 1 << 8;
+        const S1PTW: u64 = 1 << 7;
+        // DFSC 0b0001xx: translation fault, any level.
+        if syndrome.esr & (IL | ISV | FNV | CM | S1PTW | 0x3c) != IL | ISV | 0x04 {
+            return None;
+        }
+        let ipa = (syndrome.hpfar & 0xfff_ffff_fff0) << 8 | syndrome.far & 0xfff;
+        let access = if syndrome.esr >> 6 & 1 != 0 { Access::Write } else { Access::Read };
+        match Self::decode(syndrome) {
+            Some(transfer) => Some((Addr::new(ipa), access, transfer)),
+            None => None,
+        }
+    }
+
     /// What the register holds after loading `value`.
     #[inline]
     pub const fn extend(self, value: u64) -> u64 {

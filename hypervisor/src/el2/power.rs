@@ -1,9 +1,8 @@
 //! Turning CPUs on and the board off: PSCI by SMC or HVC, or the board's watchdog.
 
 use super::mmio::{self, Mmio};
-use super::uart::{self, Emergency};
+use super::uart;
 use core::arch::asm;
-use core::fmt::Write;
 use flatland::host::Host;
 use platform::board::{Board, Conduit};
 use platform::power::{psci, watchdog};
@@ -63,14 +62,14 @@ pub(crate) fn all_over(host: &Host) -> ! {
     static ONE: spin::mutex::SpinMutex<()> = spin::mutex::SpinMutex::new(());
     let guard = ONE.lock();
     let mut console = host.console.lock();
+    match host.crashed() {
+        0 => console.log(format_args!("all VMs ended: ok")),
+        n => console.log(format_args!("all VMs ended: {n} crashed")),
+    }
     if let Some(port) = uart::port() {
         while !console.is_drained() {
             console.drain(|byte| port.put(byte));
         }
-    }
-    match host.crashed() {
-        0 => _ = writeln!(Emergency, "flatland: all VMs ended: ok"),
-        n => _ = writeln!(Emergency, "flatland: all VMs ended: {n} crashed"),
     }
     core::mem::forget(guard);
     off()

@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use flatland::addr::{CpuId, VcpuId};
 use flatland::arm::el1::El1;
-use flatland::arm::esr::ec;
 use flatland::exit::{self, Here};
 use flatland::host::Host;
 use flatland::machine::Machine;
@@ -59,6 +58,7 @@ impl Seat {
     pub(crate) fn serve(mut self) -> ! {
         loop {
             self.part_with_the_leaving();
+            self.send();
             let now = El2.now();
             let mut queue = self.host.queue.lock();
             let turn = queue.pick(self.cpu, now);
@@ -83,6 +83,13 @@ impl Seat {
         }
     }
 
+    /// Sends what the console has to say since somebody looked.
+    fn send(&self) {
+        if self.host.to_send.load(Ordering::Relaxed) && self.host.to_send.swap(false, Ordering::AcqRel) {
+            uart::drain(self.host);
+        }
+    }
+
     fn settle(&self, vm: &'static Vm) {
         if let Some(cause) = vm.life.settle() {
             self.host.settled(&El2, vm, cause);
@@ -98,9 +105,6 @@ impl Seat {
             if matches!(vm.life.state(), State::Stopping(_)) {
                 self.settle(vm);
             }
-        }
-        if self.host.to_send.swap(false, Ordering::AcqRel) {
-            uart::drain(self.host);
         }
         timer::set(deadline);
         // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
@@ -136,26 +140,12 @@ impl Seat {
             loaded.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
         }
         loop {
-            if self.host.to_send.load(Ordering::Relaxed) && self.host.to_send.swap(false, Ordering::AcqRel) {
-                uart::drain(self.host);
-            }
-            if loaded.slot.requests.load(Ordering::Acquire) != 0 {
-                let asked = loaded.slot.requests.fetch_and(!(request::REFILL | request::LEAVE), Ordering::SeqCst);
-                if asked & request::LEAVE != 0 {
-                    loaded.slot.requests.fetch_or(asked & request::REFILL, Ordering::SeqCst);
-                    return Next::Look;
-                }
-                if asked & request::REFILL != 0 {
-                    exit::irq::refill(here, &El2, &mut loaded.vcpu);
-                }
+            if loaded.slot.requests.load(Ordering::Acquire) != 0
+                && let Some(next) = attend(self.host, loaded)
+            {
+                return next;
             }
             let next = match guest::run(&mut loaded.vcpu.registers) {
-                Exit::Synchronous if loaded.vcpu.registers.syndrome().ec() == ec::FP && !loaded.fp => {
-                    loaded.slot.count(Counter::Fp);
-                    context::load_fp(&loaded.vcpu.fp);
-                    loaded.fp = true;
-                    Next::Resume
-                }
                 Exit::Synchronous => exit::handle(here, &El2, &mut loaded.vcpu),
                 Exit::Interrupt => {
                     loaded.slot.count(Counter::Interrupt);
@@ -164,8 +154,15 @@ impl Seat {
                 // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
                 Exit::SError => Next::Stop(Cause::Crash("the board raised an SError while it ran")),
             };
-            if next != Next::Resume {
-                return next;
+            match next {
+                Next::Resume => {}
+                Next::Fp if !loaded.fp => {
+                    context::load_fp(&loaded.vcpu.fp);
+                    loaded.fp = true;
+                }
+                // With its FP registers here nothing of it traps.
+                Next::Fp => return Next::Stop(Cause::Crash("its FP registers trap though they are loaded")),
+                next => return next,
             }
         }
     }
@@ -183,7 +180,7 @@ impl Seat {
         let Some(loaded) = &mut self.loaded else { return };
         let (vm, slot) = (loaded.vm, loaded.slot);
         match next {
-            Next::Resume | Next::Look => {}
+            Next::Resume | Next::Fp | Next::Look => {}
             Next::Yield => self.host.queue.lock().yield_now(self.cpu),
             Next::Wait => {
                 let here = loaded.here(self.host);
@@ -286,6 +283,23 @@ impl Seat {
         self.host.signal(&El2, set);
         self.host.signal(&El2, more);
     }
+}
+
+/// Does what others asked of the loaded vCPU before it runs; or says that it must not run.
+fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
+    let taken = request::REFILL | request::LEAVE | request::SEND;
+    let asked = loaded.slot.requests.fetch_and(!taken, Ordering::SeqCst);
+    if asked & request::SEND != 0 {
+        uart::drain(host);
+    }
+    if asked & request::LEAVE != 0 {
+        loaded.folded |= asked & request::REFILL != 0;
+        return Some(Next::Look);
+    }
+    if asked & request::REFILL != 0 {
+        exit::irq::refill(loaded.here(host), &El2, &mut loaded.vcpu);
+    }
+    None
 }
 
 /// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.

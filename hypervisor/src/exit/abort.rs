@@ -23,20 +23,15 @@ const GICC_DIR: u64 = 0x1000;
 #[inline]
 pub fn data<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let syndrome = vcpu.registers.syndrome();
-    let abort = Abort::decode(syndrome);
-    if abort.fault == Fault::Translation
-        && !abort.walk
-        && let Some(ipa) = abort.ipa
+    if let Some((ipa, access, transfer)) = Transfer::at_hole(syndrome)
         && let Some((region, offset)) = devices::at(ipa)
     {
         here.slot.count(Counter::Mmio);
-        let Some(transfer) = Transfer::decode(syndrome) else {
-            // Pairs, exclusives and write-back forms have no syndrome, and no driver uses them on a device.
-            return refuse(here, m, vcpu, abort, ipa, "a device access without a syndrome");
-        };
-        return device(here, m, vcpu, region, offset, abort, ipa, transfer);
+        return device(here, m, vcpu, region, offset, Touch { ipa, access, transfer });
     }
-    memory(here, m, vcpu, abort)
+    // Pairs, exclusives and write-back forms have no syndrome, and no driver uses them on a device: what lies below RAM is
+    // refused to them as if nothing were there.
+    memory(here, m, vcpu, Abort::decode(syndrome))
 }
 
 /// An instruction fetch.
@@ -52,7 +47,7 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
         // The board's bus refused what we mapped, or a fault that stage 2 cannot have: the guest gets to know.
         let ipa = abort.ipa.unwrap_or(Addr::new(0));
-        return refuse(here, m, vcpu, abort, ipa, "an abort from the board");
+        return refuse(here, m, vcpu, abort.access, ipa, "an abort from the board");
     }
     let ipa = match abort.ipa {
         Some(ipa) => ipa,
@@ -67,72 +62,77 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     match result {
         Ok(_) => Next::Resume,
         Err(Miss::Short) => Next::Stop(Cause::Crash("the board has no memory left for it")),
-        Err(Miss::NotRam) => refuse(here, m, vcpu, abort, ipa, "nothing is there"),
-        Err(Miss::Denied) => refuse(here, m, vcpu, abort, ipa, "the access is not allowed there"),
+        Err(Miss::NotRam) => refuse(here, m, vcpu, abort.access, ipa, "nothing is there"),
+        Err(Miss::Denied) => refuse(here, m, vcpu, abort.access, ipa, "the access is not allowed there"),
     }
 }
 
 /// Answers as a bus would: with an external abort, told once per place.
-fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort, ipa: Addr<Ipa>, why: &str) -> Next {
+fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
     let pc = vcpu.registers.pc;
-    if here.vm.told.lock().is_new(ipa.bits() & !0xfff | abort.access as u64) {
-        info!("{}: {:?} of IPA {ipa} at {pc:#x}: {why}", here.vm.name, abort.access);
+    if here.vm.told.lock().is_new(ipa.bits() & !0xfff | access as u64) {
+        info!("{}: {access:?} of IPA {ipa} at {pc:#x}: {why}", here.vm.name);
     }
     let far = vcpu.registers.far;
     let bytes = vcpu.registers.syndrome().instruction_bytes();
     // On a fault in the walk of its tables, this is "external abort on translation table walk" at an unknown level; the
     // plain one says as much to software.
-    vcpu::external_abort(vcpu, m, abort.access, far, bytes);
-    if abort.access == Access::Execute {
+    vcpu::external_abort(vcpu, m, access, far, bytes);
+    if access == Access::Execute {
         return check_stuck(vcpu, pc);
     }
     vcpu.stuck = 0;
     Next::Resume
 }
 
-#[expect(clippy::too_many_arguments, reason = "one access, taken apart once")]
-#[inline(always)]
-fn device<M: Machine>(
-    here: Here<'_>,
-    m: &M,
-    vcpu: &mut Vcpu,
-    region: Region,
-    offset: u64,
-    abort: Abort,
+/// A load or store of a register, and where it went.
+#[derive(Clone, Copy)]
+struct Touch {
     ipa: Addr<Ipa>,
+    access: Access,
     transfer: Transfer,
-) -> Next {
-    let bytes = vcpu.registers.syndrome().instruction_bytes();
+}
+
+#[inline(always)]
+fn device<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, region: Region, offset: u64, touch: Touch) -> Next {
+    let Touch { ipa, access, transfer } = touch;
+    let bytes = transfer.bytes;
     let mut next = Next::Resume;
-    if abort.access == Access::Write {
+    let swapped = big_endian(m, vcpu);
+    let done = if access == Access::Write {
         let mut value = vcpu.registers.read(transfer.register);
-        if transfer.bytes < 8 {
-            value &= (1 << (u32::from(transfer.bytes) * 8)) - 1;
+        if bytes < 8 {
+            value &= (1 << (u32::from(bytes) * 8)) - 1;
         }
-        // SCTLR_EL1.EE: a big-endian guest's store arrives with its bytes as the register has them.
-        if big_endian(m, vcpu) {
-            value = swap(value, transfer.bytes);
-        }
-        if !here.write(m, vcpu, region, offset, transfer.bytes, value, &mut next) {
-            return refuse(here, m, vcpu, abort, ipa, "no device is there");
-        }
+        // A big-endian guest's store arrives with its bytes as the register has them.
+        let value = if swapped { swap(value, bytes) } else { value };
+        here.write(m, vcpu, region, offset, bytes, value, &mut next)
     } else {
-        let Some(mut value) = here.read(m, vcpu, region, offset, transfer.bytes) else {
-            return refuse(here, m, vcpu, abort, ipa, "no device is there");
-        };
-        if big_endian(m, vcpu) {
-            value = swap(value, transfer.bytes);
+        match here.read(m, vcpu, region, offset, bytes) {
+            Some(value) => {
+                let value = if swapped { swap(value, bytes) } else { value };
+                vcpu.registers.write(transfer.register, transfer.extend(value));
+                true
+            }
+            None => false,
         }
-        vcpu.registers.write(transfer.register, transfer.extend(value));
+    };
+    if !done {
+        return refuse(here, m, vcpu, access, ipa, "no device is there");
     }
-    vcpu.registers.step(bytes);
+    vcpu.registers.step(4);
     next
 }
 
+/// SCTLR_EL1.EE for EL1, E0E for EL0.
+#[inline(always)]
 fn big_endian<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
-    // SCTLR_EL1.EE for EL1, E0E for EL0.
+    let sctlr = m.get(El1::Sctlr);
+    if sctlr & (1 << 24 | 1 << 25) == 0 {
+        return false;
+    }
     let bit = if vcpu.registers.pstate & psr::MODE == psr::EL0T { 24 } else { 25 };
-    m.get(El1::Sctlr) >> bit & 1 != 0
+    sctlr >> bit & 1 != 0
 }
 
 fn swap(value: u64, bytes: u8) -> u64 {
@@ -225,7 +225,7 @@ impl Here<'_> {
                 self.host.kick(m, self.vm, kicks.without(vcpu.id));
             }
             Region::Uart => {
-                *next = self.host.uart_write(m, self.vm, offset, bytes, value);
+                *next = self.host.uart_write(m, self, offset, bytes, value);
             }
             Region::Rtc => {
                 let now = self.host.seconds(m.now());

@@ -30,6 +30,11 @@ pub fn smc<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 
 #[inline(always)]
 fn answer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    // The function id is W0.
+    if let Some(value) = psci::fact((vcpu.registers.x[0] & 0xffff_ffff) as u32, vcpu.registers.x[1]) {
+        vcpu.registers.x[0] = value.cast_unsigned();
+        return Next::Resume;
+    }
     let outcome = psci::call(here.vm, vcpu);
     if let Some(x0) = outcome.x0 {
         vcpu.registers.x[0] = x0;

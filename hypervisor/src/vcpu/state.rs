@@ -129,8 +129,10 @@ pub struct Past {
     pub far: u64,
 }
 
-/// How many exits a report shows.
+/// How many exits a report shows: a power of two.
 pub const PAST: usize = 8;
+
+const _: () = assert!(PAST.is_power_of_two());
 
 /// A vCPU.
 #[derive(Debug)]
@@ -208,7 +210,7 @@ impl Vcpu {
     /// Remembers the last exit for a report.
     #[inline(always)]
     pub fn remember(&mut self) {
-        let at = self.past_at % PAST;
+        let at = self.past_at & (PAST - 1);
         self.past[at] = Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
         self.past_at = at + 1;
     }

@@ -28,17 +28,27 @@ impl Outcome {
     }
 }
 
-/// Answers the call in `vcpu`'s X0 to X3.
-#[inline]
+/// Answers a call that asks about nothing but what there is: the version, mostly. These need no VM, no lock and no outcome.
+#[inline(always)]
+pub const fn fact(function: u32, x1: u64) -> Option<i64> {
+    match Call::decode(function) {
+        Call::PsciVersion => Some(smccc::PSCI_VERSION_1_1),
+        Call::SmcccVersion => Some(smccc::SMCCC_VERSION_1_1),
+        Call::PsciFeatures | Call::SmcccArchFeatures => Some(smccc::features((x1 & 0xffff_ffff) as u32)),
+        // No trusted OS that could have to move.
+        Call::MigrateInfoType => Some(2),
+        Call::Unknown => Some(smccc::NOT_SUPPORTED),
+        _ => None,
+    }
+}
+
+/// Answers the call in `vcpu`'s X0 to X3 that is no [`fact`].
 pub fn call(vm: &Vm, vcpu: &Vcpu) -> Outcome {
     let [id, x1, x2, x3] = [vcpu.registers.x[0], vcpu.registers.x[1], vcpu.registers.x[2], vcpu.registers.x[3]];
     // The function id is W0; SMC32 calls have 32-bit arguments (DEN0028 2.4, 3.1).
     let function = (id & 0xffff_ffff) as u32;
     let narrow = |x: u64| if smccc::is_64bit(function) { x } else { x & 0xffff_ffff };
     match Call::decode(function) {
-        Call::PsciVersion => Outcome::value(smccc::PSCI_VERSION_1_1),
-        Call::SmcccVersion => Outcome::value(smccc::SMCCC_VERSION_1_1),
-        Call::PsciFeatures | Call::SmcccArchFeatures => Outcome::value(smccc::features((x1 & 0xffff_ffff) as u32)),
         Call::CpuOn => cpu_on(vm, narrow(x1), narrow(x2), narrow(x3)),
         Call::AffinityInfo => Outcome::value(affinity_info(vm, narrow(x1), narrow(x2))),
         Call::CpuOff => Outcome::ends(Next::Off),
@@ -50,8 +60,6 @@ pub fn call(vm: &Vm, vcpu: &Vcpu) -> Outcome {
         // Type 0 is the architectural warm reset; others are the vendor's, and there are none.
         Call::SystemReset2 if narrow(x1) & 0xffff_ffff == 0 => Outcome::ends(Next::Stop(Cause::Reset)),
         Call::SystemReset2 => Outcome::value(smccc::INVALID_PARAMETERS),
-        // No trusted OS that could have to move.
-        Call::MigrateInfoType => Outcome::value(2),
         _ => Outcome::value(smccc::NOT_SUPPORTED),
     }
 }
