@@ -8,5 +8,6 @@ fn main() {
         let here = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         println!("cargo::rustc-link-arg-bins=-T{here}/../linker/flatland.ld");
         println!("cargo::rustc-link-arg-bins=-zmax-page-size=4096");
+        println!("cargo::rustc-link-arg-bins=--icf=all");
     }
 }

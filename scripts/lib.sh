@@ -35,7 +35,8 @@ metal_cargo() {
     local verb=$1
     shift
     local flags=${RUSTFLAGS:-}
-    flags="$flags -Cforce-frame-pointers=yes"
+    # No path of this machine in the binary.
+    flags="$flags -Cforce-frame-pointers=yes --remap-path-prefix=$root/= --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src/="
     case $(metal_route) in
     plain)
         RUSTFLAGS=$flags CARGO_TARGET_DIR=$target/metal \

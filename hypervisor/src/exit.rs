@@ -30,7 +30,7 @@ pub struct Here<'a> {
 const STUCK: u32 = 64;
 
 /// Handles a synchronous exit of the loaded `vcpu`.
-#[inline]
+#[inline(always)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let syndrome = vcpu.registers.syndrome();
     vcpu.remember();

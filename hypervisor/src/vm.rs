@@ -5,6 +5,7 @@
 //! long as it is loaded, so nobody waits for it; what others want of it they leave in [`Slot::requests`].
 
 pub mod build;
+pub mod flat;
 pub mod life;
 pub mod load;
 pub mod psci;

@@ -27,17 +27,15 @@ impl Encoding {
     pub const fn bits(self) -> u16 {
         self.0
     }
+}
 
-    /// CRm and op2, if this is in the ID space: op0 3, op1 0, CRn 0, CRm 1 to 7.
-    #[inline(always)]
-    pub const fn id_register(self) -> Option<(u8, u8)> {
-        let crm = (self.0 >> 3 & 15) as u8;
-        if self.0 >> 7 == Self::new(3, 0, 0, 0, 0).0 >> 7 && crm >= 1 && crm <= 7 {
-            Some((crm, (self.0 & 7) as u8))
-        } else {
-            None
-        }
-    }
+/// CRm and op2 of a trapped read from the ID space (op0 3, op1 0, CRn 0, CRm 1 to 7), by its syndrome. CRm 0, which is
+/// MIDR_EL1 and its kind, does not trap.
+#[inline(always)]
+pub const fn id_read(iss: u64) -> Option<(u8, u8)> {
+    // op0, op1, CRn, the upper bit of CRm, and the direction.
+    const MASK: u64 = 3 << 20 | 7 << 14 | 15 << 10 | 1 << 4 | 1;
+    if iss & MASK == 3 << 20 | 1 { Some(((iss >> 1 & 7) as u8, (iss >> 17 & 7) as u8)) } else { None }
 }
 
 impl fmt::Display for Encoding {
@@ -112,7 +110,7 @@ table! {
 
 #[cfg(test)]
 mod tests {
-    use super::{Encoding, Register, decode};
+    use super::{Encoding, Register, decode, id_read};
 
     #[test]
     fn the_syndrome_leads_to_the_register() {
@@ -120,8 +118,9 @@ mod tests {
         let iss = 3 << 20 | 5 << 17 | 12 << 10 | 11 << 1;
         assert_eq!(decode(Encoding::from_iss(iss)), Some(Register::Sgi1r));
         // MRS x0, ID_AA64PFR0_EL1.
-        assert_eq!(Encoding::from_iss(3 << 20 | 4 << 1 | 1).id_register(), Some((4, 0)));
-        assert_eq!(Encoding::new(3, 0, 0, 0, 0).id_register(), None, "MIDR_EL1 does not trap");
+        assert_eq!(id_read(3 << 20 | 4 << 1 | 1), Some((4, 0)));
+        assert_eq!(id_read(3 << 20 | 4 << 1), None, "a write");
+        assert_eq!(id_read(3 << 20 | 1 << 10 | 1), None, "SCTLR_EL1 and its kind");
         assert_eq!(decode(Encoding::new(2, 0, 0, 5, 5)), Some(Register::Debug), "DBGBCR5_EL1");
         assert_eq!(decode(Encoding::new(3, 3, 9, 12, 0)), None, "PMCR_EL0");
     }

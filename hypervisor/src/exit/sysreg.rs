@@ -19,20 +19,21 @@ const IMASK: u64 = 2;
 const ISTATUS: u64 = 4;
 
 /// Handles a trapped MRS or MSR.
-#[inline]
+#[inline(always)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     here.slot.count(Counter::SystemRegister);
     let iss = vcpu.registers.syndrome().iss();
-    let encoding = Encoding::from_iss(iss);
     // Rt, bits 9:5: they fit.
     let rt = (iss >> 5 & 0x1f) as u8;
+    // The ID space first: that is what is read in numbers.
+    if let Some((crm, op2)) = sysreg::id_read(iss) {
+        vcpu.registers.write(rt, here.host.ids.get(crm, op2));
+        vcpu.registers.step(4);
+        return Next::Resume;
+    }
+    let encoding = Encoding::from_iss(iss);
     if iss & 1 != 0 {
-        // The ID space first: that is what is read in numbers.
-        let value = match encoding.id_register() {
-            Some((crm, op2)) => Some(here.host.ids.get(crm, op2)),
-            None => read(here, m, vcpu, encoding),
-        };
-        let Some(value) = value else { return unknown(here, m, vcpu, encoding) };
+        let Some(value) = read(here, m, vcpu, encoding) else { return unknown(here, m, vcpu, encoding) };
         vcpu.registers.write(rt, value);
         vcpu.registers.step(4);
         return Next::Resume;
@@ -47,6 +48,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     }
 }
 
+#[cold]
 fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Next {
     // A place of its own kind: no IPA has bit 63.
     if here.vm.told.lock().is_new(1 << 63 | u64::from(encoding.bits())) {
@@ -55,6 +57,7 @@ fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encodin
     deny(here, m, vcpu)
 }
 
+#[inline(never)]
 fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Option<u64> {
     Some(match sysreg::decode(encoding)? {
         Register::CntpCtl => {
@@ -77,6 +80,7 @@ fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding)
     })
 }
 
+#[inline(never)]
 fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding, value: u64) -> Option<Next> {
     match sysreg::decode(encoding)? {
         Register::Sgi1r => sgi(here, m, vcpu, SgiRegister::Sgi1r, value),

@@ -9,14 +9,13 @@
 //! Follows the Devicetree Specification 0.4 and Linux's bindings of `arm,gic-v3`, `arm,gic`, `arm,armv8-timer`,
 //! `arm,psci`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
 
+use super::flat::{Node, Value};
 use crate::addr::{Addr, Ipa};
 use crate::bundle::place::{Ram, Stretch};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use dtoolkit::ToPropertyValue;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
 /// Where the RAM of the virtual board begins.
 pub const RAM_BASE: Addr<Ipa> = Addr::new(0x4000_0000);
@@ -100,8 +99,7 @@ pub struct Description<'a> {
 impl Description<'_> {
     /// Makes the device tree, flattened.
     pub fn build(&self) -> Vec<u8> {
-        let mut tree = DeviceTree::new();
-        let root = &mut tree.root;
+        let root = &mut Node::default();
         set(root, "interrupt-parent", INTC);
         flag(root, "dma-coherent");
         set(root, "model", "linux,dummy-virt");
@@ -109,32 +107,32 @@ impl Description<'_> {
         set(root, "#address-cells", 2_u32);
         set(root, "compatible", "linux,dummy-virt");
         for node in [psci(), self.memory(), self.hypervisor()] {
-            root.add_child(node);
+            root.add(node);
         }
         for slot in (0..VIRTIO_SLOTS).filter(|slot| self.virtio >> slot & 1 != 0) {
-            root.add_child(virtio(slot));
+            root.add(virtio(slot));
         }
         for node in [rtc(), uart(), self.intc(), self.cpus(), self.timer(), clock(), aliases(), self.chosen()] {
-            root.add_child(node);
+            root.add(node);
         }
-        tree.to_dtb()
+        root.flatten()
     }
 
-    fn memory(&self) -> DeviceTreeNode {
+    fn memory(&self) -> Node {
         let mut memory = node(&format!("memory@{:x}", self.ram.base.bits()));
         set(&mut memory, "reg", reg(&[(self.ram.base.bits(), self.ram.bytes)]));
         set(&mut memory, "device_type", "memory");
         memory
     }
 
-    fn hypervisor(&self) -> DeviceTreeNode {
+    fn hypervisor(&self) -> Node {
         let mut hypervisor = node("hypervisor");
         set(&mut hypervisor, "compatible", "flatland,vm");
         set(&mut hypervisor, "vm-name", self.name);
         hypervisor
     }
 
-    fn intc(&self) -> DeviceTreeNode {
+    fn intc(&self) -> Node {
         let mut intc = node(&format!("intc@{GICD:x}"));
         set(&mut intc, "phandle", INTC);
         match self.gic {
@@ -157,7 +155,7 @@ impl Description<'_> {
         intc
     }
 
-    fn cpus(&self) -> DeviceTreeNode {
+    fn cpus(&self) -> Node {
         let mut cpus = node("cpus");
         set(&mut cpus, "#size-cells", 0_u32);
         set(&mut cpus, "#address-cells", 1_u32);
@@ -169,12 +167,12 @@ impl Description<'_> {
             set(&mut cpu, "enable-method", "psci");
             set(&mut cpu, "compatible", "arm,armv8");
             set(&mut cpu, "device_type", "cpu");
-            cpus.add_child(cpu);
+            cpus.add(cpu);
         }
         cpus
     }
 
-    fn timer(&self) -> DeviceTreeNode {
+    fn timer(&self) -> Node {
         let mut timer = node("timer");
         // A GICv2's PPIs name the CPUs they are wired to, in bits 8 to 15.
         let flags = match self.gic {
@@ -188,7 +186,7 @@ impl Description<'_> {
         timer
     }
 
-    fn chosen(&self) -> DeviceTreeNode {
+    fn chosen(&self) -> Node {
         let mut chosen = node("chosen");
         if let Some(initrd) = self.initrd {
             set(&mut chosen, "linux,initrd-end", initrd.end());
@@ -199,7 +197,7 @@ impl Description<'_> {
         }
         set(&mut chosen, "stdout-path", uart_path().as_str());
         if let Some((layout, numbers)) = self.seed.split_first_chunk::<8>() {
-            set(&mut chosen, "kaslr-seed", *layout);
+            set(&mut chosen, "kaslr-seed", &layout[..]);
             if !numbers.is_empty() {
                 set(&mut chosen, "rng-seed", numbers);
             }
@@ -208,7 +206,7 @@ impl Description<'_> {
     }
 }
 
-fn psci() -> DeviceTreeNode {
+fn psci() -> Node {
     let mut psci = node("psci");
     set(&mut psci, "migrate", 0xc400_0005_u32);
     set(&mut psci, "cpu_on", 0xc400_0003_u32);
@@ -219,7 +217,7 @@ fn psci() -> DeviceTreeNode {
     psci
 }
 
-fn virtio(slot: u32) -> DeviceTreeNode {
+fn virtio(slot: u32) -> Node {
     let at = VIRTIO + VIRTIO_BYTES * u64::from(slot);
     let mut virtio = node(&format!("virtio_mmio@{at:x}"));
     flag(&mut virtio, "dma-coherent");
@@ -229,7 +227,7 @@ fn virtio(slot: u32) -> DeviceTreeNode {
     virtio
 }
 
-fn rtc() -> DeviceTreeNode {
+fn rtc() -> Node {
     let mut rtc = node(&format!("pl031@{RTC:x}"));
     set(&mut rtc, "clock-names", "apb_pclk");
     set(&mut rtc, "clocks", CLOCK);
@@ -239,7 +237,7 @@ fn rtc() -> DeviceTreeNode {
     rtc
 }
 
-fn uart() -> DeviceTreeNode {
+fn uart() -> Node {
     let mut uart = node(&format!("pl011@{UART:x}"));
     set(&mut uart, "clock-names", vec!["uartclk", "apb_pclk"]);
     set(&mut uart, "clocks", [CLOCK, CLOCK]);
@@ -253,7 +251,7 @@ fn uart_path() -> String {
     format!("/pl011@{UART:x}")
 }
 
-fn clock() -> DeviceTreeNode {
+fn clock() -> Node {
     let mut clock = node("apb-pclk");
     set(&mut clock, "phandle", CLOCK);
     set(&mut clock, "clock-output-names", "clk24mhz");
@@ -263,28 +261,27 @@ fn clock() -> DeviceTreeNode {
     clock
 }
 
-fn aliases() -> DeviceTreeNode {
+fn aliases() -> Node {
     let mut aliases = node("aliases");
     set(&mut aliases, "serial0", uart_path().as_str());
     aliases
 }
 
-/// A node of a name that is valid because it is ours.
-fn node(name: &str) -> DeviceTreeNode {
-    DeviceTreeNode::new_unchecked(name)
+fn node(name: &str) -> Node {
+    Node::new(name)
 }
 
-fn set<T: ToPropertyValue>(node: &mut DeviceTreeNode, name: &str, value: T) {
-    node.add_property(DeviceTreeProperty::new_unchecked(name, value));
+fn set(node: &mut Node, name: &'static str, value: impl Value) {
+    node.set(name, value);
 }
 
-fn flag(node: &mut DeviceTreeNode, name: &str) {
-    set::<&[u8]>(node, name, &[]);
+fn flag(node: &mut Node, name: &'static str) {
+    node.set(name, &[][..]);
 }
 
 /// Addresses and sizes of two cells each.
-fn reg(ranges: &[(u64, u64)]) -> Vec<u8> {
-    ranges.iter().flat_map(|&(at, bytes)| [at, bytes]).flat_map(u64::to_be_bytes).collect()
+fn reg(ranges: &[(u64, u64)]) -> Vec<u64> {
+    ranges.iter().flat_map(|&(at, bytes)| [at, bytes]).collect()
 }
 
 #[cfg(test)]
