@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 /// The most lines a file may have.
 const MOST_LINES: usize = 500;
 /// Files that may be longer, and why.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[("tests/src/model.rs", "one machine, one file")];
 /// The most lines below stairs, assembly included.
-const CELLAR: usize = 2500;
+const CELLAR: usize = 2800;
 /// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where a test of the drivers lays their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/drivers.rs"];

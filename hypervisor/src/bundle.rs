@@ -107,7 +107,7 @@ pub enum OnCrash {
     Stop,
     /// It starts again from pristine images.
     Restart,
-    /// It stays down, and its memory is kept for the operator to look at.
+    /// As `Stop`, with the memory around its PC and its stack in the report.
     Dump,
 }
 

@@ -9,22 +9,10 @@ pub mod irq;
 pub mod sysreg;
 
 use crate::arm::esr::ec;
-use crate::host::Host;
+pub use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::{Cause, Next};
 use crate::vcpu::{self, Counter, Vcpu};
-use crate::vm::{Slot, Vm};
-
-/// Who left, and where it belongs.
-#[derive(Clone, Copy)]
-pub struct Here<'a> {
-    /// All there is.
-    pub host: &'a Host,
-    /// Its VM.
-    pub vm: &'a Vm,
-    /// Its slot there.
-    pub slot: &'a Slot,
-}
 
 /// How many exceptions may be injected in a row without the guest retiring anything else before it counts as stuck.
 const STUCK: u32 = 64;

@@ -3,6 +3,10 @@
 //! [`Host`] knows how the parts reach each other: who is kicked when an interrupt arrives, what stopping a VM takes,
 //! where a VM's output goes.
 
+mod build;
+mod load;
+mod report;
+
 use crate::addr::{CpuId, IntId, Size, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
 use crate::arm::vmsa::{PaRange, VmidBits};
@@ -10,7 +14,6 @@ use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic, OnCrash};
 use crate::devices::uart::Flow;
 use crate::devices::{self, UART_INTID};
-use crate::exit::Here;
 use crate::frames::{Pool, SharedPool};
 use crate::machine::Machine;
 use crate::monitor::Console;
@@ -19,7 +22,7 @@ use crate::sched::{CpuSet, Frequency, Queue};
 use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
-use crate::vm::{Gic, Slot, Vm, build, request};
+use crate::vm::{Gic, Slot, Vm, request};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -87,6 +90,17 @@ impl Facts {
 /// How long a vCPU runs while others wait, in nanoseconds.
 const SLICE: u64 = 5_000_000;
 
+/// A vCPU that left its guest, and where it belongs.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// All there is.
+    pub host: &'a Host,
+    /// Its VM.
+    pub vm: &'a Vm,
+    /// Its slot there.
+    pub slot: &'a Slot,
+}
+
 /// All there is.
 pub struct Host {
     /// The VMs, in the manifest's order.
@@ -113,6 +127,8 @@ pub struct Host {
     pub crashed: AtomicU32,
     /// Set when the console has something to send: whoever sees it drives the UART.
     pub to_send: AtomicBool,
+    /// Whether some VM is stopping: CPUs that pass look whether they can settle it.
+    pub stopping: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
     pub closed: AtomicBool,
     /// What the operator wants of the board.
@@ -175,6 +191,7 @@ impl Host {
             crashed: AtomicU32::new(0),
             to_send: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),
             workspace: SpinMutex::new(workspace),
@@ -241,6 +258,7 @@ impl Host {
     /// Starts stopping `vm` for `cause`; its vCPUs leave their CPUs, the last one settles it.
     pub fn stop<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
         if vm.life.stop(cause) {
+            self.stopping.store(true, Ordering::Release);
             self.send_off(m, vm, |queue, entity, now| queue.stop(entity, now));
         }
     }
@@ -343,7 +361,7 @@ impl Host {
 
     /// Copies `vm`'s images into its memory, and sets where its first vCPU starts. Stops it where that fails.
     pub fn fill_memory<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
-        match crate::vm::load::fill(self, m, vm) {
+        match load::fill(self, m, vm) {
             Ok((pc, x0)) => {
                 if let Some(first) = vm.slots.first() {
                     first.aim(pc, x0);
@@ -400,7 +418,7 @@ impl Host {
     /// Stops `vm`, whose loaded vCPU gave `cause` for it; a crash is reported first.
     pub fn stop_with_report<M: Machine>(&self, m: &M, vm: &Vm, vcpu: &Vcpu, cause: Cause) {
         if let Cause::Crash(why) = cause {
-            crate::vm::report::crash(self, m, vm, vcpu, why);
+            report::crash(self, m, vm, vcpu, why);
         }
         self.stop(m, vm, cause);
     }

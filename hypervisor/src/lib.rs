@@ -17,11 +17,12 @@
 //! |---|---|
 //! | 0 | [`addr`], [`machine`], [`next`], [`arm`] |
 //! | 1 | [`stage2`], [`frames`] |
-//! | 2 | [`memory`], [`vcpu`], [`vgic`], [`sched`], [`bundle`] |
-//! | 3 | [`devices`] |
+//! | 2 | [`memory`], [`vgic`], [`sched`], [`bundle`] |
+//! | 3 | [`vcpu`], [`devices`] |
 //! | 4 | [`vm`] |
 //! | 5 | [`monitor`] |
-//! | 6 | [`host`], [`exit`], [`operator`] |
+//! | 6 | [`host`] |
+//! | 7 | [`exit`], [`operator`] |
 //!
 //! # Locks
 //!

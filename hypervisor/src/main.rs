@@ -35,9 +35,8 @@ static ONLINE: AtomicU32 = AtomicU32::new(1);
 /// How long the other CPUs get to come up, in seconds.
 const PATIENCE: u64 = 2;
 
-/// The first CPU, from boot.S: where the image was loaded, where the device tree is.
-#[unsafe(no_mangle)]
-extern "C" fn rust_entry(image: u64, dtb: u64) -> ! {
+/// The first CPU: where the image was loaded, where the device tree is.
+fn boot(image: u64, dtb: u64) -> ! {
     mmu::init(image);
     cpu::init();
     logger::init();
@@ -89,11 +88,8 @@ extern "C" fn rust_entry(image: u64, dtb: u64) -> ! {
     Seat::new(host, CpuId(0)).serve()
 }
 
-/// Every other CPU, from boot.S: its number.
-#[unsafe(no_mangle)]
-extern "C" fn rust_secondary(n: u64) -> ! {
-    // It was handed out from a CpuId.
-    let me = CpuId(n as u16);
+/// Every other CPU.
+fn join(me: CpuId) -> ! {
     cpu::init();
     percpu::init(me);
     let Some(shared) = SHARED.get() else { el2::power::park() };

@@ -4,12 +4,9 @@
 //! parts have a lock each (order: see the crate's front page). A vCPU's lock is held by the CPU it is loaded on for as
 //! long as it is loaded, so nobody waits for it; what others want of it they leave in [`Slot::requests`].
 
-pub mod build;
 pub mod flat;
 pub mod life;
-pub mod load;
 pub mod psci;
-pub mod report;
 pub mod tree;
 
 use crate::addr::{CpuId, VcpuId, VmId};

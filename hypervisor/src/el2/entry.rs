@@ -4,7 +4,7 @@ use super::mmu::{self, MapError};
 use super::{heap, power, uart};
 use arrayvec::ArrayVec;
 use core::fmt::{self, Write};
-use flatland::addr::{Addr, Pa};
+use flatland::addr::{Addr, CpuId, Pa};
 use flatland::frames::{Pool, Record};
 use platform::board::Board;
 use platform::range::Range;
@@ -12,6 +12,19 @@ use platform::tree;
 
 /// Bytes of heap: VMs, their records, the console's ring, room to unpack a kernel.
 const HEAP: u64 = 448 * 1024;
+
+/// The first CPU, from boot.S.
+#[unsafe(no_mangle)]
+extern "C" fn rust_entry(image: u64, dtb: u64) -> ! {
+    crate::boot(image, dtb)
+}
+
+/// Every other CPU, from boot.S, with the number that `smp::start` gave it.
+#[unsafe(no_mangle)]
+extern "C" fn rust_secondary(n: u64) -> ! {
+    // It was made from a CpuId.
+    crate::join(CpuId(n as u16))
+}
 
 /// Says why the board cannot be brought up, and turns it off.
 pub(crate) fn give_up(what: fmt::Arguments<'_>) -> ! {
@@ -116,11 +129,8 @@ pub(crate) fn memory(board: &Board, dtb: Range) -> Result<(Pool<'static>, ArrayV
         }
     }
     let mut taken: ArrayVec<Range, 40> = board.reserved.iter().copied().collect();
-    for range in [Some(mmu::image_range()), Some(dtb.frames_around()), board.initrd.map(|r| r.frames_around())] {
-        if let Some(range) = range {
-            taken.push(range);
-        }
-    }
+    taken.extend([mmu::image_range(), dtb.frames_around()]);
+    taken.extend(board.initrd.map(|range| range.frames_around()));
     let mut free = without(&board.memory, &taken);
     for range in &mut free {
         *range = range.frames_inside();

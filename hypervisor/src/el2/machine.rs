@@ -16,7 +16,7 @@ use flatland::machine::{Forget, Machine, Point, Words};
 pub(crate) struct El2;
 
 fn word(at: Addr<Pa>) -> &'static AtomicU64 {
-    debug_assert!(at.bits() % 8 == 0);
+    debug_assert!(at.bits().is_multiple_of(8));
     // SAFETY: callers hand in addresses of RAM that the frame pool knows ([`Machine`]'s invariant), which is in the
     // linear map for good, and descriptors are aligned; seen as an atomic, because table walkers and guests may write.
     unsafe { &*(linear(at) as *const AtomicU64) }

@@ -75,7 +75,7 @@ fn frame_pointer() -> u64 {
 fn backtrace(mut fp: u64) {
     for _ in 0..FRAMES {
         // Only addresses of the image's or a CPU's stack: a broken chain ends here instead of faulting.
-        if fp % 16 != 0 || !(0x8000_0000_0000..0xa000_0000_0000).contains(&fp) {
+        if !fp.is_multiple_of(16) || !(0x8000_0000_0000..0xa000_0000_0000).contains(&fp) {
             return;
         }
         // SAFETY: aligned and in the region of the stacks; a hole in it faults into `rust_own_fault`, which counts.

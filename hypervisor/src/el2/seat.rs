@@ -72,14 +72,28 @@ impl Seat {
         }
     }
 
-    /// Unloads a vCPU whose VM is stopping.
+    /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded.
     fn part_with_the_leaving(&mut self) {
+        if !self.host.stopping.load(Ordering::Acquire) {
+            return;
+        }
         if let Some(loaded) = &self.loaded
             && matches!(loaded.vm.life.state(), State::Stopping(_))
         {
-            let vm = loaded.vm;
             self.unload();
-            self.settle(vm);
+        }
+        // Cleared first: a VM that stops meanwhile sets it again, one that is not settled yet keeps it.
+        self.host.stopping.store(false, Ordering::Release);
+        for vm in &self.host.vms {
+            if let Some(cause) = vm.life.settle() {
+                self.host.settled(&El2, vm, cause);
+            }
+            if matches!(vm.life.state(), State::Stopping(_)) {
+                self.host.stopping.store(true, Ordering::Release);
+            }
+        }
+        if self.host.all_over() {
+            super::power::all_over(self.host);
         }
     }
 
@@ -90,22 +104,7 @@ impl Seat {
         }
     }
 
-    fn settle(&self, vm: &'static Vm) {
-        if let Some(cause) = vm.life.settle() {
-            self.host.settled(&El2, vm, cause);
-        }
-        if self.host.all_over() {
-            super::power::all_over(self.host);
-        }
-    }
-
     fn idle(&mut self, deadline: Option<u64>) {
-        // A VM none of whose vCPUs is loaded anywhere has nobody to settle it but us.
-        for vm in &self.host.vms {
-            if matches!(vm.life.state(), State::Stopping(_)) {
-                self.settle(vm);
-            }
-        }
         timer::set(deadline);
         // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
         wfi();
@@ -200,7 +199,6 @@ impl Seat {
                     drop(queue);
                     self.host.signal(&El2, set);
                 }
-                return;
             }
             Next::Off => {
                 self.unload();
@@ -210,7 +208,6 @@ impl Seat {
                 if vm.slots.iter().all(|slot| slot.power() == flatland::vm::Power::Off) {
                     self.host.stop(&El2, vm, Cause::Crash("all its vCPUs are off"));
                 }
-                return;
             }
             Next::Stop(cause) => {
                 self.host.stop_with_report(&El2, vm, &loaded.vcpu, cause);

@@ -1,6 +1,6 @@
 //! Building a VM from what the manifest wants and what the board offers.
 
-use super::{Devices, Gic, Life, Slot, Told, Vm};
+use super::Facts;
 use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
@@ -9,13 +9,13 @@ use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
 use crate::frames::SharedPool;
-use crate::host::Facts;
 use crate::machine::Machine;
 use crate::memory::{Coherence, Granule, Layout, Memory};
 use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
 use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
+use crate::vm::{Devices, Gic, Life, Slot, Told, Vm};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ use spin::mutex::SpinMutex;
 const MPIDR_RES1: u64 = 1 << 31;
 
 /// Builds the VM `id`. What it cannot have is the operator's error.
-pub fn vm<M: Machine>(
+pub(super) fn vm<M: Machine>(
     m: &M,
     pool: &SharedPool<'static>,
     facts: &Facts,
@@ -103,7 +103,7 @@ fn memory<M: Machine>(
 /// Maps the board's virtual CPU interface of a GICv2, if it has one, where the guest expects GICC.
 ///
 /// The first page only: GICC_DIR is in the second, which stays a hole and is emulated.
-pub fn hand_through<M: Machine>(
+pub(super) fn hand_through<M: Machine>(
     m: &M,
     pool: &SharedPool<'static>,
     memory: &mut Memory,

@@ -1,13 +1,13 @@
 //! Filling a VM's memory: kernel, initrd and device tree, from the bundle, as often as it starts.
 
-use super::Vm;
-use super::tree::Description;
+use super::Host;
 use crate::addr::{Addr, Ipa};
 use crate::bundle::image::{self, Sink};
 use crate::bundle::place::{self, Ram};
 use crate::devices;
-use crate::host::Host;
 use crate::machine::Machine;
+use crate::vm::Vm;
+use crate::vm::tree::Description;
 use alloc::string::{String, ToString};
 
 /// A VM's memory as the image loader sees it.
@@ -36,7 +36,7 @@ impl<M: Machine> Sink for Into<'_, M> {
 }
 
 /// Fills `vm`'s memory; returns where its first vCPU starts and with which X0. The error is for the operator.
-pub fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64), String> {
+pub(super) fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64), String> {
     let mut workspace = host.workspace.lock();
     let plan = vm
         .spec
