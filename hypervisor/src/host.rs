@@ -367,7 +367,10 @@ impl Host {
                     first.aim(pc, x0);
                 }
                 let now = m.now();
-                vm.offset.store(now, Ordering::Relaxed);
+                // The counter of a board goes on over a reset.
+                if vm.life.starts() == 0 {
+                    vm.offset.store(now, Ordering::Relaxed);
+                }
                 vm.life.run(now);
                 true
             }

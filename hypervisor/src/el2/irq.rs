@@ -263,7 +263,7 @@ fn end(shared: &Shared, ack: Ack, deactivate: bool) {
 pub(crate) fn handle(here: Here<'_>, vcpu: &mut Vcpu) -> Next {
     take(here.host, |intid, shared| {
         if intid == shared.virtual_timer {
-            exit::irq::timer(here, vcpu, &super::machine::El2);
+            exit::irq::timer(here, vcpu);
             here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
             // If it waits, it has to be woken; the queue knows.
             here.host.wake(&super::machine::El2, here.slot);
