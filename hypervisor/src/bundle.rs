@@ -111,6 +111,16 @@ pub enum OnCrash {
     Dump,
 }
 
+/// What a first touch of a VM's memory allocates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Granule {
+    /// 2 MiB where it can be had: fewer faults, shorter walks.
+    #[default]
+    Block,
+    /// 4 KiB: nothing that is not used.
+    Page,
+}
+
 /// One VM, as its manifest wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmSpec<'a> {
@@ -134,6 +144,8 @@ pub struct VmSpec<'a> {
     pub affinity: u64,
     /// After how many seconds without a sign of life it counts as crashed.
     pub watchdog: Option<u32>,
+    /// What a first touch allocates.
+    pub granule: Granule,
 }
 
 impl<'a> VmSpec<'a> {
@@ -233,6 +245,7 @@ fn resolve<'a>(
         on_crash: entry.on_crash,
         affinity: entry.affinity,
         watchdog: entry.watchdog,
+        granule: entry.granule,
     })
 }
 

@@ -18,11 +18,11 @@ use crate::frames::{Pool, SharedPool};
 use crate::machine::Machine;
 use crate::monitor::Console;
 use crate::next::{Cause, Kicks, Next};
-use crate::sched::{CpuSet, Frequency, Queue};
+use crate::sched::{self, CpuSet, Frequency, Queue};
 use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
-use crate::vm::{Gic, Slot, Vm, request};
+use crate::vm::{Gic, Slot, State, Vm, request};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -131,6 +131,8 @@ pub struct Host {
     pub stopping: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
     pub closed: AtomicBool,
+    /// For each VM: its signs of life when they last grew, and when that was.
+    watched: SpinMutex<Vec<(u64, u64)>>,
     /// What the operator wants of the board.
     pub order: SpinMutex<Option<Order>>,
     /// The counter at the last `top`, and what each vCPU had run by then.
@@ -192,6 +194,7 @@ impl Host {
             to_send: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            watched: SpinMutex::new(vms.iter().map(|_| (0, 0)).collect()),
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),
             workspace: SpinMutex::new(workspace),
@@ -216,11 +219,15 @@ impl Host {
     }
 
     /// Makes the vCPUs of `kicks` look at their interrupts.
-    #[inline]
+    #[inline(always)]
     pub fn kick<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
-        if kicks.is_empty() {
-            return;
+        if !kicks.is_empty() {
+            self.kick_some(m, vm, kicks);
         }
+    }
+
+    #[inline(never)]
+    fn kick_some<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
         vm.ask(
             kicks,
             request::REFILL,
@@ -396,6 +403,8 @@ impl Host {
             Cause::Reset | Cause::Restart => true,
             Cause::Crash(_) => vm.on_crash() == OnCrash::Restart && vm.life.crashes() <= MAX_RESTARTS,
         };
+        let stopped = again && vm.life.was_ordered_to_stop();
+        let (cause, again) = if stopped { (Cause::Operator, false) } else { (cause, again) };
         let name = &vm.name;
         match cause {
             Cause::Off => self.say(format_args!("{name}: powered off")),
@@ -426,6 +435,40 @@ impl Host {
         self.stop(m, vm, cause);
     }
 
+    /// Looks for signs of life of the VMs that have a watchdog, and stops those that had none for too long. Returns when to
+    /// look again. One CPU does so.
+    pub fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
+        let hz = u64::from(self.frequency.hz());
+        let mut next = None;
+        for (at, vm) in self.vms.iter().enumerate() {
+            let Some(seconds) = vm.spec.watchdog else { continue };
+            if vm.life.state() != State::Running {
+                continue;
+            }
+            let now = m.now();
+            let signs = vm.slots.iter().map(Slot::life).sum();
+            // A vCPU that waits for an interrupt is well.
+            let asleep = vm.slots.iter().all(|slot| self.is_idle(slot));
+            let mut watched = self.watched.lock();
+            let Some((last, since)) = watched.get_mut(at) else { continue };
+            if *last != signs || asleep || *since < vm.life.since() {
+                (*last, *since) = (signs, now);
+            }
+            let late = now.saturating_sub(*since) >= u64::from(seconds).saturating_mul(hz);
+            drop(watched);
+            if late {
+                self.stop(m, vm, Cause::Crash("its watchdog saw no sign of life"));
+            }
+            let again = now.saturating_add(hz / 4);
+            next = Some(next.map_or(again, |next: u64| next.min(again)));
+        }
+        next
+    }
+
+    fn is_idle(&self, slot: &Slot) -> bool {
+        matches!(self.queue.lock().state(slot.entity), sched::State::Blocked(_) | sched::State::Off)
+    }
+
     /// Seconds since the board was turned on, at counter value `now`.
     pub fn seconds(&self, now: u64) -> u64 {
         now / u64::from(self.frequency.hz()).max(1)
@@ -433,7 +476,7 @@ impl Host {
 
     /// Whether every VM is over.
     pub fn all_over(&self) -> bool {
-        self.vms.iter().all(|vm| matches!(vm.life.state(), crate::vm::State::Ended(_)))
+        self.vms.iter().all(|vm| matches!(vm.life.state(), State::Ended(_)))
     }
 
     /// How many VMs ended by a crash.

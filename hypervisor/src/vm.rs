@@ -97,6 +97,21 @@ impl Slot {
         }
     }
 
+    /// How often it left its guest.
+    pub fn exits(&self) -> u64 {
+        Counter::ALL.into_iter().filter(|counter| *counter != Counter::Timer).map(|counter| self.counted(counter)).sum()
+    }
+
+    /// A number that grows as long as the vCPU shows signs of life: it does something that leaves the guest, or takes its
+    /// timer's interrupts. One that spins with interrupts masked does neither.
+    pub fn life(&self) -> u64 {
+        Counter::ALL
+            .into_iter()
+            .filter(|counter| *counter != Counter::Interrupt)
+            .map(|counter| self.counted(counter))
+            .sum()
+    }
+
     /// How often it was left for `counter`.
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))

@@ -6,7 +6,7 @@ use flatland::addr::{Addr, Ipa};
 use flatland::bundle::gzip::{Workspace, pack};
 use flatland::bundle::image::{Failure, Plan, Short, Sink};
 use flatland::bundle::place::DTB_ROOM;
-use flatland::bundle::{MOST_DIAGNOSTICS, OnCrash, VmSpec};
+use flatland::bundle::{Granule, MOST_DIAGNOSTICS, OnCrash, VmSpec};
 
 const M: u64 = 1 << 20;
 
@@ -104,6 +104,7 @@ fn no_image_writes_beyond_its_vm() {
             on_crash: OnCrash::Stop,
             affinity: 1,
             watchdog: None,
+            granule: Granule::Block,
         };
         let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
             Ok(plan) => plan,

@@ -14,6 +14,7 @@
 //!             on-crash = "stop";            // "stop", "restart" or "dump"
 //!             affinity = <0 1>;             // any CPU
 //!             watchdog-seconds = <10>;      // none
+//!             granule = "2M";               // what a first touch allocates: "2M" or "4K"
 //!         };
 //!     };
 //! };
@@ -25,7 +26,7 @@
 
 mod value;
 
-use super::{Findings, Limits, OnCrash, quote};
+use super::{Findings, Granule, Limits, OnCrash, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -41,8 +42,18 @@ pub const MOST_BYTES: usize = 256 << 10;
 pub const COMPATIBLE: &str = "flatland,bundle-1";
 
 /// The keys of a VM.
-const KEYS: [&str; 9] =
-    ["vcpus", "memory", "shares", "kernel", "initrd", "bootargs", "on-crash", "affinity", "watchdog-seconds"];
+const KEYS: [&str; 10] = [
+    "vcpus",
+    "memory",
+    "shares",
+    "kernel",
+    "initrd",
+    "bootargs",
+    "on-crash",
+    "affinity",
+    "watchdog-seconds",
+    "granule",
+];
 /// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
 const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
 
@@ -69,6 +80,8 @@ pub struct Entry<'a> {
     pub affinity: u64,
     /// `watchdog-seconds`.
     pub watchdog: Option<u32>,
+    /// `granule`.
+    pub granule: Granule,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -191,6 +204,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         on_crash: OnCrash::Stop,
         affinity: u64::MAX,
         watchdog: None,
+        granule: Granule::default(),
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -237,6 +251,7 @@ fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -
         "bootargs" => entry.bootargs = value::bootargs(value)?,
         "on-crash" => entry.on_crash = value::on_crash(value)?,
         "affinity" => entry.affinity = value::affinity(value, limits.cpus)?,
+        "granule" => entry.granule = value::granule(value)?,
         "watchdog-seconds" => entry.watchdog = Some(value::number(value, 1, value::MOST_SECONDS)?),
         _ => {}
     }

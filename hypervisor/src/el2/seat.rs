@@ -62,8 +62,13 @@ impl Seat {
             let now = El2.now();
             let mut queue = self.host.queue.lock();
             let turn = queue.pick(self.cpu, now);
-            let deadline = queue.deadline(self.cpu);
+            let mut deadline = queue.deadline(self.cpu);
             drop(queue);
+            if self.cpu.0 == 0
+                && let Some(watch) = self.host.watch(&El2)
+            {
+                deadline = Some(deadline.map_or(watch, |deadline| deadline.min(watch)));
+            }
             self.host.signal(&El2, turn.kick);
             match turn.run {
                 Some(entity) => self.run(entity, deadline),
@@ -120,7 +125,9 @@ impl Seat {
         slot.running.store(u32::from(self.cpu.0), Ordering::SeqCst);
         let Some(loaded) = &mut self.loaded else { return };
         let own = exit::sysreg::poll_timer(loaded.here(self.host), &El2, &mut loaded.vcpu);
-        timer::set([deadline, own].into_iter().flatten().min());
+        // Loading it unloaded another, whose timers are ours to watch from then on.
+        let queue = self.host.queue.lock().deadline(self.cpu);
+        timer::set([deadline, queue, own].into_iter().flatten().min());
         let next = self.stay();
         self.leave(entity, next);
     }

@@ -6,7 +6,7 @@ use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
 use crate::machine::Machine;
 use crate::next::Kicks;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Counter, Vcpu};
 use crate::vgic::{Line, Vgic};
 
 /// CNTV_CTL_EL0: ENABLE, IMASK, ISTATUS.
@@ -61,6 +61,7 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 ///
 /// The lists are not folded here: that would compare the active state of the last time with what they say.
 pub fn timer(here: Here<'_>, vcpu: &mut Vcpu) {
+    here.slot.count(Counter::Timer);
     vcpu.timer_active = true;
     // The kick is for this vCPU, which looks before it runs.
     let _ = here.vm.vgic.lock().set_line(vcpu.id, VIRTUAL_TIMER_INTID, Line::High);

@@ -4,7 +4,7 @@ use super::Facts;
 use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
-use crate::bundle::{Diagnostic, VmSpec};
+use crate::bundle::{self, Diagnostic, VmSpec};
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
@@ -90,7 +90,10 @@ fn memory<M: Machine>(
         bytes: spec.memory,
         geometry,
         vtcr: geometry.vtcr(facts.pa_range, facts.vmid_bits),
-        granule: Granule::Block,
+        granule: match spec.granule {
+            bundle::Granule::Block => Granule::Block,
+            bundle::Granule::Page => Granule::Page,
+        },
         coherence: Coherence::Cleaned,
     };
     let mut memory = Memory::new(m, pool, layout)

@@ -85,6 +85,7 @@ pub enum Counter {
     Mmio,
     Memory,
     Interrupt,
+    Timer,
     Wait,
     Fp,
     Other,
@@ -92,12 +93,13 @@ pub enum Counter {
 
 impl Counter {
     /// All, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hypercall,
         Self::SystemRegister,
         Self::Mmio,
         Self::Memory,
         Self::Interrupt,
+        Self::Timer,
         Self::Wait,
         Self::Fp,
         Self::Other,
@@ -111,6 +113,7 @@ impl Counter {
             Self::Mmio => "mmio",
             Self::Memory => "memory",
             Self::Interrupt => "irq",
+            Self::Timer => "timer",
             Self::Wait => "wfx",
             Self::Fp => "fp",
             Self::Other => "other",

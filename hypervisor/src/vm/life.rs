@@ -10,7 +10,7 @@
 //! While it is `Stopping` its vCPUs leave the CPUs one by one; the CPU that unloads the last one settles what comes next.
 
 use crate::next::Cause;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 
 /// Where a VM is in its life.
@@ -50,6 +50,8 @@ impl State {
 pub struct Life {
     state: SpinMutex<State>,
     present: AtomicU32,
+    /// Whether the operator stopped it while it was settling.
+    ordered: AtomicBool,
     /// How often it was started.
     starts: AtomicU32,
     /// How often it crashed.
@@ -63,6 +65,7 @@ impl Default for Life {
         Self {
             state: SpinMutex::new(State::Loading),
             present: AtomicU32::new(0),
+            ordered: AtomicBool::new(false),
             starts: AtomicU32::new(0),
             crashes: AtomicU32::new(0),
             since: AtomicU64::new(0),
@@ -76,9 +79,15 @@ impl Life {
         *self.state.lock()
     }
 
-    /// Starts stopping it for `cause`. False if it is stopping or over already: the first cause counts.
+    /// Starts stopping it for `cause`. False if it is stopping or over already: the first cause counts, but the operator's
+    /// word is kept, so that a VM that resets itself for ever can be stopped at any moment of that.
     pub fn stop(&self, cause: Cause) -> bool {
         let mut state = self.state.lock();
+        match *state {
+            State::Stopping(_) if cause == Cause::Operator => *state = State::Stopping(cause),
+            State::Settling if cause == Cause::Operator => self.ordered.store(true, Ordering::Release),
+            _ => {}
+        }
         if matches!(*state, State::Stopping(_) | State::Settling | State::Ended(_)) {
             return false;
         }
@@ -145,6 +154,11 @@ impl Life {
         }
     }
 
+    /// Whether the operator stopped it while it was settling: asked once, before it would start again.
+    pub fn was_ordered_to_stop(&self) -> bool {
+        self.ordered.swap(false, Ordering::AcqRel)
+    }
+
     /// It is over.
     pub fn end(&self, cause: Cause) {
         *self.state.lock() = State::Ended(cause);
@@ -185,6 +199,7 @@ mod tests {
         assert_eq!(life.settle(), Some(Cause::Off));
         assert_eq!(life.settle(), None);
         assert!(!life.stop(Cause::Operator), "it is settling");
+        assert!(life.was_ordered_to_stop() && !life.was_ordered_to_stop());
         life.end(Cause::Off);
         assert_eq!(life.state(), State::Ended(Cause::Off));
     }

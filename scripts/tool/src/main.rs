@@ -50,6 +50,7 @@ A manifest:
               on-crash = \"stop\";              // \"stop\" (default), \"restart\" or \"dump\"
               affinity = <0 1>;               // default: any CPU
               watchdog-seconds = <10>;        // default: none
+              granule = \"4K\";                 // default: \"2M\"
           };
       };
   };

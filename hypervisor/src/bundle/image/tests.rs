@@ -3,7 +3,7 @@
 use super::{Failure, Format, Plan, Short, Sink};
 use crate::addr::{Addr, Ipa};
 use crate::bundle::gzip::{self, Workspace};
-use crate::bundle::{OnCrash, VmSpec};
+use crate::bundle::{Granule, OnCrash, VmSpec};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,6 +23,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         on_crash: OnCrash::Stop,
         affinity: u64::MAX,
         watchdog: None,
+        granule: Granule::Block,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What manifests say and what is said about them.
 
 use super::{COMPATIBLE, Entry, distance, images, read};
-use crate::bundle::{Findings, Limits, OnCrash};
+use crate::bundle::{Findings, Granule, Limits, OnCrash};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -63,6 +63,7 @@ fn memory_and_kernel_are_enough() {
         on_crash: OnCrash::Stop,
         affinity: u64::MAX,
         watchdog: None,
+        granule: Granule::Block,
     };
     assert_eq!(entries, [expected]);
 }
@@ -79,12 +80,14 @@ fn every_key_arrives() {
         key("on-crash", "restart"),
         key("affinity", [3_u32, 0]),
         key("watchdog-seconds", 10_u32),
+        key("granule", "4K"),
     ];
     let dtb = manifest(vec![vm("b-2", keys)]);
     let entry = &good(&dtb)[0];
     assert_eq!((entry.name, entry.vcpus, entry.memory, entry.shares), ("b-2", 8, Some(4 << 30), 5));
     assert_eq!((entry.kernel, entry.initrd, entry.bootargs), (Some("k"), Some("r"), "quiet"));
     assert_eq!((entry.on_crash, entry.affinity, entry.watchdog), (OnCrash::Restart, 0b1001, Some(10)));
+    assert_eq!(entry.granule, Granule::Page);
     let named: Vec<_> = images(&dtb).into_iter().map(|(_, name)| name).collect();
     assert_eq!(named, ["k", "r"]);
 }

@@ -2,7 +2,7 @@
 //!
 //! Numbers are 32-bit big-endian cells and texts end with a NUL (Devicetree Specification 2.2.4).
 
-use crate::bundle::{Amount, OnCrash, quote};
+use crate::bundle::{Amount, Granule, OnCrash, quote};
 use alloc::format;
 use alloc::string::String;
 use dtoolkit::Property;
@@ -119,6 +119,16 @@ pub(super) fn on_crash(value: Value<'_>) -> Result<OnCrash, Fault> {
         "restart" => Ok(OnCrash::Restart),
         "dump" => Ok(OnCrash::Dump),
         _ => Err(fault(format!("{} is not known", quote(text)), "write \"stop\", \"restart\" or \"dump\"")),
+    }
+}
+
+/// What a first touch allocates.
+pub(super) fn granule(value: Value<'_>) -> Result<Granule, Fault> {
+    let text = text(value)?;
+    match text {
+        "2M" => Ok(Granule::Block),
+        "4K" => Ok(Granule::Page),
+        _ => Err(fault(format!("{} is not known", quote(text)), "write \"2M\" or \"4K\"")),
     }
 }
 
