@@ -108,7 +108,7 @@ guest_apt() {
 }
 
 prepare_guest_apt() {
-    local base security keyring=/usr/share/keyrings/debian-archive-keyring.gpg components=${1:-main}
+    local base security keyring=/usr/share/keyrings/debian-archive-keyring.gpg components="main non-free-firmware"
     base=$(mirror bookworm)
     [[ -n $base && -e $keyring ]] || die "this system has no Debian bookworm mirror to fetch guests from; set" \
         "FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
@@ -189,4 +189,20 @@ pi4_tree() {
     [[ -e $out ]] && return
     stage=$(locked_package 'linux-image-[0-9.-]*-arm64')
     cp "$stage"/usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb "$out"
+}
+
+# Makes the bundle of a manifest, and its images where it names them: bare guests NAME.bin, Debian's Linux. Prints where.
+example_bundle() {
+    local dts=$1 out name
+    name=$(basename "$dts" .dts)
+    out=$target/bundles/$name.cpio
+    for name in $(grep -o '"[a-z0-9-]*\.bin"' "$dts" | tr -d '"' | sort -u); do
+        guest_binary "${name%.bin}"
+    done
+    if grep -q '"linux/' "$dts"; then linux_guest; fi
+    mkdir -p "$target/bundles"
+    # Whole or not at all: another run may be reading it.
+    tool bundle "$dts" -o "$out.$$" -I "$target/guests" >&2
+    mv "$out.$$" "$out"
+    echo "$out"
 }
