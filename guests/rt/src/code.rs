@@ -37,12 +37,13 @@ impl Encoding {
     /// Returns whether writing garbage cannot change the program's view of memory or where its exceptions go.
     ///
     /// That is: registers of higher Exception levels (which EL1 cannot reach), debug without MDSCR_EL1 and the
-    /// breakpoint and watchpoint registers, read-only and unallocated places.
+    /// breakpoint and watchpoint registers, read-only, unallocated and IMPLEMENTATION DEFINED places (whose refusal is
+    /// for the hypervisor). Buffers of profiling and trace, which write to memory, are not.
     pub const fn is_harmless_to_write(self) -> bool {
         let (op0, op1, crn, crm, op2) = self.fields();
         match (op0, op1) {
             (3, 4 | 6 | 7) => true,
-            (3, 0) => matches!(crn, 0 | 3 | 8 | 9 | 11 | 15),
+            (3, 0) => matches!(crn, 0 | 3 | 8 | 11 | 15) || crn == 9 && (crm < 9 || crm > 11),
             (3, 1 | 2) => crn != 0,
             (2, 0) => crn != 0 || op2 < 2 && crm > 2,
             (2, 1..) => true,

@@ -120,3 +120,39 @@ pub fn die_with_vectors_at(address: u64) -> ! {
     // SAFETY: this CPU never again runs anything of this program: what it fetches next is outside RAM.
     unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", "b .", in(reg) address, options(noreturn)) };
 }
+
+/// Makes writers for registers that change nothing of this program: it uses neither them nor EL0.
+macro_rules! writers {
+    ($($writer:ident $name:literal;)*) => {$(
+        #[doc = concat!("Writes ", $name, ", which nothing here depends on.")]
+        pub fn $writer(value: u64) {
+            // SAFETY: the program does not use this register (TTBR1 walks are off, there is no EL0).
+            unsafe { write_register!($name, value) };
+            isb();
+        }
+    )*};
+}
+
+writers! {
+    write_contextidr "contextidr_el1";
+    write_far "far_el1";
+    write_afsr0 "afsr0_el1";
+    write_ttbr1 "ttbr1_el1";
+    write_tpidr_el0 "tpidr_el0";
+    write_tpidrro_el0 "tpidrro_el0";
+    write_par "par_el1";
+    write_csselr "csselr_el1";
+}
+
+/// Writes the registers of translation once more with what they hold.
+pub fn rewrite_translation() {
+    macro_rules! again {
+        ($($name:literal)*) => {$(
+            let held = read_register!($name);
+            // SAFETY: what is written is what was there.
+            unsafe { write_register!($name, held) };
+        )*};
+    }
+    again!("mair_el1" "amair_el1" "tcr_el1" "ttbr0_el1" "sctlr_el1");
+    isb();
+}

@@ -21,7 +21,7 @@ secondary_start:                    // x0 = context of CPU_ON = this CPU's index
     adrp    x0, rt_vectors
     add     x0, x0, :lo12:rt_vectors
     msr     vbar_el1, x0
-    mov     x0, #(3 << 20)          // FPEN: FP and SIMD do not trap
+    ldr     x0, =0x3330000          // FPEN, and ZEN and SMEN where they exist: nothing traps to EL1
     msr     cpacr_el1, x0
 
     mov     x0, #0xff00             // attribute 0: Device-nGnRnE, 1: Normal write-back
