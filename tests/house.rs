@@ -1,1 +1,402 @@
-//! To be filled.
+//! The rules of the house that a program can check.
+//!
+//! Each rule is a function from a file to complaints, each complaint `file:line: what`; the tests run the rules over the
+//! tree, and over samples that break them, so that no rule is kept for nothing. Rules look at the code alone: comments and
+//! the insides of strings are blanked first, and what stands in test modules is not bound by rules for code a guest reaches.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines a file may have.
+const MOST_LINES: usize = 500;
+/// Files that may be longer, and why.
+const LONG: &[(&str, &str)] = &[("tests/src/model.rs", "one machine, one file")];
+/// The most lines below stairs, assembly included.
+const CELLAR: usize = 2800;
+/// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where a test of the drivers lays their
+/// registers over plain memory.
+const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/drivers.rs"];
+
+/// A file of the tree.
+struct File {
+    /// From the root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn sample(path: &str, text: &str) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+
+    /// The code: comments and the insides of literals blanked.
+    fn code(&self) -> String {
+        blank(&self.text)
+    }
+
+    /// The code up to the test module at the end; nothing if all of it is tests.
+    fn code_without_tests(&self) -> String {
+        if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
+            return String::new();
+        }
+        let code = self.code();
+        let lines: Vec<_> = code.lines().collect();
+        let tests = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].contains("mod "));
+        lines[..tests.unwrap_or(lines.len())].join("\n")
+    }
+
+    fn is_under(&self, places: &[&str]) -> bool {
+        places.iter().any(|place| self.path.starts_with(place))
+    }
+
+    fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// Whether it is upstairs: code that knows no machine.
+    fn is_upstairs(&self) -> bool {
+        let hypervisor = self.is_under(&["hypervisor/src/"]) && !self.is_under(&["hypervisor/src/el2"]);
+        self.is_rust()
+            && (hypervisor && !self.is_under(&["hypervisor/src/main.rs"]) || self.is_under(&["platform/src/"]))
+    }
+
+    /// The room of the hypervisor it belongs to.
+    fn room(&self) -> Option<&str> {
+        let rest = self.path.strip_prefix("hypervisor/src/")?.strip_suffix(".rs")?;
+        let room = rest.split('/').next()?;
+        (!["lib", "main", "el2"].contains(&room)).then_some(room)
+    }
+
+    /// A complaint for each line of `code` that `breaks` a rule.
+    fn complain(&self, code: &str, what: &str, breaks: impl Fn(&str) -> bool) -> Vec<String> {
+        let lines = code.lines().zip(1..).filter(|(line, _)| breaks(line));
+        lines.map(|(_, number)| format!("{}:{number}: {what}", self.path)).collect()
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into()
+}
+
+/// The text files of the tree, but for what is built or fetched.
+fn tree() -> Vec<File> {
+    let mut files = Vec::new();
+    walk(&root(), "", &mut files);
+    assert!(files.len() > 20, "this is not the whole tree");
+    files
+}
+
+fn walk(root: &Path, under: &str, files: &mut Vec<File>) {
+    for entry in fs::read_dir(root.join(under)).expect("a readable directory") {
+        let entry = entry.expect("a readable entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if under.is_empty() { name.clone() } else { format!("{under}/{name}") };
+        if name == ".git" || name == "target" {
+            continue;
+        }
+        if entry.file_type().expect("a file type").is_dir() {
+            walk(root, &path, files);
+        } else if let Ok(text) = fs::read_to_string(entry.path()) {
+            files.push(File { path, text });
+        }
+    }
+}
+
+fn assert_clean(rule: impl Fn(&File) -> Vec<String>) {
+    let complaints: Vec<_> = tree().iter().flat_map(rule).collect();
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// Whether `word` stands in `line` on its own.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+/// `text` with comments and the insides of strings and character literals made spaces; lines stay lines.
+fn blank(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = bytes.to_vec();
+    let mut i = 0;
+    while i < bytes.len() {
+        let rest = &text.as_bytes()[i..];
+        let before = i.checked_sub(1).map_or(b' ', |at| bytes[at]);
+        let end = if rest.starts_with(b"//") {
+            i + rest.iter().position(|&b| b == b'\n').unwrap_or(rest.len())
+        } else if rest.starts_with(b"/*") {
+            i + rest.windows(2).position(|pair| pair == b"*/").map_or(rest.len(), |at| at + 2)
+        } else if rest[0] == b'r' && !before.is_ascii_alphanumeric() && raw_hashes(&rest[1..]).is_some() {
+            let hashes = raw_hashes(&rest[1..]).unwrap_or(0);
+            let close = [b"\"".as_slice(), &b"#".repeat(hashes)].concat();
+            let inside = i + hashes + 2;
+            let tail = &bytes[inside..];
+            inside + tail.windows(close.len()).position(|w| w == close).map_or(tail.len(), |at| at + close.len())
+        } else if rest[0] == b'"' {
+            i + quoted(rest, b'"')
+        } else if rest[0] == b'\'' && (rest.get(1) == Some(&b'\\') || rest.get(2) == Some(&b'\'')) {
+            i + quoted(rest, b'\'')
+        } else {
+            i += 1;
+            continue;
+        };
+        out[i..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+        i = end;
+    }
+    // Whole literals and comments were blanked, so what is left is as whole as it was.
+    String::from_utf8(out).expect("text")
+}
+
+/// How many `#` stand before the quote of a raw string, if one begins here.
+fn raw_hashes(rest: &[u8]) -> Option<usize> {
+    let hashes = rest.iter().take_while(|&&b| b == b'#').count();
+    (rest.get(hashes) == Some(&b'"')).then_some(hashes)
+}
+
+/// The length of the literal at the start of `rest`, both quotes included.
+fn quoted(rest: &[u8], quote: u8) -> usize {
+    let mut i = 1;
+    while i < rest.len() && rest[i] != quote {
+        i += if rest[i] == b'\\' { 2 } else { 1 };
+    }
+    (i + 1).min(rest.len())
+}
+
+/// The floors of the rooms, from the table at the top of the library.
+fn floors() -> Vec<(String, u32)> {
+    let lib = fs::read_to_string(root().join("hypervisor/src/lib.rs")).expect("the library");
+    let mut floors = Vec::new();
+    for line in lib.lines().filter_map(|line| line.strip_prefix("//! |")) {
+        let Some((floor, rooms)) = line.split_once('|') else { continue };
+        let Ok(floor) = floor.trim().parse() else { continue };
+        floors.extend(rooms.split('`').skip(1).step_by(2).map(|room| (room.to_string(), floor)));
+    }
+    assert!(floors.len() > 10, "the table of floors is gone");
+    floors
+}
+
+/// The rooms that `code` names by a path from the crate.
+fn named_rooms(code: &str) -> Vec<(usize, String)> {
+    let mut rooms = Vec::new();
+    for (at, found) in code.match_indices("crate::") {
+        let line = code[..at].lines().count().max(1);
+        let rest = &code[at + found.len()..];
+        let word =
+            |text: &str| text.trim_start().split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
+        let Some(group) = rest.strip_prefix('{') else {
+            rooms.extend(word(rest).map(|room| (line, room)));
+            continue;
+        };
+        let mut depth = 0;
+        let mut begins = true;
+        for (i, c) in group.char_indices() {
+            if begins && depth == 0 && !c.is_whitespace() {
+                rooms.extend(word(&group[i..]).map(|room| (line, room)));
+                begins = false;
+            }
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' => begins = true,
+                _ => {}
+            }
+        }
+    }
+    rooms.retain(|(_, room)| !room.is_empty());
+    rooms
+}
+
+/// A room uses lower floors, and itself; floor 0 is of words, which may name each other.
+fn rooms_look_down(file: &File, floors: &[(String, u32)]) -> Vec<String> {
+    let Some(room) = file.room() else { return Vec::new() };
+    let floor = |room: &str| floors.iter().find(|(name, _)| name == room).map(|(_, floor)| *floor);
+    let Some(own) = floor(room) else { return vec![format!("{}:1: room `{room}` has no floor in lib.rs", file.path)] };
+    let named = named_rooms(&file.code_without_tests());
+    let wrong = named.iter().filter(|(_, other)| {
+        other != room && floor(other).is_some_and(|other| other >= own && !(own == 0 && other == 0))
+    });
+    wrong.map(|(line, other)| format!("{}:{line}: `{room}` may not use `{other}`", file.path)).collect()
+}
+
+fn unsafe_stays_below(file: &File) -> Vec<String> {
+    if !file.is_rust() || file.is_under(UNSAFE) {
+        return Vec::new();
+    }
+    file.complain(&file.code(), "`unsafe` outside the cellar", |line| has_word(line, "unsafe"))
+}
+
+fn unsafe_is_argued(file: &File) -> Vec<String> {
+    if !file.is_rust() {
+        return Vec::new();
+    }
+    let text: Vec<_> = file.text.lines().collect();
+    let code = file.code();
+    let mut complaints = Vec::new();
+    for (i, line) in code.lines().enumerate() {
+        if !line.contains("unsafe {") && !line.contains("unsafe impl") {
+            continue;
+        }
+        // The comment stands above the statement, which may have begun a few lines before.
+        let above = &text[i.saturating_sub(8)..=i];
+        if !above.iter().any(|line| line.contains("SAFETY:")) {
+            complaints.push(format!("{}:{}: `unsafe` without SAFETY", file.path, i + 1));
+        }
+    }
+    complaints
+}
+
+fn upstairs_is_plain(file: &File) -> Vec<String> {
+    if !file.is_upstairs() {
+        return Vec::new();
+    }
+    let code = file.code();
+    let is_static = |line: &str| {
+        let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+        line.starts_with("static ")
+    };
+    let mut complaints = file.complain(&code, "`static` upstairs", is_static);
+    complaints.extend(file.complain(&code, "`cfg(target_*)` upstairs", |line| {
+        line.contains("cfg") && (line.contains("target_arch") || line.contains("target_os"))
+    }));
+    let lines: Vec<_> = code.lines().collect();
+    for (i, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("cfg") && has_word(line, "test")) {
+        let guards = lines[i + 1..].iter().find(|line| !line.trim().is_empty());
+        if line.trim() != "#[cfg(test)]" || !guards.is_some_and(|line| has_word(line, "mod")) {
+            complaints.push(format!("{}:{}: `cfg(test)` on something else than a module", file.path, i + 1));
+        }
+    }
+    complaints
+}
+
+fn begins_with_its_purpose(file: &File) -> Vec<String> {
+    if !file.is_rust() || file.text.starts_with("//! ") {
+        return Vec::new();
+    }
+    vec![format!("{}:1: does not say what it owns (`//!`)", file.path)]
+}
+
+fn is_short(file: &File) -> Vec<String> {
+    let lines = file.text.lines().count();
+    if !file.is_rust() || lines <= MOST_LINES || LONG.iter().any(|(path, _)| *path == file.path) {
+        return Vec::new();
+    }
+    vec![format!("{}:{lines}: more than {MOST_LINES} lines", file.path)]
+}
+
+fn does_not_give_up(file: &File) -> Vec<String> {
+    if !file.is_upstairs() {
+        return Vec::new();
+    }
+    file.complain(&file.code_without_tests(), "gives up where a guest may reach", |line| {
+        [".unwrap()", ".expect(", "todo!", "unimplemented!", "unreachable!"].iter().any(|way| line.contains(way))
+    })
+}
+
+fn names_no_machine(file: &File) -> Vec<String> {
+    // Put together here, so that this file does not name them.
+    let homes = ["work", "home", "root", "Users"].map(|place| format!("/{place}/"));
+    file.complain(&file.text, "an absolute path of somebody's machine", |line| {
+        homes.iter().any(|home| {
+            line.match_indices(home.as_str()).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || "._-/}$*>".contains(c))
+            })
+        })
+    })
+}
+
+#[test]
+fn rooms_use_lower_floors_alone() {
+    let floors = floors();
+    assert_clean(|file| rooms_look_down(file, &floors));
+}
+
+#[test]
+fn unsafe_stands_in_the_cellar_alone() {
+    assert_clean(unsafe_stays_below);
+}
+
+#[test]
+fn every_unsafe_block_is_argued_for() {
+    assert_clean(unsafe_is_argued);
+}
+
+#[test]
+fn upstairs_has_no_statics_and_knows_neither_target_nor_test() {
+    assert_clean(upstairs_is_plain);
+}
+
+#[test]
+fn every_file_says_first_what_it_owns() {
+    assert_clean(begins_with_its_purpose);
+}
+
+#[test]
+fn no_file_is_long() {
+    assert_clean(is_short);
+}
+
+#[test]
+fn code_that_a_guest_reaches_does_not_give_up() {
+    assert_clean(does_not_give_up);
+}
+
+#[test]
+fn the_tree_names_nobodys_machine() {
+    assert_clean(names_no_machine);
+}
+
+#[test]
+fn the_cellar_is_small() {
+    let cellar: usize =
+        tree().iter().filter(|f| f.is_under(&["hypervisor/src/el2"])).map(|f| f.text.lines().count()).sum();
+    assert!(cellar <= CELLAR, "{cellar} lines below stairs");
+}
+
+#[test]
+fn blanking_leaves_the_code_and_its_lines() {
+    let text = "let a = \"x // \\\" y\"; // unsafe\nr#\"unsafe \" \"# b'\\'' 'u' 'a: &'a str /* unsafe\n */ end";
+    let code = blank(text);
+    assert_eq!(code.lines().count(), 3);
+    assert_eq!(code.len(), text.len());
+    let words: Vec<_> = code.split_whitespace().collect();
+    assert_eq!(words, ["let", "a", "=", ";", "b", "'a:", "&'a", "str", "end"]);
+}
+
+#[test]
+fn rules_find_what_breaks_them() {
+    let floors = floors();
+    let upward = "//! x\nuse crate::{addr::{Addr, vm}, vgic,\n exit::Exit};\nfn f() { crate::monitor::g() }\nuse crate::arm::desc;\n";
+    let complaints = rooms_look_down(&File::sample("hypervisor/src/vgic/lists.rs", upward), &floors);
+    assert_eq!(complaints.len(), 2, "{complaints:?}");
+    assert_eq!(rooms_look_down(&File::sample("hypervisor/src/attic.rs", ""), &floors).len(), 1);
+    let in_tests = "//! x\n#[cfg(test)]\nmod tests {\n use crate::vm::Vm; fn f() { x.unwrap() }\n}";
+    assert_eq!(rooms_look_down(&File::sample("hypervisor/src/vgic.rs", in_tests), &floors).len(), 0);
+
+    let upstairs = |text: &str| File::sample("hypervisor/src/vgic.rs", text);
+    assert_eq!(unsafe_stays_below(&upstairs("unsafe { f() } // unsafe\n#![forbid(unsafe_code)]")).len(), 1);
+    assert_eq!(unsafe_stays_below(&File::sample("hypervisor/src/main.rs", "unsafe fn f() {}")).len(), 1);
+    assert_eq!(unsafe_stays_below(&File::sample("hypervisor/src/el2/mmu.rs", "unsafe { f() }")).len(), 0);
+    assert_eq!(unsafe_is_argued(&upstairs("x\nunsafe { f() }")).len(), 1);
+    assert_eq!(unsafe_is_argued(&upstairs("// SAFETY: it is so.\nlet x =\n unsafe { f() };")).len(), 0);
+    for bad in ["static X: u8 = 0;", "#[cfg(target_arch = \"x\")]", "#[cfg(test)]\nfn f() {}", "if cfg!(test) {}"] {
+        assert_eq!(upstairs_is_plain(&upstairs(bad)).len(), 1, "{bad}");
+    }
+    for good in
+        ["fn f(x: &'static str) {}", "// static X", "#[cfg(test)]\nmod tests {}", "#[cfg(test)]\npub mod model;"]
+    {
+        assert_eq!(upstairs_is_plain(&upstairs(good)).len(), 0, "{good}");
+    }
+    assert_eq!(begins_with_its_purpose(&upstairs("// x")).len(), 1);
+    assert_eq!(is_short(&upstairs(&"x\n".repeat(MOST_LINES + 1))).len(), 1);
+    assert_eq!(does_not_give_up(&upstairs("x.unwrap();\ny.expect(\"z\");\ntodo!()\n\".unwrap()\"")).len(), 3);
+    assert_eq!(does_not_give_up(&upstairs(in_tests)).len(), 0);
+    for (home, complaints) in [("work", 1), ("home", 1), ("net", 0)] {
+        assert_eq!(names_no_machine(&upstairs(&format!("see /{home}/x"))).len(), complaints);
+    }
+    assert_eq!(names_no_machine(&upstairs("target/work/x")).len(), 0);
+}

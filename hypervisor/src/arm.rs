@@ -1,1 +1,11 @@
 //! What the architecture says: numbers and formats, no state.
+
+pub mod desc;
+pub mod el1;
+pub mod esr;
+pub mod exception;
+pub mod gic;
+pub mod idreg;
+pub mod smccc;
+pub mod sysreg;
+pub mod vmsa;

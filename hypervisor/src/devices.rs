@@ -1,1 +1,165 @@
-//! The devices of the virtual board.
+//! The devices of the virtual board, and where they are.
+//!
+//! The map is that of QEMU's `virt`, so that what runs there runs here: [`at`] finds the [`Region`] of an IPA, the
+//! constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031; a slot for a virtio device that is not
+//! there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the caller's to do, and so is time.
+
+pub mod rtc;
+pub mod uart;
+
+use crate::addr::{Addr, IntId, Ipa};
+
+/// GICD: the distributor.
+pub const GICD: u64 = 0x0800_0000;
+/// GICC: the CPU interface of a GICv2, in memory.
+pub const GICC: u64 = 0x0801_0000;
+/// GICR: the redistributors of a GICv3, one [`GICR_STRIDE`] for each vCPU.
+pub const GICR: u64 = 0x080A_0000;
+/// The bytes of a redistributor: RD_base and SGI_base, 64 KiB each.
+pub const GICR_STRIDE: u64 = 0x2_0000;
+/// How many redistributors there is room for.
+pub const GICR_FRAMES: u64 = 123;
+/// The PL011.
+pub const UART: u64 = 0x0900_0000;
+/// The PL031.
+pub const RTC: u64 = 0x0901_0000;
+/// The first virtio-mmio slot.
+pub const VIRTIO: u64 = 0x0A00_0000;
+/// The bytes of a virtio-mmio slot.
+pub const VIRTIO_STRIDE: u64 = 0x200;
+/// How many slots there are.
+pub const VIRTIO_SLOTS: u64 = 32;
+/// Where RAM begins.
+pub const RAM: Addr<Ipa> = Addr::new(0x4000_0000);
+/// How many shared interrupts there are.
+pub const SPIS: u32 = 96;
+
+/// The PL011's interrupt: SPI 1.
+pub const UART_INTID: IntId = IntId(33);
+/// The PL031's interrupt: SPI 2.
+pub const RTC_INTID: IntId = IntId(34);
+/// The interrupt of the first virtio slot, SPI 16; the others follow.
+pub const VIRTIO_INTID: IntId = IntId(48);
+/// The maintenance interrupt of the GIC: PPI 9.
+pub const MAINTENANCE_INTID: IntId = IntId(25);
+/// The hypervisor timer: PPI 10.
+pub const HYP_TIMER_INTID: IntId = IntId(26);
+/// The virtual timer: PPI 11.
+pub const VIRTUAL_TIMER_INTID: IntId = IntId(27);
+/// The secure physical timer, of which the device tree speaks and which nobody has: PPI 13.
+pub const SECURE_TIMER_INTID: IntId = IntId(29);
+/// The physical timer: PPI 14.
+pub const PHYSICAL_TIMER_INTID: IntId = IntId(30);
+
+/// What lies at an IPA below RAM. Whether a VM has a GICC or redistributors, and how many, is for its GIC to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Region {
+    /// The distributor.
+    Gicd,
+    /// The CPU interface in memory.
+    Gicc,
+    /// The redistributor of the vCPU with this number.
+    Gicr(u16),
+    /// The PL011.
+    Uart,
+    /// The PL031.
+    Rtc,
+    /// The virtio-mmio slot with this number.
+    Virtio(u8),
+}
+
+/// The region that `ipa` lies in, and how far inside, in bytes; nothing where there is no device.
+pub const fn at(ipa: Addr<Ipa>) -> Option<(Region, u64)> {
+    let at = ipa.bits();
+    // The whole board lies in 1 GiB; its 64 KiB pieces tell the devices apart.
+    if at >= RAM.bits() {
+        return None;
+    }
+    match at & !0xFFFF {
+        GICD => Some((Region::Gicd, at - GICD)),
+        GICC => Some((Region::Gicc, at - GICC)),
+        UART if at - UART < 0x1000 => Some((Region::Uart, at - UART)),
+        RTC if at - RTC < 0x1000 => Some((Region::Rtc, at - RTC)),
+        VIRTIO if at - VIRTIO < VIRTIO_SLOTS * VIRTIO_STRIDE => {
+            // Less than 32, so it fits.
+            let slot = (at - VIRTIO) / VIRTIO_STRIDE;
+            Some((Region::Virtio(slot as u8), at % VIRTIO_STRIDE))
+        }
+        _ if at >= GICR && at - GICR < GICR_FRAMES * GICR_STRIDE => {
+            // Less than 123, so it fits.
+            let frame = (at - GICR) / GICR_STRIDE;
+            Some((Region::Gicr(frame as u16), (at - GICR) % GICR_STRIDE))
+        }
+        _ => None,
+    }
+}
+
+/// What a virtio-mmio slot without a device reads: the magic, version 2 and device 0, which means nobody is there
+/// (virtio 1.2, 4.2.2). Writes to it do nothing.
+pub const fn empty_slot(offset: u64, size: u8) -> u64 {
+    let word = match offset & !3 {
+        0x000 => u32::from_le_bytes(*b"virt"),
+        0x004 => 2,
+        _ => 0,
+    };
+    lane(word, offset, size)
+}
+
+/// What an access of `size` bytes at `offset` sees of the 32-bit register that holds it. An access that reaches beyond the
+/// register reads 0 there.
+const fn lane(word: u32, offset: u64, size: u8) -> u64 {
+    // At most 24, so it fits.
+    let shifted = word as u64 >> (8 * (offset & 3) as u32);
+    match size {
+        1 => shifted & 0xFF,
+        2 => shifted & 0xFFFF,
+        _ => shifted,
+    }
+}
+
+/// The identification of a PrimeCell (ARM DDI 0183, 3.3.14 on): bytes at 0xFE0 to 0xFFC, of `part`, designer and revision
+/// in PeriphID and the class in PCellID.
+const fn prime_cell(periph_id: u32, offset: u64) -> Option<u32> {
+    match offset {
+        0xFE0 | 0xFE4 | 0xFE8 | 0xFEC => Some(periph_id >> (2 * (offset - 0xFE0)) as u32 & 0xFF),
+        0xFF0 | 0xFF4 | 0xFF8 | 0xFFC => Some(0xB105_F00D >> (2 * (offset - 0xFF0)) as u32 & 0xFF),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Region, at, empty_slot};
+    use crate::addr::Addr;
+
+    #[test]
+    fn devices_are_where_qemu_has_them() {
+        for (ipa, region, offset) in [
+            (0x0800_0000, Region::Gicd, 0),
+            (0x0800_FFFC, Region::Gicd, 0xFFFC),
+            (0x0801_0010, Region::Gicc, 0x10),
+            (0x080A_0000, Region::Gicr(0), 0),
+            (0x080D_0080, Region::Gicr(1), 0x1_0080),
+            (0x08FF_FFFF, Region::Gicr(122), 0x1_FFFF),
+            (0x0900_0018, Region::Uart, 0x18),
+            (0x0901_0FFC, Region::Rtc, 0xFFC),
+            (0x0A00_0000, Region::Virtio(0), 0),
+            (0x0A00_3FFC, Region::Virtio(31), 0x1FC),
+        ] {
+            assert_eq!(at(Addr::new(ipa)), Some((region, offset)), "{ipa:#x}");
+        }
+        for nowhere in [0, 0x07FF_FFFF, 0x0802_0000, 0x0808_0000, 0x0900_1000, 0x0902_0000, 0x0A00_4000, 0x4000_0000] {
+            assert_eq!(at(Addr::new(nowhere)), None, "{nowhere:#x}");
+        }
+        assert_eq!(at(Addr::new(u64::MAX)), None);
+    }
+
+    #[test]
+    fn an_empty_slot_says_that_nobody_is_there() {
+        assert_eq!(empty_slot(0, 4), 0x7472_6976);
+        assert_eq!(empty_slot(1, 1), u64::from(b'i'));
+        assert_eq!(empty_slot(4, 4), 2);
+        assert_eq!(empty_slot(8, 4), 0);
+        assert_eq!(empty_slot(0x1FC, 8), 0);
+    }
+}

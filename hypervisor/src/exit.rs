@@ -1,1 +1,67 @@
-//! From a cause to what is done about it.
+//! From a cause to what is done about it: the one match on why a guest left.
+//!
+//! The order of the arms is the order of their frequency; the fast ones (a hypercall, an ID register, a read of the
+//! interrupt controller) take at most one lock, save no EL1 register and never write VTTBR_EL2 or HCR_EL2.
+
+pub mod abort;
+pub mod call;
+pub mod irq;
+pub mod sysreg;
+
+use crate::arm::esr::ec;
+pub use crate::host::Here;
+use crate::machine::Machine;
+use crate::next::{Cause, Next};
+use crate::vcpu::{self, Counter, Vcpu};
+
+/// How many exceptions may be injected in a row without the guest retiring anything else before it counts as stuck.
+const STUCK: u32 = 64;
+
+/// Handles a synchronous exit of the loaded `vcpu`.
+#[inline(always)]
+pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let syndrome = vcpu.registers.syndrome();
+    vcpu.remember();
+    match syndrome.ec() {
+        ec::HVC64 => call::hvc(here, m, vcpu),
+        ec::SYSREG => sysreg::handle(here, m, vcpu),
+        ec::DABT_LOWER => abort::data(here, m, vcpu),
+        ec::IABT_LOWER => abort::fetch(here, m, vcpu),
+        ec::WFX => {
+            here.slot.count(Counter::Wait);
+            vcpu.registers.step(syndrome.instruction_bytes());
+            // TI, bits 1:0: 0 WFI, 1 WFE, 2 WFIT, 3 WFET. WFE may end at once (Arm ARM D1.6.2), and so may the timed forms.
+            if syndrome.iss() & 1 != 0 { Next::Yield } else { Next::Wait }
+        }
+        ec::SMC64 => call::smc(here, m, vcpu),
+        ec::FP => {
+            here.slot.count(Counter::Fp);
+            Next::Fp
+        }
+        _ => {
+            // A trapped feature that the ID registers do not show (SVE, SME, PAuth, AArch32 coprocessors, ...).
+            here.slot.count(Counter::Other);
+            deny(here, m, vcpu)
+        }
+    }
+}
+
+/// Makes the guest find its instruction UNDEFINED.
+pub fn deny<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let pc = vcpu.registers.pc;
+    vcpu::undefined(vcpu, m);
+    check_stuck(vcpu, pc)
+}
+
+/// A guest whose exception vector itself raises the exception that goes to it makes no progress, ever: it has crashed.
+pub fn check_stuck(vcpu: &mut Vcpu, from: u64) -> Next {
+    if from & !0x7ff == vcpu.registers.pc & !0x7ff {
+        vcpu.stuck += 1;
+        if vcpu.stuck > STUCK {
+            return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
+        }
+    } else {
+        vcpu.stuck = 0;
+    }
+    Next::Resume
+}

@@ -17,10 +17,12 @@
 //! |---|---|
 //! | 0 | [`addr`], [`machine`], [`next`], [`arm`] |
 //! | 1 | [`stage2`], [`frames`] |
-//! | 2 | [`memory`], [`vcpu`], [`vgic`], [`sched`], [`bundle`] |
-//! | 3 | [`devices`] |
+//! | 2 | [`memory`], [`vgic`], [`sched`], [`bundle`] |
+//! | 3 | [`vcpu`], [`devices`] |
 //! | 4 | [`vm`] |
-//! | 5 | [`exit`], [`monitor`] |
+//! | 5 | [`monitor`] |
+//! | 6 | [`host`] |
+//! | 7 | [`exit`], [`operator`] |
 //!
 //! # Locks
 //!
@@ -43,10 +45,12 @@ pub mod bundle;
 pub mod devices;
 pub mod exit;
 pub mod frames;
+pub mod host;
 pub mod machine;
 pub mod memory;
 pub mod monitor;
 pub mod next;
+pub mod operator;
 pub mod sched;
 pub mod stage2;
 pub mod vcpu;

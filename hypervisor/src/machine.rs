@@ -3,7 +3,9 @@
 //! [`Machine`] is implemented by the cellar for EL2 and by the tests as an adversary that remembers translations and
 //! delays stores. Everything upstairs is generic over it and touches memory, TLBs and caches in no other way.
 
-use crate::addr::{Addr, Ipa, Pa, Size, Vmid};
+use crate::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
+use crate::arm::el1::El1;
+use crate::arm::esr::Access;
 use core::sync::atomic::AtomicU64;
 
 /// The words of one 4 KiB frame. Atomics, because a guest may write while we look.
@@ -46,4 +48,25 @@ pub trait Machine {
     fn forget(&self, what: Forget);
     /// Cleans `bytes` from `start` to `point`.
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point);
+    /// Reads a register of the vCPU that is loaded on this CPU.
+    fn get(&self, register: El1) -> u64;
+    /// Writes a register of the vCPU that is loaded on this CPU.
+    fn set(&self, register: El1, value: u64);
+    /// Translates `va` as the vCPU loaded on this CPU would for `access` (AT S1E1x or S1E0x), or nothing where its own
+    /// tables deny it.
+    fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>>;
+    /// The system counter.
+    fn now(&self) -> u64;
+    /// Makes a CPU ask the queue.
+    fn signal(&self, cpu: CpuId);
+    /// Makes a CPU look at the requests to the vCPU that it runs.
+    fn nudge(&self, cpu: CpuId);
+    /// Reads the first `lr.len()` list registers of this CPU back, and the interface's control register.
+    fn read_lists(&self, lr: &mut [u64]) -> u32;
+    /// Writes list registers and control register.
+    fn write_lists(&self, lr: &[u64], control: u32);
+    /// What this CPU's virtual interface lets through: ICH_VMCR_EL2 or GICH_VMCR.
+    fn interface(&self) -> u64;
+    /// Makes this CPU's physical private interrupt inactive, so that it can come again.
+    fn release(&self, intid: IntId);
 }

@@ -1,3 +1,152 @@
-//! Cold boot.
+//! Cold boot as a list of steps, and what each CPU does from then on.
+
 #![no_std]
 #![no_main]
+
+extern crate alloc;
+
+mod el2;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use el2::machine::El2;
+use el2::seat::Seat;
+use el2::{cpu, entry, irq, lists, logger, mmu, percpu, smp, timer};
+use flatland::addr::CpuId;
+use flatland::arm::idreg::{IdRegs, Offer};
+use flatland::arm::vmsa::{PaRange, VmidBits};
+use flatland::bundle::{Bundle, Limits};
+use flatland::host::{Facts, Host};
+use flatland::vm::Gic;
+use log::info;
+use platform::board::{self, Board};
+use spin::Once;
+
+/// What CPUs that start later need to know.
+struct Shared {
+    host: &'static Host,
+    board: &'static Board,
+}
+
+static SHARED: Once<Shared> = Once::new();
+static ONLINE: AtomicU32 = AtomicU32::new(1);
+
+/// How long the other CPUs get to come up, in seconds.
+const PATIENCE: u64 = 2;
+
+/// The first CPU: where the image was loaded, where the device tree is.
+fn boot(image: u64, dtb: u64) -> ! {
+    mmu::init(image);
+    cpu::init();
+    logger::init();
+    let (board, dtb) = entry::board(dtb);
+    info!("Flatland {} on {} CPUs, {} MiB", env!("CARGO_PKG_VERSION"), board.cpus.len(), mib(&board));
+    let (pool, stacks, own) = match entry::memory(&board, dtb) {
+        Ok(memory) => memory,
+        Err(why) => entry::give_up(format_args!("EL2's memory map: {why:?}")),
+    };
+    percpu::init(CpuId(0));
+    let board: &'static Board = Box::leak(Box::new(board));
+    if let Err(why) = irq::init(board) {
+        entry::give_up(format_args!("the interrupt controller: {why:?}"));
+    }
+    if let Err(why) = irq::init_cpu(board, CpuId(0)) {
+        entry::give_up(format_args!("the interrupt controller: {why}"));
+    }
+    let total = (own.image + own.records + own.heap + own.stacks) / 1024;
+    info!(
+        "hypervisor memory: {total} KiB (image {}, frame records {}, heap {}, stacks {})",
+        own.image / 1024,
+        own.records / 1024,
+        own.heap / 1024,
+        own.stacks / 1024
+    );
+
+    let facts = facts(board, total * 1024);
+    let limits = Limits { vcpus: facts.max_vcpus(), cpus: facts.n_cpus as u16, memory: 255 << 30 };
+    let host = match Bundle::open(entry::bundle(board), &limits) {
+        Ok(bundle) => Host::build(&El2, pool, facts, bundle),
+        Err(errors) => Err(errors),
+    };
+    let host: &'static Host = match host {
+        Ok(host) => Box::leak(Box::new(host)),
+        Err(errors) => {
+            for error in &errors {
+                info!("bundle: {error}");
+            }
+            entry::give_up(format_args!("{} errors in the bundle", errors.len()));
+        }
+    };
+    SHARED.call_once(|| Shared { host, board });
+    logger::attach(host);
+    start_others(board, &stacks);
+    if let Some(port) = el2::uart::port() {
+        port.enable_rx_interrupt();
+    }
+    host.begin_all(&El2);
+    Seat::new(host, CpuId(0)).serve()
+}
+
+/// Every other CPU.
+fn join(me: CpuId) -> ! {
+    cpu::init();
+    percpu::init(me);
+    let Some(shared) = SHARED.get() else { el2::power::park() };
+    if irq::init_cpu(shared.board, me).is_err() {
+        el2::power::park();
+    }
+    ONLINE.fetch_add(1, Ordering::AcqRel);
+    Seat::new(shared.host, me).serve()
+}
+
+fn mib(board: &Board) -> u64 {
+    board.memory.iter().map(|range| range.end - range.start).sum::<u64>() >> 20
+}
+
+/// What the board and its CPUs offer to VMs.
+fn facts(board: &Board, own_bytes: u64) -> Facts {
+    let gic = match board.gic {
+        board::Gic::V2 { .. } => Gic::V2,
+        board::Gic::V3 { .. } => Gic::V3,
+    };
+    let pa_range = PaRange::from_mmfr0(cpu::id_register(7, 0));
+    let offer = Offer { gic_registers: gic == Gic::V3, pa_range: pa_range.field() };
+    Facts {
+        n_cpus: board.cpus.len(),
+        gic,
+        gicv: match &board.gic {
+            board::Gic::V2 { virt, .. } => Some(virt.start),
+            board::Gic::V3 { .. } => None,
+        },
+        lists: lists::count(),
+        pa_range,
+        vmid_bits: VmidBits::from_mmfr1(cpu::id_register(7, 1)),
+        ids: IdRegs::new(cpu::id_register, offer),
+        frequency: timer::frequency(),
+        own_bytes,
+    }
+}
+
+/// Starts the other CPUs and waits for them a while.
+fn start_others(board: &'static Board, stacks: &[flatland::addr::Addr<flatland::addr::Pa>]) {
+    let me = smp::affinity();
+    let others: Vec<_> = board.cpus.iter().filter(|cpu| cpu.mpidr & 0xff_00ff_ffff != me).collect();
+    let mut expected = 1;
+    for ((n, cpu), stack) in (1_u16..).zip(others).zip(stacks) {
+        match smp::start(cpu, CpuId(n), *stack) {
+            Ok(()) => expected += 1,
+            Err(why) => info!("CPU {n} (MPIDR {:#x}) does not start: {why}", cpu.mpidr),
+        }
+    }
+    let deadline = flatland::machine::Machine::now(&El2) + PATIENCE * timer::frequency();
+    while ONLINE.load(Ordering::Acquire) < expected && flatland::machine::Machine::now(&El2) < deadline {
+        core::hint::spin_loop();
+    }
+    let online = ONLINE.load(Ordering::Acquire);
+    if online < expected {
+        info!("only {online} of {expected} CPUs came up");
+    } else {
+        mmu::drop_identity();
+    }
+}

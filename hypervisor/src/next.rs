@@ -9,7 +9,11 @@ use core::ops::{BitOr, BitOrAssign};
 pub enum Next {
     /// Run it again.
     Resume,
-    /// Let another run, it stays ready.
+    /// Put its FP registers onto the CPU and run it again: it uses them.
+    Fp,
+    /// Ask the queue who is to run: something about that may have changed.
+    Look,
+    /// Let another run first, it stays ready.
     Yield,
     /// It waits for an interrupt (WFI); it need not run until one can be delivered.
     Wait,

@@ -1,1 +1,42 @@
-//! A vCPU's registers: what they are and where they live.
+//! A vCPU: its registers, where they live, and what it has been doing.
+//!
+//! [`Vcpu`] is owned by whoever holds its lock: the CPU it is loaded on, for as long as it is loaded. Its EL1 registers
+//! ([`Vcpu::saved`]) are then on that CPU and reached through [`Machine::get`].
+
+pub mod state;
+
+use crate::arm::el1::El1;
+use crate::arm::esr::{self, Access, From};
+use crate::arm::exception::{self, Kind, psr};
+use crate::machine::Machine;
+pub use state::{Counter, Fp, Interface, Past, Registers, Vcpu};
+
+/// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address.
+pub fn enter_el1<M: Machine>(vcpu: &mut Vcpu, m: &M, syndrome: u64, far: Option<u64>) {
+    let registers = &mut vcpu.registers;
+    let entry =
+        exception::take(Kind::Sync, registers.pstate, m.get(El1::Vbar), m.get(El1::Sctlr), vcpu.has_pan, vcpu.has_ssbs);
+    m.set(El1::Elr, registers.pc);
+    m.set(El1::Spsr, registers.pstate);
+    m.set(El1::Esr, syndrome);
+    if let Some(far) = far {
+        m.set(El1::Far, far);
+    }
+    registers.pc = entry.pc;
+    registers.pstate = entry.pstate;
+}
+
+/// Makes the loaded `vcpu` find its current instruction UNDEFINED.
+pub fn undefined<M: Machine>(vcpu: &mut Vcpu, m: &M) {
+    enter_el1(vcpu, m, esr::undefined(), None);
+}
+
+/// Makes the loaded `vcpu`'s current access end in a synchronous external abort at `far`.
+pub fn external_abort<M: Machine>(vcpu: &mut Vcpu, m: &M, access: Access, far: u64, instruction_bytes: u64) {
+    let from = if vcpu.registers.pstate & psr::MODE == psr::EL0T || vcpu.registers.pstate & psr::AARCH32 != 0 {
+        From::Lower
+    } else {
+        From::Same
+    };
+    enter_el1(vcpu, m, esr::external_abort(access, from, instruction_bytes), Some(far));
+}

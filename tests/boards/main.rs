@@ -1,1 +1,6 @@
-//! To be filled.
+//! What Flatland does on boards: one body, every board it fits. Run by `scripts/test`.
+
+mod bare;
+mod broken;
+mod linux;
+mod operator;

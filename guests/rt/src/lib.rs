@@ -20,6 +20,7 @@ pub mod exception;
 pub mod fdt;
 pub mod fp;
 pub mod gic;
+pub mod measure;
 pub mod mmio;
 pub mod mmu;
 pub mod odd;

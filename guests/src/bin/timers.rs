@@ -17,7 +17,9 @@ fn hook() {
     let taken = gic::acknowledge();
     LAST.store(u64::from(taken.intid), Ordering::SeqCst);
     for timer in [Timer::Virtual, Timer::Physical] {
-        if taken.intid == timer.irq() {
+        // As drivers do: one whose line is down again is spurious. A hypervisor that has handed an interrupt to the list
+        // registers cannot take it back before the next exit.
+        if taken.intid == timer.irq() && timer.control() & timer::ISTATUS != 0 {
             COUNT.fetch_add(1, Ordering::SeqCst);
             timer.stop();
         }

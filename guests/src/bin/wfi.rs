@@ -29,7 +29,7 @@ fn job(index: usize) {
     let period = timer::micros(args::number("period", 2000));
     for n in 1..=args::number("wakes", 50) {
         cpu::mask();
-        let due = timer::now() + period + (index as u64 * period >> 4);
+        let due = timer::now() + period + ((index as u64 * period) >> 4);
         Timer::Virtual.set_deadline(due);
         Timer::Virtual.set_control(timer::ENABLE);
         while WOKEN[index].load(Ordering::SeqCst) < n {

@@ -113,6 +113,9 @@ fn timer_line() {
     let taken = take();
     check_eq!(taken.intid, irq, "timer: comes");
     gic::end(taken);
+    // QEMU's GICv2 does not look at physical levels again when a virtual interrupt's end deactivates the physical one; any
+    // access of the distributor makes it.
+    let _ = gic::is_pending(irq);
     let again = take();
     check_eq!(again.intid, irq, "timer: comes again while its line is up");
     Timer::Virtual.stop();
@@ -121,7 +124,18 @@ fn timer_line() {
     Timer::Virtual.start(0);
     check!(timer::wait_until(20_000, || gic::is_pending(irq)), "timer: pending");
     Timer::Virtual.stop();
-    check_eq!(take_nothing(), SPURIOUS, "timer: does not come when its line went down before the acknowledge");
+    // A hypervisor may have handed it to the list registers by then, and cannot take it back before the next exit: then
+    // it comes once, and its line is down.
+    let late = take_nothing();
+    check!(
+        late == SPURIOUS || late == irq,
+        "timer: at most comes once more when its line went down before the acknowledge",
+        "got {late:#x}"
+    );
+    if late == irq {
+        gic::end(gic::Taken { raw: late, intid: late });
+    }
+    check_eq!(take_nothing(), SPURIOUS, "timer: and not again");
     gic::disable(irq);
 }
 

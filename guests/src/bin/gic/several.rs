@@ -37,7 +37,7 @@ fn serve(index: usize) {
     let mut sent = false;
     while STOP.load(Ordering::SeqCst) == 0 {
         cpu::mask();
-        if index % 2 == 0 && GO.load(Ordering::SeqCst) == 0 {
+        if index.is_multiple_of(2) && GO.load(Ordering::SeqCst) == 0 {
             cpu::wfi();
         }
         cpu::unmask();

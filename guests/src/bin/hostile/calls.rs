@@ -42,7 +42,7 @@ pub(crate) fn psci(random: &mut Random, rounds: u64) -> Tally {
         let function = if ends(function) { psci::VERSION } else { function };
         let [a, b, c] = arguments(random);
         let conduit = random.one(&[Conduit::Hvc, Conduit::Smc]);
-        tally.attempt(|| drop(psci::call(conduit, [function, a, b, c])));
+        tally.attempt(|| _ = psci::call(conduit, [function, a, b, c]));
     }
     tally
 }
@@ -54,7 +54,7 @@ pub(crate) fn immediates(random: &mut Random, rounds: u64) -> Tally {
         let immediate = 1 << random.below(16) | random.below(2) as u16; // one bit
         let instruction = random.one(&[Instruction::Hvc(immediate), Instruction::Smc(immediate)]);
         let function = random.one(&[0, psci::VERSION, 0x8400_00ff, u64::MAX]);
-        tally.attempt(|| drop(code::run(instruction, [function, 0, 0, 0])));
+        tally.attempt(|| _ = code::run(instruction, [function, 0, 0, 0]));
     }
     tally
 }

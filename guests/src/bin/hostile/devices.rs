@@ -42,10 +42,10 @@ pub(crate) fn plain(random: &mut Random, rounds: u64) -> Tally {
         let value = random.word();
         let kind = random.below(if is_own_ruin(at) || ends_qemu(at) { 4 } else { 8 });
         tally.attempt(|| match kind {
-            0 => drop(mmio::read8(at)),
-            1 => drop(mmio::read16(at)),
-            2 => drop(mmio::read32(at)),
-            3 => drop(mmio::read64(at)),
+            0 => _ = mmio::read8(at),
+            1 => _ = mmio::read16(at),
+            2 => _ = mmio::read32(at),
+            3 => _ = mmio::read64(at),
             4 => mmio::write8(at, value as u8),
             5 => mmio::write16(at, value as u16),
             6 => mmio::write32(at, value as u32),

@@ -20,7 +20,7 @@ pub(crate) fn reads(random: &mut Random, rounds: u64) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..rounds {
         let register = encoding(random);
-        tally.attempt(|| drop(code::run(Instruction::Mrs(register), [0; 4])));
+        tally.attempt(|| _ = code::run(Instruction::Mrs(register), [0; 4]));
     }
     tally
 }
@@ -37,7 +37,7 @@ pub(crate) fn writes(random: &mut Random, rounds: u64) -> Tally {
         };
         // x0 also passes for a function identifier: keep it clear of those of firmware.
         let value = random.word() & 0xffff_ffff_00ff_ffff;
-        tally.attempt(|| drop(code::run(Instruction::Msr(register), [value, 0, 0, 0])));
+        tally.attempt(|| _ = code::run(Instruction::Msr(register), [value, 0, 0, 0]));
     }
     tally
 }

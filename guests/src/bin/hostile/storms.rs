@@ -28,7 +28,7 @@ pub(crate) fn waits(random: &mut Random, rounds: u64) -> Tally {
                     cpu::sev();
                     cpu::wfe();
                 }
-                _ => drop(psci::hvc(psci::CPU_SUSPEND, 0, 0, 0)),
+                _ => _ = psci::hvc(psci::CPU_SUSPEND, 0, 0, 0),
             }
         });
     }

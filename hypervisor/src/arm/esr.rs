@@ -1,0 +1,277 @@
+//! Syndromes: why a guest left, decoded, and the ones we inject (Arm ARM D24.2.40, ESR_EL2 and ESR_EL1).
+
+use crate::addr::{Addr, Ipa, Size};
+
+/// Exception classes (ESR_ELx.EC).
+#[allow(missing_docs)]
+pub mod ec {
+    pub const UNKNOWN: u64 = 0x00;
+    pub const WFX: u64 = 0x01;
+    pub const FP: u64 = 0x07;
+    pub const ILLEGAL_STATE: u64 = 0x0e;
+    pub const HVC64: u64 = 0x16;
+    pub const SMC64: u64 = 0x17;
+    pub const SYSREG: u64 = 0x18;
+    pub const SVE: u64 = 0x19;
+    pub const IABT_LOWER: u64 = 0x20;
+    pub const IABT_SAME: u64 = 0x21;
+    pub const DABT_LOWER: u64 = 0x24;
+    pub const DABT_SAME: u64 = 0x25;
+    pub const SERROR: u64 = 0x2f;
+}
+
+/// The registers that say why EL1 or EL0 left for EL2.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Syndrome {
+    /// ESR_EL2.
+    pub esr: u64,
+    /// FAR_EL2.
+    pub far: u64,
+    /// HPFAR_EL2.
+    pub hpfar: u64,
+}
+
+impl Syndrome {
+    /// The exception class.
+    #[inline(always)]
+    pub const fn ec(self) -> u64 {
+        self.esr >> 26 & 0x3f
+    }
+
+    /// The instruction specific syndrome.
+    #[inline(always)]
+    pub const fn iss(self) -> u64 {
+        self.esr & 0x1ff_ffff
+    }
+
+    /// Bytes of the instruction: 4, or 2 in T32.
+    #[inline(always)]
+    pub const fn instruction_bytes(self) -> u64 {
+        if self.esr >> 25 & 1 != 0 { 4 } else { 2 }
+    }
+}
+
+/// The kinds of fault status (ESR_ELx.IFSC, DFSC) that are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// No valid descriptor.
+    Translation,
+    /// A descriptor whose access flag is clear.
+    AccessFlag,
+    /// A descriptor that does not allow the access.
+    Permission,
+    /// An address outside of the tables' reach.
+    AddressSize,
+    /// The bus refused.
+    External,
+    /// Anything else, by its status code.
+    Other(u8),
+}
+
+/// What the guest wanted of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store, or a read-modify-write.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// A stage-2 abort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Abort {
+    /// Which fault.
+    pub fault: Fault,
+    /// What was wanted.
+    pub access: Access,
+    /// Whether it hit the walk of the guest's own stage-1 tables.
+    pub walk: bool,
+    /// The page's IPA and the offset in it, where the hardware says it: not for permission faults outside of walks
+    /// (HPFAR_EL2 is UNKNOWN then, Arm ARM D24.2.58).
+    pub ipa: Option<Addr<Ipa>>,
+    /// Whether FAR_EL2 holds the virtual address.
+    pub far_valid: bool,
+}
+
+impl Abort {
+    /// Decodes an instruction or data abort from a lower exception level.
+    #[inline]
+    pub fn decode(syndrome: Syndrome) -> Self {
+        let iss = syndrome.iss();
+        let fault = match iss & 0x3f {
+            0b00_0000..=0b00_0011 | 0b10_1001 | 0b10_1011 => Fault::AddressSize,
+            0b00_0100..=0b00_0111 => Fault::Translation,
+            0b00_1000..=0b00_1011 => Fault::AccessFlag,
+            0b00_1100..=0b00_1111 => Fault::Permission,
+            0b01_0000 | 0b01_0011..=0b01_0111 => Fault::External,
+            other => Fault::Other(other as u8),
+        };
+        let walk = iss >> 7 & 1 != 0;
+        let access = if syndrome.ec() == ec::IABT_LOWER {
+            Access::Execute
+        } else if iss >> 6 & 1 != 0 && iss >> 8 & 1 == 0 {
+            // WnR, but not for cache maintenance (CM), which needs the page as a read does.
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let known = matches!(fault, Fault::Translation | Fault::AccessFlag | Fault::AddressSize) || walk;
+        // HPFAR_EL2.FIPA, bits 43:4, is IPA bits 51:12.
+        let page = (syndrome.hpfar & 0xfff_ffff_fff0) << 8;
+        let offset = if walk { 0 } else { syndrome.far & (Size::Page.bytes() - 1) };
+        Self { fault, access, walk, ipa: known.then(|| Addr::new(page | offset)), far_valid: iss >> 10 & 1 == 0 }
+    }
+}
+
+/// A load or store of one register, as the syndrome of a data abort describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// Bytes: 1, 2, 4 or 8.
+    pub bytes: u8,
+    /// The register, 31 for XZR.
+    pub register: u8,
+    /// Whether a load is sign-extended.
+    pub signed: bool,
+    /// Whether a load fills the X register (else W, upper half zeroed).
+    pub wide: bool,
+}
+
+impl Transfer {
+    /// Decodes it, where the hardware says it is valid (ISV): not for pairs, exclusives and write-back forms.
+    #[inline]
+    pub const fn decode(syndrome: Syndrome) -> Option<Self> {
+        let iss = syndrome.iss();
+        if iss >> 24 & 1 == 0 {
+            return None;
+        }
+        Some(Self {
+            bytes: 1 << (iss >> 22 & 3),
+            register: (iss >> 16 & 0x1f) as u8,
+            signed: iss >> 21 & 1 != 0,
+            wide: iss >> 15 & 1 != 0,
+        })
+    }
+
+    /// The IPA, the access and the transfer of a load or store by an instruction of 4 bytes that found no stage-2
+    /// descriptor, if the syndrome has all of it (ISV) and it is not part of a walk or of cache maintenance. What most
+    /// exits for devices are, decoded by one comparison.
+    #[inline(always)]
+    pub const fn at_hole(syndrome: Syndrome) -> Option<(Addr<Ipa>, Access, Self)> {
+        const IL: u64 = 1 << 25;
+        const ISV: u64 = 1 << 24;
+        const FNV: u64 = 1 << 10;
+        const CM: u64 = 1 << 8;
+        const S1PTW: u64 = 1 << 7;
+        // DFSC 0b0001xx: translation fault, any level.
+        if syndrome.esr & (IL | ISV | FNV | CM | S1PTW | 0x3c) != IL | ISV | 0x04 {
+            return None;
+        }
+        let ipa = (syndrome.hpfar & 0xfff_ffff_fff0) << 8 | syndrome.far & 0xfff;
+        let access = if syndrome.esr >> 6 & 1 != 0 { Access::Write } else { Access::Read };
+        match Self::decode(syndrome) {
+            Some(transfer) => Some((Addr::new(ipa), access, transfer)),
+            None => None,
+        }
+    }
+
+    /// What the register holds after loading `value`.
+    #[inline]
+    pub const fn extend(self, value: u64) -> u64 {
+        let bits = self.bytes as u32 * 8;
+        if bits >= 64 {
+            return value;
+        }
+        let low = value & ((1 << bits) - 1);
+        if !self.signed {
+            return low;
+        }
+        let extended = ((low << (64 - bits)) as i64 >> (64 - bits)) as u64;
+        if self.wide { extended } else { extended & 0xffff_ffff }
+    }
+}
+
+/// ESR_EL1 for an UNDEFINED instruction of 4 bytes.
+pub const fn undefined() -> u64 {
+    ec::UNKNOWN << 26 | 1 << 25
+}
+
+/// ESR_EL1 for a synchronous external abort on `access`, from the same exception level or a lower one.
+pub const fn external_abort(access: Access, from: From, instruction_bytes: u64) -> u64 {
+    let class = match (access, from) {
+        (Access::Execute, From::Lower) => ec::IABT_LOWER,
+        (Access::Execute, From::Same) => ec::IABT_SAME,
+        (_, From::Lower) => ec::DABT_LOWER,
+        (_, From::Same) => ec::DABT_SAME,
+    };
+    let il = if instruction_bytes == 4 { 1 } else { 0 };
+    let wnr = if matches!(access, Access::Write) { 1 << 6 } else { 0 };
+    class << 26 | il << 25 | wnr | 0b01_0000
+}
+
+/// Whether an exception to EL1 comes from EL1 itself or from EL0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// EL0.
+    Lower,
+    /// EL1.
+    Same,
+}
+
+/// The name of an exception class, for reports.
+pub const fn class_name(class: u64) -> &'static str {
+    match class {
+        ec::UNKNOWN => "undefined instruction",
+        ec::WFX => "WFI or WFE",
+        0x03..=0x06 | 0x08 | 0x0c => "AArch32 coprocessor access",
+        ec::FP => "FP or SIMD access",
+        0x09 => "pointer authentication",
+        ec::ILLEGAL_STATE => "illegal execution state",
+        0x11..=0x13 => "AArch32 SVC, HVC or SMC",
+        0x15 => "SVC",
+        ec::HVC64 => "HVC",
+        ec::SMC64 => "SMC",
+        ec::SYSREG => "system register access",
+        ec::SVE => "SVE access",
+        0x1a => "ERET",
+        0x1d => "SME access",
+        ec::IABT_LOWER => "instruction abort from a lower EL",
+        ec::IABT_SAME => "instruction abort",
+        0x22 => "PC alignment",
+        ec::DABT_LOWER => "data abort from a lower EL",
+        ec::DABT_SAME => "data abort",
+        0x26 => "SP alignment",
+        ec::SERROR => "SError",
+        0x30..=0x35 => "debug exception",
+        0x3c => "BRK",
+        _ => "reserved class",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Abort, Access, Fault, Syndrome, Transfer};
+    use crate::addr::Addr;
+
+    #[test]
+    fn a_store_to_the_uart_is_decoded() {
+        // ISV, SAS word, SRT x3, WnR, translation fault level 3.
+        let esr = 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 3 << 16 | 1 << 6 | 0b00_0111;
+        let syndrome = Syndrome { esr, far: 0xffff_8000_1000_0018, hpfar: 0x9_0000 };
+        let abort = Abort::decode(syndrome);
+        assert_eq!(abort.fault, Fault::Translation);
+        assert_eq!(abort.access, Access::Write);
+        assert_eq!(abort.ipa, Some(Addr::new(0x0900_0018)));
+        let transfer = Transfer::decode(syndrome).expect("ISV is set");
+        assert_eq!((transfer.bytes, transfer.register), (4, 3));
+    }
+
+    #[test]
+    fn loads_are_extended_as_the_instruction_says() {
+        let byte = Transfer { bytes: 1, register: 0, signed: true, wide: false };
+        assert_eq!(byte.extend(0x1ff), 0xffff_ffff);
+        assert_eq!(Transfer { wide: true, ..byte }.extend(0x80), 0xffff_ffff_ffff_ff80);
+        assert_eq!(Transfer { signed: false, ..byte }.extend(0x1ff), 0xff);
+    }
+}

@@ -1,0 +1,170 @@
+//! The ID registers that guests see: what each field promises, field by field.
+//!
+//! A field is shown only if the guest can use the feature without help from EL2, or if Flatland gives that help; all
+//! others read as "not implemented" and their instructions and registers trap. So a guest sees the same kind of CPU on
+//! every board, and a feature that a later CPU adds stays hidden until somebody adds it here (Arm ARM D24.2, ID_*).
+
+/// What to do with a 4-bit field of the CPU's own value.
+#[derive(Clone, Copy)]
+enum Field {
+    /// As the CPU has it: the feature's state is EL1's or EL0's own, which is switched or needs none.
+    Raw(u32),
+    /// As the CPU has it, but no newer than this level.
+    AtMost(u32, u64),
+    /// This value, whatever the CPU has.
+    Fixed(u32, u64),
+}
+
+use Field::{AtMost, Fixed, Raw};
+
+/// ID_AA64PFR0_EL1. EL0 as it is (AArch32 applications run), EL1 in AArch64 only, no EL2, no EL3; FP, SIMD, DIT; the first
+/// level of CSV2 (later ones need SCXTNUM_EL1) and CSV3. Hidden: RAS, SVE, MPAM, AMU, secure EL2, realms.
+const AA64PFR0: &[Field] = &[Raw(0), Fixed(4, 1), Raw(16), Raw(20), Raw(48), AtMost(56, 1), Raw(60)];
+/// ID_AA64PFR1_EL1: BTI and SSBS, which live in PSTATE and SCTLR_EL1. Hidden: MTE, SME, GCS, NMI and what is new.
+const AA64PFR1: &[Field] = &[Raw(0), AtMost(4, 2)];
+/// ID_AA64DFR0_EL1: the Armv8.0 debug architecture with the least it can have: two breakpoints, two watchpoints, one of
+/// them context-aware, none of which ever hits. Hidden: PMU, SPE, trace, buffers.
+const AA64DFR0: &[Field] = &[Fixed(0, 6), Fixed(12, 1), Fixed(20, 1), Fixed(28, 0), Raw(36)];
+/// ID_AA64ISAR0_EL1: instructions without state: AES, SHA1, SHA2, CRC32, LSE, RDM, SHA3, SM3, SM4, DP, FHM, flag
+/// manipulation, TLBI ranges, RNDR. Hidden: transactions.
+const AA64ISAR0: &[Field] = &[
+    Raw(4),
+    Raw(8),
+    Raw(12),
+    Raw(16),
+    Raw(20),
+    Raw(28),
+    Raw(32),
+    Raw(36),
+    Raw(40),
+    Raw(44),
+    Raw(48),
+    Raw(52),
+    Raw(56),
+    Raw(60),
+];
+/// ID_AA64ISAR1_EL1: DPB, JSCVT, FCMA, LRCPC, FRINTTS, SB, SPECRES, BF16, DGH, I8MM. Hidden: pointer authentication (its
+/// keys are not switched), XS, LS64 (HCRX_EL2).
+const AA64ISAR1: &[Field] =
+    &[Raw(0), Raw(12), Raw(16), Raw(20), Raw(32), Raw(36), AtMost(40, 1), Raw(44), Raw(48), Raw(52)];
+/// ID_AA64ISAR2_EL1: RPRES, BC, CLRBHB, CSSC. Hidden: WFxT (the timeout is not emulated), MOPS (HCRX_EL2), pointer
+/// authentication.
+const AA64ISAR2: &[Field] = &[Raw(4), Raw(20), Raw(28), AtMost(52, 1)];
+/// ID_AA64MMFR0_EL1: ASID size, endianness, granules without 52-bit addresses (which stage 2 does not have); PARange is
+/// set from what stage 2 offers. Hidden: FGT, ECV, ExS, stage-2 granules.
+const AA64MMFR0: &[Field] = &[Raw(4), Raw(8), Raw(16), AtMost(20, 1), Raw(24), Raw(28)];
+/// ID_AA64MMFR1_EL1: hardware access flag and dirty state, HPDS, PAN, ETS, AFP, nTLBPA, ECBHB. Hidden: all of EL2.
+const AA64MMFR1: &[Field] = &[AtMost(0, 2), AtMost(12, 2), Raw(20), Raw(36), Raw(44), Raw(48), Raw(60)];
+/// ID_AA64MMFR2_EL1: CnP, UAO, LSM, CCIDX, small tables, LSE2, IDS, TTL, BBM, E0PD. Hidden: IESB (RAS), 52-bit VA, NV,
+/// FWB, EVT.
+const AA64MMFR2: &[Field] = &[Raw(0), Raw(4), Raw(8), Raw(20), Raw(28), Raw(32), Raw(36), Raw(48), Raw(52), Raw(60)];
+/// ID_PFR1_EL1, of AArch32: the programmers' model; no security or virtualization extensions, no GIC registers.
+const PFR1: &[Field] = &[Raw(0), Raw(8), Raw(16)];
+/// ID_DFR0_EL1, of AArch32: the debug versions; no trace, no PMU.
+const DFR0: &[Field] = &[AtMost(0, 6)];
+
+fn present(raw: u64, fields: &[Field]) -> u64 {
+    fields.iter().fold(0, |value, field| {
+        value
+            | match *field {
+                Raw(at) => raw & 0xf << at,
+                AtMost(at, most) => (raw >> at & 0xf).min(most) << at,
+                Fixed(at, what) => what << at,
+            }
+    })
+}
+
+/// What the board adds to the CPU's own values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// Whether guests have the GICv3 CPU interface as system registers.
+    pub gic_registers: bool,
+    /// ID_AA64MMFR0_EL1.PARange of the guests' physical address space.
+    pub pa_range: u64,
+}
+
+/// The presented values: the ID space is op0 3, op1 0, CRn 0, CRm 1 to 7, op2 0 to 7.
+#[derive(Clone, Debug)]
+pub struct IdRegs {
+    values: [u64; 64],
+}
+
+impl IdRegs {
+    /// Presents what `raw(CRm, op2)` reads on the CPU.
+    pub fn new(raw: impl Fn(u64, u64) -> u64, offer: Offer) -> Self {
+        let mut values = [0; 64];
+        for (at, value) in values.iter_mut().enumerate() {
+            // Below 64: both fit.
+            let (crm, op2) = (at as u64 >> 3, at as u64 & 7);
+            *value = Self::register(crm, op2, &raw, offer);
+        }
+        Self { values }
+    }
+
+    fn register(crm: u64, op2: u64, raw: &impl Fn(u64, u64) -> u64, offer: Offer) -> u64 {
+        let of = |fields: &[Field]| present(raw(crm, op2), fields);
+        match (crm, op2) {
+            (1, 1) => of(PFR1),
+            (1, 2) => of(DFR0),
+            // AArch32 instruction sets, memory model and FP, for applications: no state beyond what is switched.
+            (1, 0 | 4..=7) | (2, _) | (3, 0..=2 | 6) => raw(crm, op2),
+            // ID_PFR2_EL1: CSV3 and SSBS; not RAS_frac.
+            (3, 4) => raw(crm, op2) & 0xff,
+            (4, 0) => of(AA64PFR0) | if offer.gic_registers { 1 << 24 } else { 0 },
+            (4, 1) => of(AA64PFR1),
+            (5, 0) => of(AA64DFR0),
+            (6, 0) => of(AA64ISAR0),
+            (6, 1) => of(AA64ISAR1),
+            (6, 2) => of(AA64ISAR2),
+            (7, 0) => Self::without_52_bit(of(AA64MMFR0)) | offer.pa_range,
+            (7, 1) => of(AA64MMFR1),
+            (7, 2) => of(AA64MMFR2),
+            _ => 0,
+        }
+    }
+
+    /// TGran4 1 and TGran16 2 mean 52-bit addresses (FEAT_LPA2).
+    const fn without_52_bit(value: u64) -> u64 {
+        let tgran4 = value >> 28 & 0xf;
+        if tgran4 == 1 { value & !(0xf << 28) } else { value }
+    }
+
+    /// What the register CRm, op2 reads as.
+    #[inline(always)]
+    pub fn get(&self, crm: u8, op2: u8) -> u64 {
+        let at = usize::from(crm & 7) * 8 + usize::from(op2 & 7);
+        self.values.get(at).copied().unwrap_or(0)
+    }
+
+    /// Whether PSTATE.PAN exists.
+    pub fn has_pan(&self) -> bool {
+        self.get(7, 1) >> 20 & 0xf != 0
+    }
+
+    /// Whether PSTATE.SSBS exists.
+    pub fn has_ssbs(&self) -> bool {
+        self.get(4, 1) >> 4 & 0xf != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IdRegs, Offer};
+
+    #[test]
+    fn a_cpu_with_everything_shows_only_what_is_listed() {
+        let ids = IdRegs::new(|_, _| 0x1111_1111_1111_1111, Offer { gic_registers: true, pa_range: 2 });
+        let pfr0 = ids.get(4, 0);
+        assert_eq!(pfr0 >> 8 & 0xff, 0, "EL2 and EL3");
+        assert_eq!(pfr0 >> 24 & 0xf, 1, "GIC");
+        assert_eq!(pfr0 >> 28 & 0xff, 0, "RAS and SVE");
+        assert_eq!(ids.get(6, 1) >> 4 & 0xff, 0, "APA and API");
+        assert_eq!(ids.get(6, 1) >> 24 & 0xff, 0, "GPA and GPI");
+        assert_eq!(ids.get(5, 0) >> 8 & 0xf, 0, "PMU");
+        assert_eq!(ids.get(7, 0) & 0xf, 2, "PARange");
+        assert_eq!(ids.get(7, 0) >> 28 & 0xf, 0, "no 52-bit addresses");
+        assert_eq!(ids.get(7, 2) >> 24 & 0xf, 0, "NV");
+        assert_eq!(ids.get(4, 4), 0, "ZFR0");
+        assert!(ids.has_pan() && ids.has_ssbs());
+    }
+}

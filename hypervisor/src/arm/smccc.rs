@@ -1,0 +1,84 @@
+//! SMCCC and PSCI: function ids, decoded, and return codes (Arm DEN0028, DEN0022).
+
+/// PSCI_VERSION's answer: 1.1.
+pub const PSCI_VERSION_1_1: i64 = 0x1_0001;
+/// SMCCC_VERSION's answer: 1.1.
+pub const SMCCC_VERSION_1_1: i64 = 0x1_0001;
+/// The call is not there. The same number in SMCCC and in PSCI.
+pub const NOT_SUPPORTED: i64 = -1;
+/// A parameter makes no sense.
+pub const INVALID_PARAMETERS: i64 = -2;
+/// The CPU is on.
+pub const ALREADY_ON: i64 = -4;
+/// The CPU was told to start and has not yet.
+pub const ON_PENDING: i64 = -5;
+
+/// A call a guest may make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Call {
+    SmcccVersion,
+    SmcccArchFeatures,
+    PsciVersion,
+    CpuSuspend,
+    CpuOff,
+    CpuOn,
+    AffinityInfo,
+    MigrateInfoType,
+    SystemOff,
+    SystemReset,
+    SystemReset2,
+    PsciFeatures,
+    Unknown,
+}
+
+impl Call {
+    /// Decodes a function id (W0).
+    #[inline]
+    pub const fn decode(function: u32) -> Self {
+        match function {
+            0x8400_0000 => Self::PsciVersion,
+            0x8000_0000 => Self::SmcccVersion,
+            0x8000_0001 => Self::SmcccArchFeatures,
+            0x8400_0001 | 0xc400_0001 => Self::CpuSuspend,
+            0x8400_0002 => Self::CpuOff,
+            0x8400_0003 | 0xc400_0003 => Self::CpuOn,
+            0x8400_0004 | 0xc400_0004 => Self::AffinityInfo,
+            0x8400_0006 => Self::MigrateInfoType,
+            0x8400_0008 => Self::SystemOff,
+            0x8400_0009 => Self::SystemReset,
+            0x8400_000a => Self::PsciFeatures,
+            0x8400_0012 | 0xc400_0012 => Self::SystemReset2,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Whether `function` is an SMC64 call, whose arguments have 64 bits.
+#[inline]
+pub const fn is_64bit(function: u32) -> bool {
+    function >> 30 & 1 != 0
+}
+
+/// What PSCI_FEATURES and SMCCC_ARCH_FEATURES say of `function`.
+pub const fn features(function: u32) -> i64 {
+    match Call::decode(function) {
+        Call::Unknown => NOT_SUPPORTED,
+        // CPU_SUSPEND: original format of the power state, no OS-initiated mode (DEN0022 5.16.2).
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, NOT_SUPPORTED, features};
+
+    #[test]
+    fn both_widths_of_a_call_are_known() {
+        assert_eq!(Call::decode(0xc400_0003), Call::CpuOn);
+        assert_eq!(Call::decode(0x8400_0003), Call::CpuOn);
+        assert_eq!(features(0x8400_0008), 0);
+        // MIGRATE: no trusted OS.
+        assert_eq!(features(0x8400_0005), NOT_SUPPORTED);
+    }
+}

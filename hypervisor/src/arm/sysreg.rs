@@ -1,0 +1,127 @@
+//! System registers that trap: their encodings, and which of them Flatland gives a meaning.
+
+use core::fmt;
+
+/// An encoding: op0, op1, CRn, CRm and op2 as one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Encoding(u16);
+
+impl Encoding {
+    /// From the five numbers, each within its bits.
+    pub const fn new(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
+        Self(op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2)
+    }
+
+    /// From the syndrome of a trapped access (ESR_EL2 for EC 0x18).
+    #[inline(always)]
+    pub const fn from_iss(iss: u64) -> Self {
+        let op0 = (iss >> 20 & 3) as u16;
+        let op2 = (iss >> 17 & 7) as u16;
+        let op1 = (iss >> 14 & 7) as u16;
+        let crn = (iss >> 10 & 15) as u16;
+        let crm = (iss >> 1 & 15) as u16;
+        Self::new(op0, op1, crn, crm, op2)
+    }
+
+    /// The one number.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+/// CRm and op2 of a trapped read from the ID space (op0 3, op1 0, CRn 0, CRm 1 to 7), by its syndrome. CRm 0, which is
+/// MIDR_EL1 and its kind, does not trap.
+#[inline(always)]
+pub const fn id_read(iss: u64) -> Option<(u8, u8)> {
+    // op0, op1, CRn, the upper bit of CRm, and the direction.
+    const MASK: u64 = 3 << 20 | 7 << 14 | 15 << 10 | 1 << 4 | 1;
+    if iss & MASK == 3 << 20 | 1 { Some(((iss >> 1 & 7) as u8, (iss >> 17 & 7) as u8)) } else { None }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0;
+        let (op0, op1, crn, crm, op2) = (bits >> 14, bits >> 11 & 7, bits >> 7 & 15, bits >> 3 & 15, bits & 7);
+        write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
+    }
+}
+
+/// A register that traps and is emulated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Register {
+    Sgi1r,
+    Asgi1r,
+    Sgi0r,
+    Dir,
+    IccSre,
+    CntpCtl,
+    CntpCval,
+    CntpTval,
+    Cntpct,
+    Mdscr,
+    Oslar,
+    Oslsr,
+    /// Any other register of the debug architecture: reads as zero, ignores writes.
+    Debug,
+    Actlr,
+}
+
+macro_rules! table {
+    ($($name:ident = $op0:literal $op1:literal $crn:literal $crm:literal $op2:literal),* $(,)?) => {
+        /// The register with this encoding, if it is emulated.
+        #[inline]
+        pub const fn decode(encoding: Encoding) -> Option<Register> {
+            $(const $name: u16 = Encoding::new($op0, $op1, $crn, $crm, $op2).bits();)*
+            match encoding.bits() {
+                ICC_SGI1R => Some(Register::Sgi1r),
+                ICC_ASGI1R => Some(Register::Asgi1r),
+                ICC_SGI0R => Some(Register::Sgi0r),
+                ICC_DIR => Some(Register::Dir),
+                ICC_SRE => Some(Register::IccSre),
+                CNTP_CTL => Some(Register::CntpCtl),
+                CNTP_CVAL => Some(Register::CntpCval),
+                CNTP_TVAL => Some(Register::CntpTval),
+                CNTPCT => Some(Register::Cntpct),
+                MDSCR => Some(Register::Mdscr),
+                OSLAR => Some(Register::Oslar),
+                OSLSR => Some(Register::Oslsr),
+                ACTLR => Some(Register::Actlr),
+                MDCCINT | MDRAR | OSDLR | DBGPRCR | CLAIMSET | CLAIMCLR | AUTHSTATUS | MDCCSR | DTR | DTRX | OSDTRRX
+                | OSDTRTX | OSECCR => Some(Register::Debug),
+                // DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: op0 2, op1 0, CRn 0, CRm n, op2 4 to 7.
+                bits if bits >> 7 == Encoding::new(2, 0, 0, 0, 0).bits() >> 7 && bits & 7 >= 4 => Some(Register::Debug),
+                _ => None,
+            }
+        }
+    };
+}
+
+table! {
+    ICC_SGI1R = 3 0 12 11 5, ICC_ASGI1R = 3 0 12 11 6, ICC_SGI0R = 3 0 12 11 7, ICC_DIR = 3 0 12 11 1,
+    ICC_SRE = 3 0 12 12 5,
+    CNTP_TVAL = 3 3 14 2 0, CNTP_CTL = 3 3 14 2 1, CNTP_CVAL = 3 3 14 2 2, CNTPCT = 3 3 14 0 1,
+    MDSCR = 2 0 0 2 2, MDCCINT = 2 0 0 2 0, OSDTRRX = 2 0 0 0 2, OSDTRTX = 2 0 0 3 2, OSECCR = 2 0 0 6 2,
+    MDRAR = 2 0 1 0 0, OSLAR = 2 0 1 0 4, OSLSR = 2 0 1 1 4, OSDLR = 2 0 1 3 4, DBGPRCR = 2 0 1 4 4,
+    CLAIMSET = 2 0 7 8 6, CLAIMCLR = 2 0 7 9 6, AUTHSTATUS = 2 0 7 14 6,
+    MDCCSR = 2 3 0 1 0, DTR = 2 3 0 4 0, DTRX = 2 3 0 5 0,
+    ACTLR = 3 0 1 0 1,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Encoding, Register, decode, id_read};
+
+    #[test]
+    fn the_syndrome_leads_to_the_register() {
+        // MSR ICC_SGI1R_EL1, x0: op0 3, op2 5, op1 0, CRn 12, CRm 11, write.
+        let iss = 3 << 20 | 5 << 17 | 12 << 10 | 11 << 1;
+        assert_eq!(decode(Encoding::from_iss(iss)), Some(Register::Sgi1r));
+        // MRS x0, ID_AA64PFR0_EL1.
+        assert_eq!(id_read(3 << 20 | 4 << 1 | 1), Some((4, 0)));
+        assert_eq!(id_read(3 << 20 | 4 << 1), None, "a write");
+        assert_eq!(id_read(3 << 20 | 1 << 10 | 1), None, "SCTLR_EL1 and its kind");
+        assert_eq!(decode(Encoding::new(2, 0, 0, 5, 5)), Some(Register::Debug), "DBGBCR5_EL1");
+        assert_eq!(decode(Encoding::new(3, 3, 9, 12, 0)), None, "PMCR_EL0");
+    }
+}

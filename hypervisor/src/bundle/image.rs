@@ -1,0 +1,277 @@
+//! Images: what a kernel file is, where its bytes go, and putting them there.
+//!
+//! | format | known by | loaded at | entered at |
+//! |---|---|---|---|
+//! | arm64 Linux `Image` | `ARM\x64` at byte 56 | RAM base + text_offset | its first byte |
+//! | ELF, 64 bits, AArch64, little-endian | `\x7fELF` | the physical addresses of its segments | its entry point |
+//! | flat binary | neither | RAM base + 0x80000 | its first byte |
+//!
+//! Each may be packed with gzip. Key types: [`Plan`], made once, and [`Sink`], a VM's RAM. [`Plan::load`] unpacks again
+//! each time, so a VM starts from pristine images as often as it likes and no unpacked copy is kept. A plan's stretches
+//! lie within RAM and do not overlap; a sink is never asked to write anywhere else. Formats are told apart in
+//! `image/format.rs`, places are found in [`super::place`].
+//!
+//! Follows Linux's `Documentation/arch/arm64/booting.rst` and the ELF specification's program headers.
+
+mod format;
+
+use super::gzip::{self, Workspace};
+use super::place::{self, Dtb, Misfit, Part, Ram, Stretch};
+use super::{Amount, Diagnostic, Findings, VmSpec};
+use crate::addr::{Addr, Ipa};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use format::{Fault, Layout};
+
+/// What a kernel's file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// An arm64 Linux `Image`.
+    Image,
+    /// An ELF file.
+    Elf,
+    /// Machine code and nothing else.
+    Flat,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "Linux Image",
+            Self::Elf => "ELF",
+            Self::Flat => "flat binary",
+        })
+    }
+}
+
+/// A part of a kernel and its place in RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Its place in RAM.
+    pub at: Addr<Ipa>,
+    /// Where it begins in the (unpacked) file, in bytes.
+    pub from: u64,
+    /// How many bytes of the file it has.
+    pub bytes: u64,
+    /// How many zero bytes follow those in RAM.
+    pub zeroes: u64,
+}
+
+impl Segment {
+    /// The RAM it takes.
+    fn stretch(&self) -> Stretch {
+        Stretch { start: self.at, bytes: self.bytes.saturating_add(self.zeroes) }
+    }
+}
+
+/// No frame is left for the VM's memory at this address: nobody's fault; load again when there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Short {
+    /// The first address that could not be written.
+    pub at: Addr<Ipa>,
+}
+
+/// Why an image was not loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// Memory is short.
+    Short(Short),
+    /// The image is damaged, which its headers did not show: the operator's error.
+    Corrupt(&'static str),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short(Short { at }) => write!(f, "memory ran out at {at}"),
+            Self::Corrupt(what) => write!(f, "the kernel cannot be unpacked: {what}"),
+        }
+    }
+}
+
+/// A VM's RAM, to be written.
+pub trait Sink {
+    /// Writes `bytes` from `at` on. They lie within the RAM that the plan was made for, and may be many.
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Short>;
+    /// Makes `bytes` from `at` on zero: nothing to do where they are so from birth.
+    fn zero(&mut self, at: Addr<Ipa>, bytes: u64) -> Result<(), Short>;
+}
+
+/// Where everything of a VM goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan<'a> {
+    /// Where the first vCPU starts.
+    pub entry: Addr<Ipa>,
+    /// Where the device tree goes (its address goes into X0): [`place::DTB_ROOM`] bytes are free there.
+    pub dtb: Addr<Ipa>,
+    /// Where the initrd goes.
+    pub initrd: Option<Stretch>,
+    /// What the kernel's file is.
+    pub format: Format,
+    /// The parts of the kernel.
+    pub segments: Vec<Segment>,
+    /// How long the file is, unpacked.
+    len: u64,
+    packing: Packing,
+    kernel: &'a [u8],
+    initrd_bytes: &'a [u8],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Packing {
+    None,
+    Gzip,
+}
+
+impl<'a> Plan<'a> {
+    /// Finds out what `vm`'s kernel is and where in `ram` everything goes. What is no image or does not fit is the
+    /// operator's error; it is said by how much.
+    pub fn new(vm: &VmSpec<'a>, ram: Ram, workspace: &mut Workspace) -> Result<Self, Vec<Diagnostic>> {
+        let mut findings = Findings::default();
+        let kernel_at = format!("/vms/{}/kernel", vm.name);
+        let (layout, len, packing) = match look(vm.kernel, ram, workspace) {
+            Ok(found) => found,
+            Err(Fault { what, remedy }) => {
+                findings.add(kernel_at, what, remedy);
+                return Err(findings.unless(()).err().unwrap_or_default());
+            }
+        };
+        let initrd_len = vm.initrd.map(|initrd| initrd.len() as u64);
+        if initrd_len == Some(0) {
+            findings.add(format!("/vms/{}/initrd", vm.name), "the file is empty", "leave initrd out");
+        }
+        let extent = check(&layout, ram, initrd_len, &kernel_at, &mut findings);
+        let first = if layout.format == Format::Elf { Dtb::AtBase } else { Dtb::Behind };
+        let places = match place::find(ram, extent, initrd_len, first) {
+            Ok(places) => places,
+            Err(misfit) => {
+                // What lies outside of RAM was found by `check` already.
+                if misfit.part != Part::Kernel {
+                    findings.push(explain(misfit, vm, extent, ram, initrd_len));
+                }
+                return Err(findings.unless(()).err().unwrap_or_default());
+            }
+        };
+        findings.unless(Self {
+            entry: layout.entry,
+            dtb: places.dtb,
+            initrd: places.initrd,
+            format: layout.format,
+            segments: layout.segments,
+            len,
+            packing,
+            kernel: vm.kernel,
+            initrd_bytes: vm.initrd.unwrap_or_default(),
+        })
+    }
+
+    /// Writes kernel and initrd to `sink`; the device tree is the caller's. May be done again and again, and takes no
+    /// memory but `workspace`. After a failure the sink holds a part of it.
+    pub fn load(&self, workspace: &mut Workspace, sink: &mut impl Sink) -> Result<(), Failure> {
+        match self.packing {
+            Packing::None => self.piece(0, self.kernel, sink).map_err(Failure::Short)?,
+            Packing::Gzip => gzip::unpack(self.kernel, workspace, |at, bytes| {
+                if at.saturating_add(bytes.len() as u64) > self.len {
+                    return Err(Failure::Corrupt("it is longer than it says"));
+                }
+                self.piece(at, bytes, sink).map_err(Failure::Short)
+            })
+            .map_err(|fault| match fault {
+                gzip::Fault::Corrupt(what) => Failure::Corrupt(what),
+                gzip::Fault::Sink(failure) => failure,
+            })?,
+        }
+        for segment in self.segments.iter().filter(|segment| segment.zeroes > 0) {
+            sink.zero(Addr::new(segment.at.bits().saturating_add(segment.bytes)), segment.zeroes)
+                .map_err(Failure::Short)?;
+        }
+        match self.initrd {
+            Some(initrd) => sink.write(initrd.start, self.initrd_bytes).map_err(Failure::Short),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what the segments have of `bytes`, which lie at `at` in the unpacked file.
+    fn piece(&self, at: u64, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Short> {
+        let end = at.saturating_add(bytes.len() as u64);
+        for segment in &self.segments {
+            let from = segment.from.max(at);
+            let to = segment.from.saturating_add(segment.bytes).min(end);
+            if from >= to {
+                continue;
+            }
+            // Both lie within `bytes`, so they fit.
+            let part = bytes.get((from - at) as usize..(to - at) as usize).unwrap_or_default();
+            sink.write(Addr::new(segment.at.bits().saturating_add(from - segment.from)), part)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the file `kernel` is: its layout, its length unpacked, and how it is packed.
+fn look(kernel: &[u8], ram: Ram, workspace: &mut Workspace) -> Result<(Layout, u64, Packing), Fault> {
+    if !gzip::is_gzip(kernel) {
+        let len = kernel.len() as u64;
+        return format::recognise(kernel, len, ram).map(|layout| (layout, len, Packing::None));
+    }
+    let corrupt = |what| Fault { what: format!("it cannot be unpacked: {what}"), remedy: format::DAMAGED.into() };
+    let head = gzip::head(kernel, workspace).map_err(corrupt)?;
+    let len = gzip::claimed_len(kernel).unwrap_or(0);
+    if len < head.len() as u64 {
+        return Err(corrupt("its length is not the one it names"));
+    }
+    format::recognise(head, len, ram).map(|layout| (layout, len, Packing::Gzip))
+}
+
+/// Checks that the kernel's segments lie in RAM and apart from each other. Returns the RAM from the first to the last.
+fn check(layout: &Layout, ram: Ram, initrd: Option<u64>, place: &str, findings: &mut Findings) -> Stretch {
+    let base = ram.base.bits();
+    let low = layout.segments.iter().map(|segment| segment.at.bits()).min().unwrap_or(base);
+    let high = layout.segments.iter().map(|segment| segment.stretch().end()).max().unwrap_or(base);
+    let extent = Stretch { start: Addr::new(low), bytes: high.saturating_sub(low) };
+    let whole = |stretch: Stretch| format!("{} at {:#x}", Amount(stretch.bytes), stretch.start.bits());
+    for (n, segment) in layout.segments.iter().enumerate() {
+        let stretch = segment.stretch();
+        if segment.at.bits() < base || segment.at.bits() >= ram.end() {
+            let what = format!("its part of {} is not in RAM, {base:#x} to {:#x}", whole(stretch), ram.end());
+            findings.add(place, what, String::from("link it for the RAM of the virtual board, or give it more memory"));
+        } else if stretch.end() > ram.end() {
+            let over = Amount(stretch.end() - ram.end());
+            let what = format!("its part of {} does not fit: it is too large by {over}", whole(stretch));
+            findings.add(place, what, place::remedy(high.saturating_sub(base), initrd));
+        }
+        // One overlap of each is enough: all pairs of them could be 500.
+        let overlaps = |other: &Stretch| other.start.bits() < stretch.end() && stretch.start.bits() < other.end();
+        if let Some(other) = layout.segments.iter().take(n).map(Segment::stretch).find(overlaps) {
+            let what = format!("its parts of {} and of {} overlap", whole(other), whole(stretch));
+            findings.add(place, what, "link it again: each segment needs a physical address of its own");
+        }
+    }
+    if !(base..ram.end()).contains(&layout.entry.bits()) || !layout.entry.bits().is_multiple_of(4) {
+        let what = format!("its entry point {} is not an instruction in RAM", layout.entry);
+        findings.add(place, what, "link it for the RAM of the virtual board");
+    }
+    extent
+}
+
+/// A misfit in words.
+fn explain(misfit: Misfit, vm: &VmSpec<'_>, extent: Stretch, ram: Ram, initrd: Option<u64>) -> Diagnostic {
+    let remedy = place::remedy(extent.end().saturating_sub(ram.base.bits()), initrd);
+    let over = Amount(misfit.over);
+    let (key, what) = match misfit.part {
+        Part::Kernel => ("kernel", format!("it does not fit: {over} too large")),
+        Part::Initrd => {
+            let len = Amount(initrd.unwrap_or(0));
+            ("initrd", format!("its {len} do not fit behind the kernel: {over} too large"))
+        }
+        Part::DeviceTree => {
+            ("memory", format!("no room is left for the device tree behind the images: {over} too little"))
+        }
+    };
+    Diagnostic { place: format!("/vms/{}/{key}", vm.name), what, remedy }
+}
+
+#[cfg(test)]
+mod tests;

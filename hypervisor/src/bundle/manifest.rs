@@ -1,0 +1,282 @@
+//! The manifest: which VMs there are and what each is made of, as a device tree that `dtc` compiled.
+//!
+//! ```text
+//! / {
+//!     compatible = "flatland,bundle-1";
+//!     vms {
+//!         alpha {
+//!             memory = "128M";              // a multiple of 2M; required
+//!             kernel = "Image";             // a member of the archive; required
+//!             initrd = "initrd.gz";
+//!             bootargs = "console=ttyAMA0";
+//!             vcpus = <2>;                  // 1
+//!             shares = <1000>;              // 1000
+//!             on-crash = "stop";            // "stop", "restart" or "dump"
+//!             affinity = <0 1>;             // any CPU
+//!             watchdog-seconds = <10>;      // none
+//!         };
+//!     };
+//! };
+//! ```
+//!
+//! Key types: [`Entry`]. [`read`] is total: whatever it is given, it comes back with the VMs it could make out and with
+//! all errors, unknown keys among them. It relies on [`Fdt::new`], which checks the whole tree before anything is read
+//! from it. Values are read in `manifest/value.rs`.
+
+mod value;
+
+use super::{Findings, Limits, OnCrash, quote};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
+use dtoolkit::{Node, Property};
+use value::Fault;
+
+/// The most VMs of a manifest.
+pub const MOST_VMS: usize = 16;
+/// The most bytes of a compiled manifest.
+pub const MOST_BYTES: usize = 256 << 10;
+/// What the root node must be compatible with.
+pub const COMPATIBLE: &str = "flatland,bundle-1";
+
+/// The keys of a VM.
+const KEYS: [&str; 9] =
+    ["vcpus", "memory", "shares", "kernel", "initrd", "bootargs", "on-crash", "affinity", "watchdog-seconds"];
+/// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
+const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
+
+/// One VM of the manifest. What is required and was missing or wrong is nothing here, and among the findings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry<'a> {
+    /// The node's name.
+    pub name: &'a str,
+    /// `vcpus`.
+    pub vcpus: u16,
+    /// `memory`, in bytes.
+    pub memory: Option<u64>,
+    /// `shares`.
+    pub shares: u32,
+    /// `kernel`: the name of a member.
+    pub kernel: Option<&'a str>,
+    /// `initrd`: the name of a member.
+    pub initrd: Option<&'a str>,
+    /// `bootargs`.
+    pub bootargs: &'a str,
+    /// `on-crash`.
+    pub on_crash: OnCrash,
+    /// `affinity` as a mask, all ones where it is not given.
+    pub affinity: u64,
+    /// `watchdog-seconds`.
+    pub watchdog: Option<u32>,
+}
+
+/// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
+pub fn read<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> Vec<Entry<'a>> {
+    let Some(root) = open(dtb, findings) else { return Vec::new() };
+    check_root(&root, findings);
+    let Some(vms) = root.children().find(|node| node.name() == "vms") else {
+        findings.add("/", "there is no node \"vms\"", "add vms { NAME { ... }; };");
+        return Vec::new();
+    };
+    for property in vms.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        let what = format!("unknown key {}", quote(property.name()));
+        findings.add("/vms", what, "a VM's keys belong in its own node, /vms/NAME");
+    }
+    let mut entries: Vec<Entry<'a>> = Vec::new();
+    let mut n_vms = 0_usize;
+    for node in vms.children() {
+        n_vms += 1;
+        if n_vms > MOST_VMS {
+            continue;
+        }
+        let name = node.name();
+        check_name(name, findings);
+        if entries.iter().any(|other| other.name == name) {
+            findings.add(place(name), "there are two VMs of this name", "give each a name of its own");
+        }
+        entries.push(read_vm(name, &node, limits, findings));
+    }
+    if n_vms == 0 {
+        findings.add("/vms", "there are no VMs", "add NAME { memory = \"128M\"; kernel = \"Image\"; };");
+    } else if n_vms > MOST_VMS {
+        findings.add("/vms", format!("there are {n_vms} VMs"), format!("leave out all but {MOST_VMS}"));
+    }
+    entries
+}
+
+/// The images that the manifest `dtb` names, as far as it can be read: the path of each key and the name it gives. For
+/// whoever gathers the files before [`super::Bundle::open`] reports the errors.
+pub fn images(dtb: &[u8]) -> Vec<(String, &str)> {
+    let mut ignored = Findings::default();
+    let mut names = Vec::new();
+    for entry in read(dtb, &Limits::ANY_BOARD, &mut ignored) {
+        for (key, name) in [("kernel", entry.kernel), ("initrd", entry.initrd)] {
+            names.extend(name.map(|name| (format!("{}/{key}", place(entry.name)), name)));
+        }
+    }
+    names
+}
+
+/// The root of the tree, unless it is no tree at all.
+fn open<'a>(dtb: &'a [u8], findings: &mut Findings) -> Option<FdtNode<'a>> {
+    const REMEDY: &str = "compile the manifest with dtc, as scripts/bundle does";
+    if dtb.len() > MOST_BYTES {
+        findings.add(super::MANIFEST, format!("it has more than {MOST_BYTES} bytes"), REMEDY);
+        return None;
+    }
+    match Fdt::new(dtb) {
+        Ok(tree) => Some(tree.root()),
+        Err(error) => {
+            findings.add(super::MANIFEST, format!("it is no device tree: {error}"), REMEDY);
+            None
+        }
+    }
+}
+
+fn place(vm: &str) -> String {
+    // Names that are too long are reported as such; here they are only kept from filling the screen.
+    format!("/vms/{}", vm.get(..40).unwrap_or(vm))
+}
+
+fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
+    let mut compatible = false;
+    for property in root.properties() {
+        match property.name() {
+            "compatible" => {
+                compatible = true;
+                if value::text(value::bytes(&property)).as_ref().ok() != Some(&COMPATIBLE) {
+                    let remedy = format!("this hypervisor reads \"{COMPATIBLE}\"");
+                    findings.add("/compatible", "the manifest is of another kind or version", remedy);
+                }
+            }
+            name if LAYOUT.contains(&name) => {}
+            name => findings.add("/", format!("unknown key {}", quote(name)), "leave it out"),
+        }
+    }
+    if !compatible {
+        findings.add("/", "there is no \"compatible\"", format!("add compatible = \"{COMPATIBLE}\";"));
+    }
+    let mut n_vms = 0;
+    for child in root.children() {
+        if child.name() == "vms" {
+            n_vms += 1;
+        } else {
+            findings.add("/", format!("unknown node {}", quote(child.name())), "VMs belong in the node vms");
+        }
+    }
+    if n_vms > 1 {
+        findings.add("/vms", "there are two nodes of this name", "put all VMs into one");
+    }
+}
+
+fn check_name(name: &str, findings: &mut Findings) {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 15 || !name.bytes().all(allowed) {
+        let what = format!("{} cannot be the name of a VM", quote(name));
+        findings.add(place(name), what, "use 1 to 15 of a to z, 0 to 9 and -");
+    }
+}
+
+/// Reads the node of one VM.
+fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mut Findings) -> Entry<'a> {
+    let mut entry = Entry {
+        name,
+        vcpus: 1,
+        memory: None,
+        shares: 1000,
+        kernel: None,
+        initrd: None,
+        bootargs: "",
+        on_crash: OnCrash::Stop,
+        affinity: u64::MAX,
+        watchdog: None,
+    };
+    let mut seen = [false; KEYS.len()];
+    for property in node.properties() {
+        let key = property.name();
+        let Some(seen) = KEYS.iter().position(|&known| known == key).and_then(|n| seen.get_mut(n)) else {
+            if !LAYOUT.contains(&key) {
+                findings.add(place(name), format!("unknown key {}", quote(key)), nearest(key));
+            }
+            continue;
+        };
+        let at = format!("{}/{key}", place(name));
+        if *seen {
+            findings.add(at, "it is given twice", "leave one of them out");
+        } else if let Err(Fault { what, remedy }) = set(&mut entry, &property, limits) {
+            findings.add(at, what, remedy);
+        }
+        *seen = true;
+    }
+    for (required, example) in [("memory", "memory = \"128M\";"), ("kernel", "kernel = \"Image\";")] {
+        if !KEYS.iter().zip(seen).any(|(&key, seen)| seen && key == required) {
+            findings.add(place(name), format!("{required} is missing"), format!("add {example}"));
+        }
+    }
+    for child in node.children() {
+        let what = format!("unknown node {}", quote(child.name()));
+        findings.add(place(name), what, "a VM has keys only, no nodes");
+    }
+    entry
+}
+
+/// Puts the value of one known key into the entry.
+fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -> Result<(), Fault> {
+    let value = value::bytes(property);
+    match property.name() {
+        "vcpus" => {
+            let number = value::number(value, 1, limits.vcpus.into())?;
+            // Bounded by a limit that is a u16.
+            entry.vcpus = u16::try_from(number).unwrap_or(limits.vcpus);
+        }
+        "memory" => entry.memory = Some(value::size(value, limits.memory)?),
+        "shares" => entry.shares = value::number(value, 1, value::MOST_SHARES)?,
+        "kernel" => entry.kernel = Some(value::file(value)?),
+        "initrd" => entry.initrd = Some(value::file(value)?),
+        "bootargs" => entry.bootargs = value::bootargs(value)?,
+        "on-crash" => entry.on_crash = value::on_crash(value)?,
+        "affinity" => entry.affinity = value::affinity(value, limits.cpus)?,
+        "watchdog-seconds" => entry.watchdog = Some(value::number(value, 1, value::MOST_SECONDS)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What to do about an unknown key: the known one that is most like it, or all of them.
+fn nearest(key: &str) -> String {
+    let best = KEYS.iter().map(|&known| (distance(key, known), known)).min();
+    let alike = |known: &str| key.len() >= 3 && (known.starts_with(key) || key.starts_with(known));
+    if let Some((_, known)) = best.filter(|&(distance, _)| distance <= 2) {
+        return format!("did you mean \"{known}\"?");
+    }
+    match KEYS.iter().find(|known| alike(known)) {
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => format!("the keys of a VM are {}", KEYS.join(", ")),
+    }
+}
+
+/// How many letters have to be put in, left out or changed to make `a` into `b`. Only for short words: the cost is the
+/// product of the lengths, and `b` longer than 31 is never alike.
+fn distance(a: &str, b: &str) -> usize {
+    const MOST: usize = 32;
+    if a.len() >= MOST || b.len() >= MOST {
+        return usize::MAX;
+    }
+    let mut row: [usize; MOST] = core::array::from_fn(|n| n);
+    for (n, from) in a.bytes().enumerate() {
+        let mut diagonal = n;
+        let mut left = n + 1;
+        // The row is one ahead of `b`: its first cell is the distance to nothing.
+        for (cell, to) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let changed = diagonal + usize::from(from != to);
+            diagonal = *cell;
+            left = changed.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+    }
+    if b.is_empty() { a.len() } else { row.get(b.len()).copied().unwrap_or(usize::MAX) }
+}
+
+#[cfg(test)]
+mod tests;

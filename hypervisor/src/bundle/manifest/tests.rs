@@ -1,0 +1,180 @@
+//! What manifests say and what is said about them.
+
+use super::{COMPATIBLE, Entry, distance, images, read};
+use crate::bundle::{Findings, Limits, OnCrash};
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use dtoolkit::ToPropertyValue;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+
+const LIMITS: Limits = Limits { vcpus: 8, cpus: 4, memory: 255 << 30 };
+
+fn key<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
+    DeviceTreeProperty::new(name, value).unwrap()
+}
+
+fn vm(name: &str, keys: Vec<DeviceTreeProperty>) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new(name).unwrap();
+    keys.into_iter().for_each(|key| node.add_property(key));
+    node
+}
+
+fn manifest(vms: Vec<DeviceTreeNode>) -> Vec<u8> {
+    let mut tree = DeviceTree::new();
+    tree.root.add_property(key("compatible", COMPATIBLE));
+    let mut node = DeviceTreeNode::new("vms").unwrap();
+    vms.into_iter().for_each(|vm| node.add_child(vm));
+    tree.root.add_child(node);
+    tree.to_dtb()
+}
+
+fn good(dtb: &[u8]) -> Vec<Entry<'_>> {
+    let mut findings = Findings::default();
+    let entries = read(dtb, &LIMITS, &mut findings);
+    findings.unless(entries).unwrap()
+}
+
+fn errors(dtb: &[u8]) -> Vec<String> {
+    let mut findings = Findings::default();
+    read(dtb, &LIMITS, &mut findings);
+    findings.unless(()).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+/// The errors of a VM that is complete but for `keys`.
+fn errors_of(keys: Vec<DeviceTreeProperty>) -> Vec<String> {
+    let mut all = vec![key("memory", "128M"), key("kernel", "Image")];
+    all.extend(keys);
+    errors(&manifest(vec![vm("a", all)]))
+}
+
+#[test]
+fn memory_and_kernel_are_enough() {
+    let dtb = manifest(vec![vm("a", vec![key("memory", "2M"), key("kernel", "Image")])]);
+    let entries = good(&dtb);
+    let expected = Entry {
+        name: "a",
+        vcpus: 1,
+        memory: Some(2 << 20),
+        shares: 1000,
+        kernel: Some("Image"),
+        initrd: None,
+        bootargs: "",
+        on_crash: OnCrash::Stop,
+        affinity: u64::MAX,
+        watchdog: None,
+    };
+    assert_eq!(entries, [expected]);
+}
+
+#[test]
+fn every_key_arrives() {
+    let keys = vec![
+        key("memory", "4G"),
+        key("kernel", "./k"),
+        key("initrd", "r"),
+        key("bootargs", "quiet"),
+        key("vcpus", 8_u32),
+        key("shares", 5_u32),
+        key("on-crash", "restart"),
+        key("affinity", [3_u32, 0]),
+        key("watchdog-seconds", 10_u32),
+    ];
+    let dtb = manifest(vec![vm("b-2", keys)]);
+    let entry = &good(&dtb)[0];
+    assert_eq!((entry.name, entry.vcpus, entry.memory, entry.shares), ("b-2", 8, Some(4 << 30), 5));
+    assert_eq!((entry.kernel, entry.initrd, entry.bootargs), (Some("k"), Some("r"), "quiet"));
+    assert_eq!((entry.on_crash, entry.affinity, entry.watchdog), (OnCrash::Restart, 0b1001, Some(10)));
+    let named: Vec<_> = images(&dtb).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(named, ["k", "r"]);
+}
+
+#[test]
+fn all_errors_come_at_once_each_with_its_place() {
+    let dtb = manifest(vec![
+        vm("Alpha", vec![key("memory", "3M"), key("vcpus", 9_u32)]),
+        vm("b", vec![key("kernel", "k"), key("memory", "1T"), key("cpus", 1_u32)]),
+    ]);
+    assert_eq!(
+        errors(&dtb),
+        [
+            "/vms/Alpha: \"Alpha\" cannot be the name of a VM; use 1 to 15 of a to z, 0 to 9 and -",
+            "/vms/Alpha/memory: \"3M\" is not a multiple of 2M; write a multiple of 2M from \"2M\" to \"255G\"",
+            "/vms/Alpha/vcpus: 9 is not allowed; write a number of 1 to 8, like <1>",
+            "/vms/Alpha: kernel is missing; add kernel = \"Image\";",
+            "/vms/b/memory: \"1T\" is not a size; write a multiple of 2M from \"2M\" to \"255G\"",
+            "/vms/b: unknown key \"cpus\"; did you mean \"vcpus\"?",
+        ]
+    );
+}
+
+#[test]
+fn sizes_are_read_to_the_last_letter() {
+    for bad in ["", "M", "128", "+2M", "-2M", "2 M", "1M", "0G", "256G", "99999999999999999999G", "2MB", "0x2M"] {
+        let errors = errors(&manifest(vec![vm("a", vec![key("memory", bad), key("kernel", "k")])]));
+        assert_eq!(errors.len(), 1, "{bad}: {errors:?}");
+    }
+    for fine in ["2048K", "255G", "002M"] {
+        good(&manifest(vec![vm("a", vec![key("memory", fine), key("kernel", "k")])]));
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_told_apart() {
+    let one = |key| errors_of(vec![key]).remove(0);
+    assert!(one(key("vcpus", "2")).starts_with("/vms/a/vcpus: it is not one number"));
+    assert!(one(key("bootargs", 1_u32)).contains("not one text"));
+    assert!(one(key("bootargs", vec!["a", "b"])).contains("not one text"));
+    assert!(one(key("bootargs", "x".repeat(2048))).contains("2047 at most"));
+    assert!(one(key("initrd", "")).contains("a name of 0 bytes"));
+    assert!(one(key("initrd", "manifest.dtb")).contains("the manifest itself"));
+    assert!(one(key("on-crash", "reboot")).contains("\"restart\""));
+    assert!(one(key("affinity", [0_u32, 4])).contains("there is no CPU 4"));
+    assert!(one(key("affinity", [1_u32, 1])).contains("twice"));
+    assert!(one(key("affinity", "")).contains("not a list"));
+    assert!(one(key("watchdog-seconds", 0_u32)).contains("0 is not allowed"));
+}
+
+#[test]
+fn unknown_keys_and_nodes_are_errors_wherever_they_stand() {
+    let mut tree = DeviceTree::new();
+    tree.root.add_property(key("compatible", "flatland,bundle-2"));
+    tree.root.add_property(key("model", "x"));
+    tree.root.add_child(DeviceTreeNode::new("chosen").unwrap());
+    let mut vms = DeviceTreeNode::new("vms").unwrap();
+    vms.add_property(key("memory", "128M"));
+    vms.add_property(key("#address-cells", 1_u32));
+    let mut a = vm("a", vec![key("memory", "2M"), key("kernel", "k"), key("bootarg", ""), key("zzz", "")]);
+    a.add_child(DeviceTreeNode::new("uart").unwrap());
+    vms.add_child(a);
+    tree.root.add_child(vms);
+    let errors = errors(&tree.to_dtb());
+    let whats =
+        ["another kind", "\"model\"", "node \"chosen\"", "\"memory\"", "\"bootargs\"?", "keys of a VM are", "\"uart\""];
+    assert_eq!(errors.len(), whats.len(), "{errors:?}");
+    for (error, what) in errors.iter().zip(whats) {
+        assert!(error.contains(what), "{error} has no {what}");
+    }
+}
+
+#[test]
+fn too_many_vms_and_none_are_errors() {
+    let crowd =
+        |n| manifest((0..n).map(|n| vm(&n.to_string(), vec![key("memory", "2M"), key("kernel", "k")])).collect());
+    assert_eq!(good(&crowd(16)).len(), 16);
+    assert_eq!(errors(&crowd(17)), ["/vms: there are 17 VMs; leave out all but 16"]);
+    assert!(errors(&manifest(vec![]))[0].contains("no VMs"));
+    assert!(errors(b"what")[0].starts_with("manifest.dtb: it is no device tree"));
+}
+
+#[test]
+fn the_nearest_key_is_found() {
+    assert_eq!(distance("kernel", "kernel"), 0);
+    assert_eq!(distance("kernal", "kernel"), 1);
+    assert_eq!(distance("cpus", "vcpus"), 1);
+    assert_eq!(distance("", "abc"), 3);
+    assert_eq!(distance("abc", ""), 3);
+    assert_eq!(distance("flaw", "lawn"), 2);
+    assert!(super::nearest("watchdog").contains("watchdog-seconds"));
+    assert!(super::nearest("mem").contains("memory"));
+}

@@ -1,0 +1,144 @@
+//! The values of a manifest: numbers, texts and sizes out of a property's bytes, or what is wrong with them.
+//!
+//! Numbers are 32-bit big-endian cells and texts end with a NUL (Devicetree Specification 2.2.4).
+
+use crate::bundle::{Amount, OnCrash, quote};
+use alloc::format;
+use alloc::string::String;
+use dtoolkit::Property;
+use dtoolkit::fdt::FdtProperty;
+
+/// The largest `shares`.
+pub(super) const MOST_SHARES: u32 = 100_000;
+/// The longest `watchdog-seconds`: a day.
+pub(super) const MOST_SECONDS: u32 = 86_400;
+/// The most bytes of `bootargs`: Linux on arm64 takes 2048 with the NUL (`COMMAND_LINE_SIZE`).
+const MOST_BOOTARGS: usize = 2047;
+/// The most bytes of a file's name: what the archive can hold.
+const MOST_FILE: usize = 255;
+/// What memory is a multiple of: one 2 MiB block, so that stage 2 needs no pages for RAM.
+const BLOCK: u64 = 2 << 20;
+
+/// A property's value.
+pub(super) type Value<'a> = &'a [u8];
+
+/// What is wrong with a value.
+pub(super) struct Fault {
+    /// What is wrong.
+    pub(super) what: String,
+    /// What mends it.
+    pub(super) remedy: String,
+}
+
+fn fault(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
+    Fault { what: what.into(), remedy: remedy.into() }
+}
+
+/// The bytes of a property, for as long as the tree lives.
+pub(super) fn bytes<'a>(property: &FdtProperty<'a>) -> Value<'a> {
+    // To bytes, the conversion cannot fail.
+    property.value_as::<&'a [u8]>().unwrap_or_default()
+}
+
+/// A text.
+pub(super) fn text(value: Value<'_>) -> Result<&str, Fault> {
+    let text = value.strip_suffix(b"\0").and_then(|text| core::str::from_utf8(text).ok());
+    match text {
+        Some(text) if !text.contains('\0') => Ok(text),
+        _ => Err(fault("it is not one text", "write it in quotes, like \"text\"")),
+    }
+}
+
+/// A number of `least` to `most`.
+pub(super) fn number(value: Value<'_>, least: u32, most: u32) -> Result<u32, Fault> {
+    let remedy = || format!("write a number of {least} to {most}, like <{least}>");
+    let Ok(cell) = value.try_into() else {
+        return Err(fault("it is not one number", remedy()));
+    };
+    let number = u32::from_be_bytes(cell);
+    if (least..=most).contains(&number) { Ok(number) } else { Err(fault(format!("{number} is not allowed"), remedy())) }
+}
+
+/// A size such as `"128M"`, a multiple of 2M and at most `most`.
+pub(super) fn size(value: Value<'_>, most: u64) -> Result<u64, Fault> {
+    let remedy = || format!("write a multiple of 2M from \"2M\" to \"{}\"", Amount(most));
+    let text = text(value).map_err(|Fault { .. }| fault("it is not a size", remedy()))?;
+    let unit = match text.as_bytes().last() {
+        Some(b'K') => 1 << 10,
+        Some(b'M') => 1 << 20,
+        Some(b'G') => 1 << 30,
+        _ => return Err(fault(format!("{} is not a size", quote(text)), remedy())),
+    };
+    let digits = text.get(..text.len() - 1).unwrap_or_default();
+    // `parse` alone would take a sign.
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    let Some(bytes) = number.and_then(|number| number.checked_mul(unit)) else {
+        return Err(fault(format!("{} is not a size", quote(text)), remedy()));
+    };
+    let what = if bytes > most {
+        "more than a VM can have"
+    } else if bytes < BLOCK {
+        "too little"
+    } else if bytes % BLOCK != 0 {
+        "not a multiple of 2M"
+    } else {
+        return Ok(bytes);
+    };
+    Err(fault(format!("{} is {what}", quote(text)), remedy()))
+}
+
+/// The name of a file in the archive.
+pub(super) fn file(value: Value<'_>) -> Result<&str, Fault> {
+    let remedy = "write the file's name in quotes, like \"Image\"";
+    let name = text(value).map_err(|Fault { .. }| fault("it is not a file's name", remedy))?;
+    let name = name.strip_prefix("./").unwrap_or(name);
+    if name.is_empty() || name.len() > MOST_FILE {
+        return Err(fault(format!("a name of {} bytes is not allowed", name.len()), remedy));
+    }
+    if name == crate::bundle::MANIFEST {
+        return Err(fault("this is the manifest itself", "name another file"));
+    }
+    Ok(name)
+}
+
+/// The kernel's command line.
+pub(super) fn bootargs(value: Value<'_>) -> Result<&str, Fault> {
+    let text = text(value)?;
+    if text.len() > MOST_BOOTARGS {
+        let what = format!("it has {} bytes", text.len());
+        return Err(fault(what, format!("Linux takes {MOST_BOOTARGS} at most")));
+    }
+    Ok(text)
+}
+
+/// What becomes of a VM that crashes.
+pub(super) fn on_crash(value: Value<'_>) -> Result<OnCrash, Fault> {
+    let text = text(value)?;
+    match text {
+        "stop" => Ok(OnCrash::Stop),
+        "restart" => Ok(OnCrash::Restart),
+        "dump" => Ok(OnCrash::Dump),
+        _ => Err(fault(format!("{} is not known", quote(text)), "write \"stop\", \"restart\" or \"dump\"")),
+    }
+}
+
+/// A list of CPUs, as a mask.
+pub(super) fn affinity(value: Value<'_>, cpus: u16) -> Result<u64, Fault> {
+    let remedy = || format!("list CPUs of 0 to {}, like <0 1>", cpus.clamp(1, 64) - 1);
+    let (cells, rest) = value.as_chunks::<4>();
+    if cells.is_empty() || !rest.is_empty() {
+        return Err(fault("it is not a list of CPUs", remedy()));
+    }
+    let mut mask = 0;
+    for &cell in cells {
+        let cpu = u32::from_be_bytes(cell);
+        if cpu >= u32::from(cpus.clamp(1, 64)) {
+            return Err(fault(format!("there is no CPU {cpu}"), remedy()));
+        }
+        if mask & 1 << cpu != 0 {
+            return Err(fault(format!("CPU {cpu} is listed twice"), "list each once"));
+        }
+        mask |= 1 << cpu;
+    }
+    Ok(mask)
+}

@@ -1,0 +1,435 @@
+//! The guest's serial line: [`Uart`], a PL011 (ARM DDI 0183, r1p4).
+//!
+//! What the guest sends leaves at once, as [`Effect::out`], while the console has room; when it has none
+//! ([`Flow::Closed`]), bytes gather in the transmit FIFO until [`Uart::take`] fetches them, and the guest sees BUSY, a
+//! filling FIFO and TXFF, as on a slow line. What arrives waits in the receive FIFO.
+//!
+//! Interrupts follow the levels *as they change*, as the hardware does: transmit when the FIFO drains to its trigger (a
+//! byte that leaves at once has drained), receive when it fills to its trigger. The receive time-out, 32 bit times without
+//! news on hardware, is over at once here. As on many boards, guests that never set UARTEN are served too: bare-metal
+//! programs rely on it. Baud rate, parity and modem lines are remembered or absent; nothing depends on them.
+
+use super::{lane, prime_cell};
+use core::fmt;
+
+/// Whether the console takes what the guest sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// It does.
+    Open,
+    /// It has no room: bytes stay in the UART.
+    Closed,
+}
+
+/// What a write came to.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Effect {
+    /// The byte that leaves.
+    pub out: Option<u8>,
+}
+
+/// The depth of the FIFOs, in bytes.
+const DEPTH: usize = 32;
+
+const DR: u64 = 0x00;
+const RSR: u64 = 0x04;
+const FR: u64 = 0x18;
+const ILPR: u64 = 0x20;
+const IBRD: u64 = 0x24;
+const FBRD: u64 = 0x28;
+const LCR_H: u64 = 0x2C;
+const CR: u64 = 0x30;
+const IFLS: u64 = 0x34;
+const IMSC: u64 = 0x38;
+const RIS: u64 = 0x3C;
+const MIS: u64 = 0x40;
+const ICR: u64 = 0x44;
+const DMACR: u64 = 0x48;
+
+const FR_CTS: u32 = 1 << 0;
+const FR_DSR: u32 = 1 << 1;
+const FR_DCD: u32 = 1 << 2;
+const FR_BUSY: u32 = 1 << 3;
+const FR_RXFE: u32 = 1 << 4;
+const FR_TXFF: u32 = 1 << 5;
+const FR_RXFF: u32 = 1 << 6;
+const FR_TXFE: u32 = 1 << 7;
+const LCR_H_FEN: u32 = 1 << 4;
+const CR_LBE: u32 = 1 << 7;
+const INT_RX: u32 = 1 << 4;
+const INT_TX: u32 = 1 << 5;
+const INT_RT: u32 = 1 << 6;
+const INT_OE: u32 = 1 << 10;
+const INT_ALL: u32 = 0x7FF;
+/// Overrun, in DR and in RSR.
+const DR_OE: u32 = 1 << 11;
+const RSR_OE: u32 = 1 << 3;
+
+/// Bytes in the order they came.
+#[derive(Clone, Debug, Default)]
+struct Fifo {
+    bytes: [u8; DEPTH],
+    first: usize,
+    len: usize,
+}
+
+impl Fifo {
+    fn push(&mut self, byte: u8) {
+        self.bytes[(self.first + self.len) % DEPTH] = byte;
+        self.len = (self.len + 1).min(DEPTH);
+    }
+
+    fn pop(&mut self) -> Option<u8> {
+        self.len = self.len.checked_sub(1)?;
+        let byte = self.bytes[self.first];
+        self.first = (self.first + 1) % DEPTH;
+        Some(byte)
+    }
+}
+
+/// A PL011.
+#[derive(Clone, Debug)]
+pub struct Uart {
+    tx: Fifo,
+    rx: Fifo,
+    flow: Flow,
+    /// A byte was lost: the next one read says so.
+    overrun: bool,
+    rsr: u32,
+    ilpr: u32,
+    ibrd: u32,
+    fbrd: u32,
+    lcr_h: u32,
+    cr: u32,
+    ifls: u32,
+    imsc: u32,
+    ris: u32,
+    dmacr: u32,
+}
+
+impl Default for Uart {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Uart {
+    /// A PL011 after reset, its line open.
+    pub const fn new() -> Self {
+        let empty = Fifo { bytes: [0; DEPTH], first: 0, len: 0 };
+        Self {
+            tx: empty,
+            rx: Fifo { bytes: [0; DEPTH], first: 0, len: 0 },
+            flow: Flow::Open,
+            overrun: false,
+            rsr: 0,
+            ilpr: 0,
+            ibrd: 0,
+            fbrd: 0,
+            lcr_h: 0,
+            cr: 0x300,
+            ifls: 0x12,
+            imsc: 0,
+            ris: 0,
+            dmacr: 0,
+        }
+    }
+
+    /// What the guest reads at `offset`, `size` bytes. Reading DR takes a byte; what is not a register reads as 0.
+    pub fn read(&mut self, offset: u64, size: u8) -> u64 {
+        let word = match offset & !3 {
+            DR => self.read_data(),
+            RSR => self.rsr,
+            FR => self.flags(),
+            ILPR => self.ilpr,
+            IBRD => self.ibrd,
+            FBRD => self.fbrd,
+            LCR_H => self.lcr_h,
+            CR => self.cr,
+            IFLS => self.ifls,
+            IMSC => self.imsc,
+            RIS => self.ris,
+            MIS => self.ris & self.imsc,
+            DMACR => self.dmacr,
+            other => prime_cell(0x0014_1011, other).unwrap_or(0),
+        };
+        lane(word, offset, size)
+    }
+
+    /// The guest writes `value` at `offset`, `size` bytes. Bytes apart from the lowest of a register, and what is not a
+    /// register, are ignored.
+    pub fn write(&mut self, offset: u64, size: u8, value: u64) -> Effect {
+        // Registers have 32 bits at most: the rest has nowhere to go.
+        let value = lane(value as u32, 0, size) as u32;
+        match offset {
+            DR => return Effect { out: self.send(value as u8) },
+            RSR => self.rsr = 0,
+            ILPR => self.ilpr = value & 0xFF,
+            IBRD => self.ibrd = value & 0xFFFF,
+            FBRD => self.fbrd = value & 0x3F,
+            LCR_H => self.set_line_control(value & 0xFF),
+            CR => self.cr = value & 0xFF87,
+            IFLS => self.ifls = value & 0x3F,
+            IMSC => self.imsc = value & INT_ALL,
+            ICR => self.ris &= !value,
+            DMACR => self.dmacr = value & 7,
+            _ => {}
+        }
+        Effect::default()
+    }
+
+    /// Whether the interrupt line is high.
+    pub const fn line(&self) -> bool {
+        self.ris & self.imsc != 0
+    }
+
+    /// A byte arrives. It is lost, and `false`, when the FIFO is full; the guest learns of it.
+    pub fn receive(&mut self, byte: u8) -> bool {
+        if self.rx.len >= self.depth() {
+            self.overrun = true;
+            self.rsr |= RSR_OE;
+            self.ris |= INT_OE;
+            return false;
+        }
+        self.rx.push(byte);
+        self.ris |= if self.rx.len >= self.receive_trigger() { INT_RX } else { INT_RT };
+        true
+    }
+
+    /// How many bytes [`Uart::receive`] would take.
+    pub const fn room(&self) -> usize {
+        self.depth().saturating_sub(self.rx.len)
+    }
+
+    /// Opens or closes the line. After opening it, [`Uart::take`] until there is nothing.
+    pub fn set_flow(&mut self, flow: Flow) {
+        self.flow = flow;
+    }
+
+    /// Takes the next byte that waited for the line to open; nothing while it is closed.
+    pub fn take(&mut self) -> Option<u8> {
+        if self.flow == Flow::Closed {
+            return None;
+        }
+        let byte = self.tx.pop()?;
+        if self.tx.len <= self.transmit_trigger() {
+            self.ris |= INT_TX;
+        }
+        Some(byte)
+    }
+
+    /// With the FIFOs off, one byte each.
+    const fn depth(&self) -> usize {
+        if self.lcr_h & LCR_H_FEN == 0 { 1 } else { DEPTH }
+    }
+
+    /// An eighth, a quarter, a half, three quarters, seven eighths by the bits of IFLS.
+    const fn trigger(&self, select: u32) -> usize {
+        let eighths = match select & 7 {
+            0 => 1,
+            1 => 2,
+            2 => 4,
+            3 => 6,
+            _ => 7,
+        };
+        self.depth() * eighths / 8
+    }
+
+    const fn transmit_trigger(&self) -> usize {
+        self.trigger(self.ifls)
+    }
+
+    const fn receive_trigger(&self) -> usize {
+        let trigger = self.trigger(self.ifls >> 3);
+        if trigger == 0 { 1 } else { trigger }
+    }
+
+    const fn flags(&self) -> u32 {
+        let mut flags = FR_CTS | FR_DSR | FR_DCD;
+        if self.rx.len == 0 {
+            flags |= FR_RXFE;
+        }
+        if self.rx.len >= self.depth() {
+            flags |= FR_RXFF;
+        }
+        if self.tx.len == 0 {
+            flags |= FR_TXFE;
+        } else {
+            flags |= FR_BUSY;
+        }
+        if self.tx.len >= self.depth() {
+            flags |= FR_TXFF;
+        }
+        flags
+    }
+
+    fn read_data(&mut self) -> u32 {
+        let byte = u32::from(self.rx.pop().unwrap_or(0));
+        if self.rx.len < self.receive_trigger() {
+            self.ris &= !INT_RX;
+        }
+        if self.rx.len == 0 {
+            self.ris &= !INT_RT;
+        } else if self.ris & INT_RX == 0 {
+            // What is left and below the trigger is announced again: the guest may have cleared the time-out.
+            self.ris |= INT_RT;
+        }
+        let overrun = if core::mem::take(&mut self.overrun) { DR_OE } else { 0 };
+        byte | overrun
+    }
+
+    fn send(&mut self, byte: u8) -> Option<u8> {
+        if self.cr & CR_LBE != 0 {
+            // Loopback: it leaves into our own receiver.
+            self.receive(byte);
+            self.ris |= INT_TX;
+            return None;
+        }
+        if self.flow == Flow::Open && self.tx.len == 0 {
+            self.ris |= INT_TX;
+            return Some(byte);
+        }
+        if self.tx.len < self.depth() {
+            self.tx.push(byte);
+        }
+        if self.tx.len > self.transmit_trigger() {
+            self.ris &= !INT_TX;
+        }
+        // Bytes that waited go first.
+        self.take()
+    }
+
+    /// Switching the FIFOs off or on empties the receiver (DDI 0183, 3.3.7); what waits to be sent still is.
+    fn set_line_control(&mut self, value: u32) {
+        if (self.lcr_h ^ value) & LCR_H_FEN != 0 {
+            self.rx = Fifo::default();
+            self.ris &= !(INT_RX | INT_RT);
+        }
+        self.lcr_h = value;
+    }
+}
+
+impl fmt::Display for Uart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tx, rx, flow, cr, lcr_h, imsc, ris, .. } = self;
+        write!(f, "PL011 tx {} rx {} {flow:?} ", tx.len, rx.len)?;
+        write!(f, "CR {cr:#x} LCR_H {lcr_h:#x} IMSC {imsc:#x} RIS {ris:#x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CR, DR, FR, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, Flow, ICR, IMSC, LCR_H, MIS, RIS, RSR, Uart};
+    use super::{INT_OE, INT_RT, INT_RX, INT_TX};
+
+    fn with_fifos() -> Uart {
+        let mut uart = Uart::new();
+        let _ = uart.write(LCR_H, 4, 0x70);
+        uart
+    }
+
+    fn flag(uart: &mut Uart, flag: u32) -> bool {
+        uart.read(FR, 4) & u64::from(flag) != 0
+    }
+
+    #[test]
+    fn a_byte_leaves_at_once_and_announces_that_there_is_room() {
+        let mut uart = with_fifos();
+        assert!(!uart.line());
+        assert_eq!(uart.write(DR, 1, 0x41).out, Some(b'A'));
+        assert!(flag(&mut uart, FR_TXFE) && !flag(&mut uart, FR_BUSY));
+        let _ = uart.write(IMSC, 2, u64::from(INT_TX));
+        assert!(uart.line(), "TX stays until cleared or masked");
+        let _ = uart.write(ICR, 2, u64::from(INT_TX));
+        assert!(!uart.line());
+        assert_eq!(uart.write(DR, 4, 0x142).out, Some(0x42), "a byte has eight bits");
+        assert!(uart.line());
+    }
+
+    #[test]
+    fn a_closed_line_fills_the_fifo_and_drains_in_order_when_it_opens() {
+        let mut uart = with_fifos();
+        let _ = uart.write(IMSC, 4, u64::from(INT_TX));
+        uart.set_flow(Flow::Closed);
+        for byte in 0..40 {
+            assert_eq!(uart.write(DR, 1, byte).out, None);
+            assert_eq!(flag(&mut uart, FR_TXFF), byte >= 31);
+        }
+        assert!(flag(&mut uart, FR_BUSY) && !uart.line());
+        assert_eq!(uart.take(), None);
+        uart.set_flow(Flow::Open);
+        for byte in 0..16 {
+            assert_eq!(uart.take(), Some(byte));
+            assert_eq!(uart.line(), byte == 15, "the trigger is half of 32");
+        }
+        assert_eq!(uart.write(DR, 1, 99).out, Some(16), "bytes that wait go first");
+        assert_eq!(core::iter::from_fn(|| uart.take()).last(), Some(99));
+        assert!(flag(&mut uart, FR_TXFE));
+    }
+
+    #[test]
+    fn received_bytes_are_announced_below_the_trigger_by_time_out_and_at_it_by_level() {
+        let mut uart = with_fifos();
+        let _ = uart.write(IMSC, 4, u64::from(INT_RX | INT_RT));
+        assert!(uart.receive(1) && uart.line());
+        assert_eq!(uart.read(MIS, 4), u64::from(INT_RT));
+        assert_eq!(uart.read(DR, 4), 1);
+        assert!(!uart.line() && flag(&mut uart, FR_RXFE));
+        for byte in 0..16 {
+            assert!(uart.receive(byte));
+        }
+        let _ = uart.write(ICR, 4, u64::from(INT_RT));
+        assert_eq!(uart.read(MIS, 4), u64::from(INT_RX));
+        assert_eq!(uart.read(DR, 4), 0);
+        assert_eq!(uart.read(MIS, 4), u64::from(INT_RT), "the rest is below the trigger and is not forgotten");
+        for byte in 1..16 {
+            assert!(uart.line());
+            assert_eq!(uart.read(DR, 4), byte);
+        }
+        assert!(!uart.line());
+    }
+
+    #[test]
+    fn an_overrun_is_told_with_the_next_byte() {
+        let mut uart = with_fifos();
+        for byte in 0..32 {
+            assert!(uart.receive(byte));
+        }
+        assert!(flag(&mut uart, FR_RXFF) && uart.room() == 0);
+        assert!(!uart.receive(99));
+        assert_eq!(uart.read(RIS, 4) & u64::from(INT_OE), u64::from(INT_OE));
+        assert_eq!(uart.read(DR, 4), 0x800);
+        assert_eq!(uart.read(DR, 4), 1);
+        assert_eq!(uart.read(RSR, 4), 8);
+        let _ = uart.write(RSR, 4, 0);
+        assert_eq!(uart.read(RSR, 4), 0);
+    }
+
+    #[test]
+    fn without_fifos_one_byte_fits() {
+        let mut uart = Uart::new();
+        assert!(uart.receive(1) && !uart.receive(2));
+        assert_eq!(uart.read(RIS, 4) & u64::from(INT_RX), u64::from(INT_RX));
+        uart.set_flow(Flow::Closed);
+        assert_eq!(uart.write(DR, 1, 1).out, None);
+        assert!(flag(&mut uart, FR_TXFF));
+    }
+
+    #[test]
+    fn loopback_comes_back_and_does_not_leave() {
+        let mut uart = with_fifos();
+        let _ = uart.write(CR, 4, 0x381);
+        assert_eq!(uart.write(DR, 1, 7).out, None);
+        assert_eq!(uart.read(DR, 1), 7);
+    }
+
+    #[test]
+    fn it_says_that_it_is_a_pl011() {
+        let mut uart = Uart::new();
+        let id: [u64; 8] = core::array::from_fn(|i| uart.read(0xFE0 + 4 * i as u64, 4));
+        assert_eq!(id, [0x11, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1]);
+        assert_eq!(uart.read(0xFDC, 4), 0);
+        assert_eq!(uart.read(u64::MAX, 8), 0);
+    }
+}

@@ -1,0 +1,123 @@
+//! The registers that make a CPU be a vCPU: EL1's context, saved and restored at a switch and never at an exit, and FP
+//! on first use.
+
+use super::sysreg::{isb, read, write};
+use flatland::arm::el1::{Context, El1};
+use flatland::vcpu::Fp;
+
+macro_rules! context {
+    ($($name:ident = $text:literal),* $(,)?) => {
+        /// Reads one register of the loaded vCPU.
+        #[inline(always)]
+        pub(crate) fn get(register: El1) -> u64 {
+            match register { $(El1::$name => read!($text)),* }
+        }
+
+        /// Writes one register of the loaded vCPU.
+        #[inline(always)]
+        pub(crate) fn set(register: El1, value: u64) {
+            match register { $(El1::$name => write!($text, value)),* }
+        }
+
+        /// Takes EL1's registers off this CPU.
+        pub(crate) fn save(context: &mut Context) {
+            $(context.set(El1::$name, read!($text));)*
+        }
+
+        /// Puts EL1's registers onto this CPU, all but TCR_EL1, SCTLR_EL1 and the timer: see [`load`].
+        fn restore(context: &Context) {
+            $(if !matches!(El1::$name, El1::Tcr | El1::Sctlr | El1::CntvCtl) {
+                write!($text, context.get(El1::$name));
+            })*
+        }
+    };
+}
+
+context! {
+    Sctlr = "sctlr_el1", Cpacr = "cpacr_el1", Ttbr0 = "ttbr0_el1", Ttbr1 = "ttbr1_el1", Tcr = "tcr_el1",
+    Mair = "mair_el1", Amair = "amair_el1", Vbar = "vbar_el1", Contextidr = "contextidr_el1",
+    Esr = "esr_el1", Far = "far_el1", Afsr0 = "afsr0_el1", Afsr1 = "afsr1_el1", Par = "par_el1",
+    Elr = "elr_el1", Spsr = "spsr_el1", SpEl0 = "sp_el0", SpEl1 = "sp_el1",
+    TpidrEl0 = "tpidr_el0", TpidrroEl0 = "tpidrro_el0", TpidrEl1 = "tpidr_el1",
+    Csselr = "csselr_el1", Cntkctl = "cntkctl_el1", CntvCtl = "cntv_ctl_el0", CntvCval = "cntv_cval_el0",
+    Mdscr = "mdscr_el1",
+}
+
+/// TCR_EL1.EPD0 and EPD1: no walks.
+const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+
+/// What tells a CPU whose memory and identity it has.
+pub(crate) struct Identity {
+    /// VTTBR_EL2.
+    pub(crate) vttbr: u64,
+    /// VTCR_EL2.
+    pub(crate) vtcr: u64,
+    /// VMPIDR_EL2.
+    pub(crate) vmpidr: u64,
+    /// CNTVOFF_EL2.
+    pub(crate) cntvoff: u64,
+}
+
+/// Makes this CPU be the vCPU with `context` and `identity`.
+///
+/// A speculative AT or walk between the two halves of a switch could cache a translation of one VM's stage 1 under the
+/// other's VMID (Cortex-A72 erratum 1319367, A57 1319537). So stage 1 walks are forbidden first, and allowed again when
+/// everything else is in place.
+pub(crate) fn load(context: &Context, identity: &Identity) {
+    write!("tcr_el1", context.get(El1::Tcr) | NO_WALKS);
+    write!("sctlr_el1", context.get(El1::Sctlr) | 1);
+    isb();
+    write!("vttbr_el2", identity.vttbr);
+    write!("vtcr_el2", identity.vtcr);
+    write!("vmpidr_el2", identity.vmpidr);
+    write!("cntvoff_el2", identity.cntvoff);
+    restore(context);
+    isb();
+    write!("sctlr_el1", context.get(El1::Sctlr));
+    write!("tcr_el1", context.get(El1::Tcr));
+    // The timer last: its comparison uses CNTVOFF_EL2 and CNTV_CVAL_EL0.
+    write!("cntv_ctl_el0", context.get(El1::CntvCtl));
+    isb();
+}
+
+/// Drops what this CPU caches of the stage 1 of the VM it is.
+pub(crate) fn forget_stage1() {
+    // SAFETY: invalidation only costs time.
+    unsafe { core::arch::asm!("dsb nshst", "tlbi vmalle1", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Makes this CPU be nobody: no timer of a vCPU fires, no guest's walks are made.
+pub(crate) fn unload() {
+    write!("cntv_ctl_el0", 0);
+    write!("tcr_el1", NO_WALKS);
+    isb();
+}
+
+unsafe extern "C" {
+    fn fp_save(to: *mut Fp);
+    fn fp_load(from: *const Fp);
+}
+
+/// CPTR_EL2 with E2H clear: RES1 bits, SVE and SME trapped with them; trace and activity monitors trapped.
+const CPTR: u64 = 0x33ff | 1 << 20 | 1 << 30;
+const TFP: u64 = 1 << 10;
+
+/// Traps the guest's use of FP, or not.
+pub(crate) fn trap_fp(trap: bool) {
+    write!("cptr_el2", if trap { CPTR | TFP } else { CPTR });
+    isb();
+}
+
+/// Puts a vCPU's FP registers onto this CPU and lets it use them.
+pub(crate) fn load_fp(fp: &Fp) {
+    trap_fp(false);
+    // SAFETY: `fp` is a valid, 16-byte aligned Fp with the layout fp.S reads; EL2 itself uses no FP register.
+    unsafe { fp_load(fp) };
+}
+
+/// Takes a vCPU's FP registers off this CPU and traps their next use.
+pub(crate) fn save_fp(fp: &mut Fp) {
+    // SAFETY: as above; FP accesses do not trap, because only a vCPU that had them loaded is saved.
+    unsafe { fp_save(fp) };
+    trap_fp(true);
+}

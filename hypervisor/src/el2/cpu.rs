@@ -1,0 +1,109 @@
+//! EL2's own control registers: what traps, what is hidden, on each CPU (Arm ARM D24.2, D24.3).
+
+use super::sysreg::{isb, read, write};
+use core::arch::asm;
+
+/// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
+/// TWI, TID3, TSC, TIDCP, TACR, RW. FMO and IMO also make the ICC_* registers virtual.
+const HCR: u64 = 1
+    | 1 << 1
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 9
+    | 1 << 10
+    | 1 << 13
+    | 1 << 18
+    | 1 << 19
+    | 1 << 20
+    | 1 << 21
+    | 1 << 31;
+/// Traps of features that only some CPUs have: TLOR, TERR (RAS), TID5 (MTE).
+const HCR_TLOR: u64 = 1 << 35;
+const HCR_TERR: u64 = 1 << 36;
+const HCR_TID5: u64 = 1 << 58;
+
+/// The field of an ID register at bit `at`.
+const fn field(register: u64, at: u32) -> u64 {
+    register >> at & 0xf
+}
+
+/// Sets EL2's registers up on this CPU.
+pub(crate) fn init() {
+    unsafe extern "C" {
+        static vectors: u8;
+    }
+    write!("vbar_el2", (&raw const vectors) as u64);
+    isb();
+    let pfr0 = read!("id_aa64pfr0_el1");
+    let pfr1 = read!("id_aa64pfr1_el1");
+    let dfr0 = read!("id_aa64dfr0_el1");
+    let mmfr0 = read!("id_aa64mmfr0_el1");
+    let mmfr1 = read!("id_aa64mmfr1_el1");
+    let mut hcr = HCR;
+    if field(mmfr1, 16) != 0 {
+        hcr |= HCR_TLOR;
+    }
+    if field(pfr0, 28) != 0 {
+        hcr |= HCR_TERR;
+    }
+    if field(pfr1, 8) > 1 {
+        hcr |= HCR_TID5;
+    }
+    write!("hcr_el2", hcr);
+    // TDRA, TDOSA, TDA: debug registers; TPM, TPMCR: the PMU, if any; the host's count of event counters stays.
+    let mut mdcr = 1 << 11 | 1 << 10 | 1 << 9;
+    if !matches!(field(dfr0, 8), 0 | 0xf) {
+        mdcr |= 1 << 6 | 1 << 5 | read!("pmcr_el0") >> 11 & 0x1f;
+    }
+    if field(dfr0, 32) != 0 {
+        mdcr |= 1 << 14;
+    }
+    if field(dfr0, 40) != 0 {
+        mdcr |= 1 << 19;
+    }
+    write!("mdcr_el2", mdcr);
+    write!("hstr_el2", 0);
+    write!("vpidr_el2", read!("midr_el1"));
+    // EL1PCTEN: the physical counter is read freely; EL1PCEN clear: the physical timer traps.
+    write!("cnthctl_el2", 1);
+    write!("cntvoff_el2", 0);
+    write!("cntv_ctl_el0", 0);
+    write!("cntp_ctl_el0", 0);
+    write!("cnthp_ctl_el2", 0);
+    // FEAT_FGT's traps and FEAT_HCX's enables: none. They are UNKNOWN out of reset.
+    if field(mmfr0, 56) != 0 {
+        write!("S3_4_C1_C1_4", 0);
+        write!("S3_4_C1_C1_5", 0);
+        write!("S3_4_C1_C1_6", 0);
+        write!("S3_4_C3_C1_4", 0);
+        write!("S3_4_C3_C1_5", 0);
+    }
+    if field(mmfr1, 40) != 0 {
+        write!("S3_4_C1_C2_2", 0);
+    }
+    isb();
+    // What an earlier life of the board may have left in the TLBs.
+    // SAFETY: invalidation only costs time; no guest runs yet.
+    unsafe { asm!("tlbi alle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
+/// The raw ID register op0 3, op1 0, CRn 0, `crm`, `op2`.
+pub(crate) fn id_register(crm: u64, op2: u64) -> u64 {
+    macro_rules! ids {
+        ($($crm:literal $op2:literal $name:literal),* $(,)?) => {
+            match (crm, op2) { $(($crm, $op2) => read!($name),)* _ => 0 }
+        };
+    }
+    ids! {
+        1 0 "S3_0_C0_C1_0", 1 1 "S3_0_C0_C1_1", 1 2 "S3_0_C0_C1_2", 1 3 "S3_0_C0_C1_3",
+        1 4 "S3_0_C0_C1_4", 1 5 "S3_0_C0_C1_5", 1 6 "S3_0_C0_C1_6", 1 7 "S3_0_C0_C1_7",
+        2 0 "S3_0_C0_C2_0", 2 1 "S3_0_C0_C2_1", 2 2 "S3_0_C0_C2_2", 2 3 "S3_0_C0_C2_3",
+        2 4 "S3_0_C0_C2_4", 2 5 "S3_0_C0_C2_5", 2 6 "S3_0_C0_C2_6", 2 7 "S3_0_C0_C2_7",
+        3 0 "S3_0_C0_C3_0", 3 1 "S3_0_C0_C3_1", 3 2 "S3_0_C0_C3_2", 3 4 "S3_0_C0_C3_4", 3 6 "S3_0_C0_C3_6",
+        4 0 "S3_0_C0_C4_0", 4 1 "S3_0_C0_C4_1", 5 0 "S3_0_C0_C5_0", 5 1 "S3_0_C0_C5_1",
+        6 0 "S3_0_C0_C6_0", 6 1 "S3_0_C0_C6_1", 6 2 "S3_0_C0_C6_2",
+        7 0 "S3_0_C0_C7_0", 7 1 "S3_0_C0_C7_1", 7 2 "S3_0_C0_C7_2",
+    }
+}

@@ -1,0 +1,31 @@
+//! Entering and leaving a guest.
+
+use flatland::vcpu::Registers;
+
+/// Why the guest left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// It did something: the syndrome is in its registers.
+    Synchronous,
+    /// An interrupt for us.
+    Interrupt,
+    /// An SError of the board.
+    SError,
+}
+
+unsafe extern "C" {
+    fn enter_guest(registers: *mut Registers) -> u64;
+}
+
+/// Runs the loaded vCPU until it leaves; a guest is a function call.
+#[inline(always)]
+pub(crate) fn run(registers: &mut Registers) -> Exit {
+    // SAFETY: `registers` is valid and has the layout vectors.S knows; the guest runs at EL1 behind its stage 2, so it
+    // cannot reach our memory, and every callee-saved register is restored. PSTATE.M names EL1 or EL0: it comes from
+    // an exit, from `arm::exception` or from a reset.
+    match unsafe { enter_guest(registers) } {
+        0 => Exit::Synchronous,
+        1 => Exit::Interrupt,
+        _ => Exit::SError,
+    }
+}

@@ -1,0 +1,35 @@
+//! The heap: small, for building VMs and for what the operator sees. The exit path does not allocate.
+
+use buddy_system_allocator::Heap;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+use spin::mutex::SpinMutex;
+
+struct Locked(SpinMutex<Heap<24>>);
+
+#[global_allocator]
+static HEAP: Locked = Locked(SpinMutex::new(Heap::new()));
+
+// SAFETY: `Heap` hands out blocks of at least the layout's size and alignment from memory given to `init` alone, each
+// to one owner at a time; the lock serialises the CPUs, and interrupts are masked at EL2, so no handler re-enters it.
+unsafe impl GlobalAlloc for Locked {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.0.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(block) = NonNull::new(block) {
+            // SAFETY: `GlobalAlloc`'s contract: `block` came from `alloc` with this layout and is given back once.
+            unsafe { self.0.lock().dealloc(block, layout) };
+        }
+    }
+}
+
+/// Gives the heap its memory.
+///
+/// # Safety
+/// `start..start + bytes` must be mapped RAM that nothing else uses, for good.
+pub(crate) unsafe fn init(start: u64, bytes: usize) {
+    // SAFETY: the caller's promise is the one `Heap::init` asks for.
+    unsafe { HEAP.0.lock().init(start as usize, bytes) };
+}

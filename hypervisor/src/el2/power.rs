@@ -1,0 +1,113 @@
+//! Turning CPUs on and the board off: PSCI by SMC or HVC, or the board's watchdog.
+
+use super::mmio::{self, Mmio};
+use super::uart;
+use core::arch::asm;
+use flatland::host::Host;
+use platform::board::{Board, Conduit};
+use platform::power::{psci, watchdog};
+use spin::Once;
+
+struct Means {
+    psci: Option<Conduit>,
+    watchdog: Option<Mmio<watchdog::Registers>>,
+}
+
+static MEANS: Once<Means> = Once::new();
+
+/// Remembers what the board offers.
+pub(crate) fn init(board: &Board) {
+    let watchdog = board.watchdog.and_then(|base| {
+        // SAFETY: the device tree says that a BCM2835 power manager lies there.
+        unsafe { mmio::registers(base) }.ok()
+    });
+    MEANS.call_once(|| Means { psci: board.psci, watchdog });
+}
+
+/// Whether a CPU was asked to start.
+pub(crate) enum Started {
+    /// It was.
+    Yes,
+    /// It was not, for this reason.
+    No(&'static str),
+}
+
+/// Asks the firmware to start the CPU `mpidr` at physical address `entry`.
+pub(crate) fn cpu_on(mpidr: u64, entry: u64) -> Started {
+    let Some(conduit) = MEANS.get().and_then(|means| means.psci) else {
+        return Started::No("the device tree has no PSCI node");
+    };
+    match psci::decode(call(conduit, &psci::Call::cpu_on(mpidr, entry, 0))) {
+        Ok(_) => Started::Yes,
+        Err(_) => Started::No("the firmware refused to start it"),
+    }
+}
+
+fn call(conduit: Conduit, call: &psci::Call) -> u64 {
+    let [mut x0, x1, x2, x3] = call.registers();
+    // SAFETY: SMCCC: the firmware may change x0 to x17 and nothing of ours in memory (DEN0028 2.6).
+    unsafe {
+        match conduit {
+            Conduit::Smc => asm!("smc #0", inout("x0") x0, in("x1") x1, in("x2") x2, in("x3") x3,
+                clobber_abi("C"), options(nostack)),
+            Conduit::Hvc => asm!("hvc #0", inout("x0") x0, in("x1") x1, in("x2") x2, in("x3") x3,
+                clobber_abi("C"), options(nostack)),
+        }
+    }
+    x0
+}
+
+/// Every VM is over: says so on the last line, and turns the board off.
+pub(crate) fn all_over(host: &Host) -> ! {
+    static ONE: spin::mutex::SpinMutex<()> = spin::mutex::SpinMutex::new(());
+    let guard = ONE.lock();
+    let mut console = host.console.lock();
+    match host.crashed() {
+        0 => console.log(format_args!("all VMs ended: ok")),
+        n => console.log(format_args!("all VMs ended: {n} crashed")),
+    }
+    if let Some(port) = uart::port() {
+        while !console.is_drained() {
+            console.drain(|byte| port.put(byte));
+        }
+    }
+    core::mem::forget(guard);
+    off()
+}
+
+/// Turns the board off.
+pub(crate) fn off() -> ! {
+    finish(psci::Function::SystemOff, |watchdog| watchdog.halt())
+}
+
+/// Restarts the board.
+pub(crate) fn restart() -> ! {
+    finish(psci::Function::SystemReset, |watchdog| watchdog.restart())
+}
+
+/// What a panic ends in: the board turned off, so that nobody waits for it and the words on the UART stay last.
+pub(crate) fn after_panic() -> ! {
+    off()
+}
+
+fn finish(function: psci::Function, by_watchdog: impl Fn(&watchdog::Registers)) -> ! {
+    if let Some(port) = uart::port() {
+        port.flush();
+    }
+    if let Some(means) = MEANS.get() {
+        if let Some(conduit) = means.psci {
+            call(conduit, &psci::Call::plain(function));
+        }
+        if let Some(watchdog) = means.watchdog {
+            by_watchdog(watchdog.get());
+        }
+    }
+    park()
+}
+
+/// Leaves this CPU out, for good.
+pub(crate) fn park() -> ! {
+    loop {
+        aarch64_cpu::asm::wfe();
+    }
+}

@@ -1,0 +1,310 @@
+//! A CPU as a seat for vCPUs: who is loaded, loading and unloading, and running until something else is to be done.
+
+use super::context::{self, Identity};
+use super::guest::{self, Exit};
+use super::lists;
+use super::machine::El2;
+use super::timer;
+use super::{irq, uart};
+use aarch64_cpu::asm::wfi;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use flatland::addr::{CpuId, VcpuId};
+use flatland::arm::el1::El1;
+use flatland::exit::{self, Here};
+use flatland::host::Host;
+use flatland::machine::Machine;
+use flatland::next::{Cause, Next};
+use flatland::sched::EntityId;
+use flatland::vcpu::{Counter, Vcpu};
+use flatland::vm::{NOWHERE, Slot, State, Vm, request};
+use spin::mutex::SpinMutexGuard;
+
+/// One CPU.
+pub(crate) struct Seat {
+    host: &'static Host,
+    cpu: CpuId,
+    loaded: Option<Loaded>,
+    /// For each VM, which of its vCPUs was loaded here last.
+    last: Vec<Option<VcpuId>>,
+}
+
+/// A vCPU whose registers are on this CPU: nobody else can have it.
+struct Loaded {
+    vm: &'static Vm,
+    slot: &'static Slot,
+    vcpu: SpinMutexGuard<'static, Vcpu>,
+    /// Whether its FP registers are here as well.
+    fp: bool,
+    /// Whether its lists were folded and have to be filled before it runs.
+    folded: bool,
+}
+
+impl Loaded {
+    fn here(&self, host: &'static Host) -> Here<'static> {
+        Here { host, vm: self.vm, slot: self.slot }
+    }
+}
+
+impl Seat {
+    /// The seat of this CPU, `cpu`, nobody on it.
+    pub(crate) fn new(host: &'static Host, cpu: CpuId) -> Self {
+        context::unload();
+        context::trap_fp(true);
+        Self { host, cpu, loaded: None, last: host.vms.iter().map(|_| None).collect() }
+    }
+
+    /// What a CPU does from the end of boot on.
+    pub(crate) fn serve(mut self) -> ! {
+        loop {
+            self.part_with_the_leaving();
+            self.send();
+            let now = El2.now();
+            let mut queue = self.host.queue.lock();
+            let turn = queue.pick(self.cpu, now);
+            let deadline = queue.deadline(self.cpu);
+            drop(queue);
+            self.host.signal(&El2, turn.kick);
+            match turn.run {
+                Some(entity) => self.run(entity, deadline),
+                None => self.idle(deadline),
+            }
+        }
+    }
+
+    /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded.
+    fn part_with_the_leaving(&mut self) {
+        if !self.host.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(loaded) = &self.loaded
+            && matches!(loaded.vm.life.state(), State::Stopping(_))
+        {
+            self.unload();
+        }
+        // Cleared first: a VM that stops meanwhile sets it again, one that is not settled yet keeps it.
+        self.host.stopping.store(false, Ordering::Release);
+        for vm in &self.host.vms {
+            if let Some(cause) = vm.life.settle() {
+                self.host.settled(&El2, vm, cause);
+            }
+            if matches!(vm.life.state(), State::Stopping(_)) {
+                self.host.stopping.store(true, Ordering::Release);
+            }
+        }
+        if self.host.all_over() {
+            super::power::all_over(self.host);
+        }
+    }
+
+    /// Sends what the console has to say since somebody looked.
+    fn send(&self) {
+        if self.host.to_send.load(Ordering::Relaxed) && self.host.to_send.swap(false, Ordering::AcqRel) {
+            uart::drain(self.host);
+        }
+    }
+
+    fn idle(&mut self, deadline: Option<u64>) {
+        timer::set(deadline);
+        // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
+        wfi();
+        let _ = self.interrupt();
+    }
+
+    /// Runs `entity` until the queue has to be asked again.
+    fn run(&mut self, entity: EntityId, deadline: Option<u64>) {
+        let Some((vm, slot)) = self.find(entity) else { return };
+        if !self.load(vm, slot) {
+            return;
+        }
+        slot.running.store(u32::from(self.cpu.0), Ordering::SeqCst);
+        let Some(loaded) = &mut self.loaded else { return };
+        let own = exit::sysreg::poll_timer(loaded.here(self.host), &El2, &mut loaded.vcpu);
+        timer::set([deadline, own].into_iter().flatten().min());
+        let next = self.stay();
+        self.leave(entity, next);
+    }
+
+    fn find(&self, entity: EntityId) -> Option<(&'static Vm, &'static Slot)> {
+        let (vm, vcpu) = self.host.queue.lock().name(entity);
+        let vm = self.host.vms.get(usize::from(vm.0))?;
+        Some((vm, vm.slot(vcpu)?))
+    }
+
+    /// The inner loop: enter, leave, handle, as long as the same vCPU goes on.
+    fn stay(&mut self) -> Next {
+        let Some(loaded) = &mut self.loaded else { return Next::Look };
+        let here = loaded.here(self.host);
+        if core::mem::take(&mut loaded.folded) {
+            loaded.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        }
+        loop {
+            if loaded.slot.requests.load(Ordering::Acquire) != 0
+                && let Some(next) = attend(self.host, loaded)
+            {
+                return next;
+            }
+            let next = match guest::run(&mut loaded.vcpu.registers) {
+                Exit::Synchronous => exit::handle(here, &El2, &mut loaded.vcpu),
+                Exit::Interrupt => {
+                    loaded.slot.count(Counter::Interrupt);
+                    irq::handle(here, &mut loaded.vcpu)
+                }
+                // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
+                Exit::SError => Next::Stop(Cause::Crash("the board raised an SError while it ran")),
+            };
+            match next {
+                Next::Resume => {}
+                Next::Fp if !loaded.fp => {
+                    context::load_fp(&loaded.vcpu.fp);
+                    loaded.fp = true;
+                }
+                // With its FP registers here nothing of it traps.
+                Next::Fp => return Next::Stop(Cause::Crash("its FP registers trap though they are loaded")),
+                next => return next,
+            }
+        }
+    }
+
+    /// An interrupt while this CPU is not in a guest.
+    fn interrupt(&mut self) -> Next {
+        match &mut self.loaded {
+            Some(loaded) => irq::handle(loaded.here(self.host), &mut loaded.vcpu),
+            None => irq::handle_alone(self.host),
+        }
+    }
+
+    /// What the end of a run means for the queue.
+    fn leave(&mut self, entity: EntityId, next: Next) {
+        let Some(loaded) = &mut self.loaded else { return };
+        let (vm, slot) = (loaded.vm, loaded.slot);
+        match next {
+            Next::Resume | Next::Fp | Next::Look => {}
+            Next::Yield => self.host.queue.lock().yield_now(self.cpu),
+            Next::Wait => {
+                let here = loaded.here(self.host);
+                // Requests from before this are in what `wakes` sees; later ones are seen below or by the queue.
+                slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
+                let own = exit::sysreg::poll_timer(here, &El2, &mut loaded.vcpu);
+                let awake = exit::irq::wakes(here, &El2, &mut loaded.vcpu);
+                loaded.folded = true;
+                if awake {
+                    return;
+                }
+                slot.running.store(NOWHERE, Ordering::SeqCst);
+                let mut queue = self.host.queue.lock();
+                queue.block(entity, own, El2.now());
+                if slot.requests.load(Ordering::SeqCst) & request::REFILL != 0 {
+                    let set = queue.wake(entity, El2.now());
+                    drop(queue);
+                    self.host.signal(&El2, set);
+                }
+            }
+            Next::Off => {
+                self.unload();
+                slot.running.store(NOWHERE, Ordering::SeqCst);
+                slot.turn_off();
+                self.host.queue.lock().off(entity, El2.now());
+                if vm.slots.iter().all(|slot| slot.power() == flatland::vm::Power::Off) {
+                    self.host.stop(&El2, vm, Cause::Crash("all its vCPUs are off"));
+                }
+            }
+            Next::Stop(cause) => {
+                self.host.stop_with_report(&El2, vm, &loaded.vcpu, cause);
+            }
+        }
+    }
+
+    /// Puts a vCPU's registers onto this CPU. False if it turned out not to be ready.
+    fn load(&mut self, vm: &'static Vm, slot: &'static Slot) -> bool {
+        if let Some(loaded) = &self.loaded
+            && core::ptr::eq(loaded.slot, slot)
+        {
+            return true;
+        }
+        self.unload();
+        if vm.life.state() == State::Loading && !self.host.fill_memory(&El2, vm) {
+            return false;
+        }
+        let mut vcpu = slot.vcpu.lock();
+        if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
+            let (pc, x0) = slot.started();
+            vcpu.reset(pc, x0);
+        }
+        let identity = Identity {
+            vttbr: vm.root.vttbr(&El2, &self.host.vmids, self.cpu),
+            vtcr: vm.root.vtcr(),
+            vmpidr: vcpu.mpidr,
+            cntvoff: vm.offset.load(Ordering::Relaxed),
+        };
+        context::load(&vcpu.saved, &identity);
+        // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
+        if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
+            && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)
+        {
+            context::forget_stage1();
+        }
+        lists::load(&vcpu.interface);
+        if vcpu.timer_active {
+            irq::set_timer_active(true);
+        }
+        vm.life.entered();
+        self.loaded = Some(Loaded { vm, slot, vcpu, fp: false, folded: true });
+        let set = self.host.queue.lock().loaded(slot.entity, self.cpu, El2.now());
+        self.host.signal(&El2, set);
+        true
+    }
+
+    /// Takes the loaded vCPU's registers off this CPU.
+    fn unload(&mut self) {
+        let Some(mut loaded) = self.loaded.take() else { return };
+        let _ = exit::irq::wakes(loaded.here(self.host), &El2, &mut loaded.vcpu);
+        if loaded.vcpu.timer_active {
+            irq::set_timer_active(false);
+        }
+        lists::unload(&mut loaded.vcpu);
+        if loaded.fp {
+            context::save_fp(&mut loaded.vcpu.fp);
+        }
+        context::save(&mut loaded.vcpu.saved);
+        context::unload();
+        let deadline = sleep_deadline(loaded.vm, &loaded.vcpu, El2.now());
+        let entity = loaded.slot.entity;
+        drop(loaded.vcpu);
+        loaded.vm.life.left();
+        let now = El2.now();
+        let mut queue = self.host.queue.lock();
+        let set = queue.unloaded(entity, now);
+        let more = queue.wake_by(entity, deadline, now);
+        drop(queue);
+        self.host.signal(&El2, set);
+        self.host.signal(&El2, more);
+    }
+}
+
+/// Does what others asked of the loaded vCPU before it runs; or says that it must not run.
+fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
+    let taken = request::REFILL | request::LEAVE | request::SEND;
+    let asked = loaded.slot.requests.fetch_and(!taken, Ordering::SeqCst);
+    if asked & request::SEND != 0 {
+        uart::drain(host);
+    }
+    if asked & request::LEAVE != 0 {
+        loaded.folded |= asked & request::REFILL != 0;
+        return Some(Next::Look);
+    }
+    if asked & request::REFILL != 0 {
+        exit::irq::refill(loaded.here(host), &El2, &mut loaded.vcpu);
+    }
+    None
+}
+
+/// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.
+fn sleep_deadline(vm: &Vm, vcpu: &Vcpu, now: u64) -> Option<u64> {
+    let ctl = vcpu.saved.get(El1::CntvCtl);
+    // An interrupt that is active already fires no more.
+    let own = (ctl & 0b11 == 0b01 && !vcpu.timer_active)
+        .then(|| vcpu.saved.get(El1::CntvCval).wrapping_add(vm.offset.load(Ordering::Relaxed)));
+    let emulated = exit::sysreg::timer_deadline(vcpu).filter(|at| *at > now);
+    [own, emulated].into_iter().flatten().min()
+}

@@ -1,0 +1,39 @@
+//! System registers by name, for those `aarch64-cpu` lacks or has only in part.
+//!
+//! `read!` and `write!` take a register's name or its `S<op0>_<op1>_C<n>_C<m>_<op2>` encoding. The instruction itself
+//! is all they do; order against what follows is the caller's (`isb`).
+
+/// Reads a system register.
+macro_rules! read {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: MRS of a register that exists at EL2 on every core this is reached on has no effect on memory.
+        unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) };
+        value
+    }};
+}
+
+/// Writes a system register. Writing is as unsafe as what the register governs: each use stands in a function that says
+/// why the value is sound, and no register that governs EL2's own map is written through it outside of `mmu.rs`.
+macro_rules! write {
+    ($name:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: registers written here govern EL1, the interrupt interface or timers; EL2's own memory map and stack
+        // do not depend on them. Not `nomem`: memory accesses must not be moved across.
+        unsafe { core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
+    }};
+}
+
+pub(crate) use {read, write};
+
+/// Waits until earlier register writes have their effect (Arm ARM: context synchronization event).
+#[inline(always)]
+pub(crate) fn isb() {
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Data synchronization barrier for all, the whole system.
+#[inline(always)]
+pub(crate) fn dsb() {
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+}

@@ -1,0 +1,106 @@
+//! The board's UART: for the console's ring, and for last words.
+
+use super::machine::El2;
+use super::mmio::{self, Mmio};
+use super::power;
+use core::fmt;
+use flatland::host::{Host, Order};
+use flatland::operator;
+use platform::board::{self, UartKind};
+use platform::uart::{Port, mini, pl011};
+use spin::Once;
+
+/// The UART's registers, by kind.
+enum Uart {
+    Pl011(Mmio<pl011::Registers>),
+    Mini(Mmio<mini::Registers>),
+}
+
+static UART: Once<Uart> = Once::new();
+
+/// Takes the UART that the board describes. Without one Flatland is silent.
+pub(crate) fn init(uart: &board::Uart) {
+    // SAFETY: the device tree says that such a UART lies there; drivers only touch its registers.
+    let uart = unsafe {
+        match uart.kind {
+            UartKind::Pl011 => mmio::registers(uart.base).map(Uart::Pl011),
+            UartKind::BcmAux => mmio::registers(uart.base).map(Uart::Mini),
+        }
+    };
+    if let Ok(uart) = uart {
+        UART.call_once(|| uart);
+    }
+    if let Some(port) = port() {
+        port.adopt();
+    }
+}
+
+/// The UART, if there is one.
+pub(crate) fn port() -> Option<Port<'static>> {
+    Some(match UART.get()? {
+        Uart::Pl011(registers) => Port::Pl011(registers.get()),
+        Uart::Mini(registers) => Port::Mini(registers.get()),
+    })
+}
+
+/// Sends what the console has for as long as the UART takes it.
+pub(crate) fn drain(host: &Host) {
+    let Some(port) = port() else { return };
+    let mut console = host.console.lock();
+    console.drain(|byte| port.put(byte));
+    if console.is_drained() {
+        port.disable_tx_interrupt();
+        drop(console);
+        host.reopen(&El2);
+    } else {
+        port.enable_tx_interrupt();
+    }
+}
+
+/// The UART's interrupt: takes what was typed, sends what waits.
+pub(crate) fn serve(host: &Host) {
+    let Some(port) = port() else { return };
+    for _ in 0..TYPED {
+        let Some(byte) = port.get() else { break };
+        operator::typed(host, &El2, byte);
+    }
+    port.acknowledge();
+    drain(host);
+    let order = *host.order.lock();
+    match order {
+        Some(Order::Restart) => power::restart(),
+        Some(Order::Off) => power::off(),
+        None => {}
+    }
+}
+
+/// How many bytes are taken at one interrupt: more than the FIFO holds.
+const TYPED: usize = 64;
+
+/// Writes past the console, waiting for each byte: for boot, before there is a console, and for last words.
+pub(crate) struct Emergency;
+
+/// How often a full transmitter is asked again before a byte is given up: far longer than a byte takes at 9600 baud.
+const PATIENCE: u32 = 10_000_000;
+
+impl fmt::Write for Emergency {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let Some(port) = port() else { return Ok(()) };
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                put(&port, b'\r');
+            }
+            put(&port, byte);
+        }
+        Ok(())
+    }
+}
+
+fn put(port: &Port<'_>, byte: u8) {
+    for _ in 0..PATIENCE {
+        if port.put(byte) {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}

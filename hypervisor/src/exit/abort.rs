@@ -1,0 +1,243 @@
+//! Stage-2 aborts: memory touched for the first time, devices, and what is neither.
+
+use super::{Here, check_stuck};
+use crate::addr::{Addr, Ipa, VcpuId};
+use crate::arm::el1::El1;
+use crate::arm::esr::{Abort, Access, Fault, Transfer};
+use crate::arm::exception::psr;
+use crate::arm::gic::{Version, gicr};
+use crate::devices::{self, Region};
+use crate::machine::Machine;
+use crate::memory::Miss;
+use crate::next::{Cause, Next};
+use crate::vcpu::{self, Counter, Vcpu};
+use crate::vgic::Vgic;
+use crate::vm::{Gic, request};
+use core::sync::atomic::Ordering;
+use log::info;
+
+/// GICC_DIR, in the second page of the CPU interface (IHI 0048B 4.4.17).
+const GICC_DIR: u64 = 0x1000;
+
+/// A load or store.
+#[inline]
+pub fn data<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let syndrome = vcpu.registers.syndrome();
+    if let Some((ipa, access, transfer)) = Transfer::at_hole(syndrome)
+        && let Some((region, offset)) = devices::at(ipa)
+    {
+        here.slot.count(Counter::Mmio);
+        return device(here, m, vcpu, region, offset, Touch { ipa, access, transfer });
+    }
+    // Pairs, exclusives and write-back forms have no syndrome, and no driver uses them on a device: what lies below RAM is
+    // refused to them as if nothing were there.
+    memory(here, m, vcpu, Abort::decode(syndrome))
+}
+
+/// An instruction fetch.
+pub fn fetch<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let abort = Abort::decode(vcpu.registers.syndrome());
+    memory(here, m, vcpu, abort)
+}
+
+/// RAM, or nothing.
+fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> Next {
+    here.slot.count(Counter::Memory);
+    let far = vcpu.registers.far;
+    if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
+        // The board's bus refused what we mapped, or a fault that stage 2 cannot have: the guest gets to know.
+        let ipa = abort.ipa.unwrap_or(Addr::new(0));
+        return refuse(here, m, vcpu, abort.access, ipa, "an abort from the board");
+    }
+    let ipa = match abort.ipa {
+        Some(ipa) => ipa,
+        // A permission fault: the hardware does not say where, the guest's own tables do. Where they deny the access, it
+        // was a stage-1 fault reported as ours, or they changed meanwhile: it tries again (Cortex-A72 erratum 853709).
+        None => match m.translate(far, abort.access, vcpu.registers.pstate & psr::MODE == psr::EL0T) {
+            Some(ipa) => ipa,
+            None => return Next::Resume,
+        },
+    };
+    let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, abort.access);
+    match result {
+        Ok(_) => Next::Resume,
+        Err(Miss::Short) => Next::Stop(Cause::Crash("the board has no memory left for it")),
+        Err(Miss::NotRam) => refuse(here, m, vcpu, abort.access, ipa, "nothing is there"),
+        Err(Miss::Denied) => refuse(here, m, vcpu, abort.access, ipa, "the access is not allowed there"),
+    }
+}
+
+/// Answers as a bus would: with an external abort, told once per place.
+fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
+    let pc = vcpu.registers.pc;
+    if here.vm.told.lock().is_new(ipa.bits() & !0xfff | access as u64) {
+        info!("{}: {access:?} of IPA {ipa} at {pc:#x}: {why}", here.vm.name);
+    }
+    let far = vcpu.registers.far;
+    let bytes = vcpu.registers.syndrome().instruction_bytes();
+    // On a fault in the walk of its tables, this is "external abort on translation table walk" at an unknown level; the
+    // plain one says as much to software.
+    vcpu::external_abort(vcpu, m, access, far, bytes);
+    if access == Access::Execute {
+        return check_stuck(vcpu, pc);
+    }
+    vcpu.stuck = 0;
+    Next::Resume
+}
+
+/// A load or store of a register, and where it went.
+#[derive(Clone, Copy)]
+struct Touch {
+    ipa: Addr<Ipa>,
+    access: Access,
+    transfer: Transfer,
+}
+
+#[inline(always)]
+fn device<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, region: Region, offset: u64, touch: Touch) -> Next {
+    let Touch { ipa, access, transfer } = touch;
+    let bytes = transfer.bytes;
+    let mut next = Next::Resume;
+    let swapped = big_endian(m, vcpu);
+    let done = if access == Access::Write {
+        let mut value = vcpu.registers.read(transfer.register);
+        if bytes < 8 {
+            value &= (1 << (u32::from(bytes) * 8)) - 1;
+        }
+        // A big-endian guest's store arrives with its bytes as the register has them.
+        let value = if swapped { swap(value, bytes) } else { value };
+        here.write(m, vcpu, region, offset, bytes, value, &mut next)
+    } else {
+        match here.read(m, vcpu, region, offset, bytes) {
+            Some(value) => {
+                let value = if swapped { swap(value, bytes) } else { value };
+                vcpu.registers.write(transfer.register, transfer.extend(value));
+                true
+            }
+            None => false,
+        }
+    };
+    if !done {
+        return refuse(here, m, vcpu, access, ipa, "no device is there");
+    }
+    vcpu.registers.step(4);
+    next
+}
+
+/// SCTLR_EL1.EE for EL1, E0E for EL0.
+#[inline(always)]
+fn big_endian<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
+    let sctlr = m.get(El1::Sctlr);
+    if sctlr & (1 << 24 | 1 << 25) == 0 {
+        return false;
+    }
+    let bit = if vcpu.registers.pstate & psr::MODE == psr::EL0T { 24 } else { 25 };
+    sctlr >> bit & 1 != 0
+}
+
+fn swap(value: u64, bytes: u8) -> u64 {
+    value.swap_bytes() >> (64 - u32::from(bytes.clamp(1, 8)) * 8)
+}
+
+impl Here<'_> {
+    /// Folds the lists, which have to be filled again before the vCPU runs.
+    fn refresh<M: Machine>(self, vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
+        let kicks = super::irq::refresh(vgic, vcpu, m);
+        self.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        self.host.kick(m, self.vm, kicks);
+    }
+
+    /// The vCPU whose redistributor is number `n`.
+    fn frame(self, vgic: &Vgic, n: u16) -> Option<VcpuId> {
+        (vgic.version() == Version::V3 && usize::from(n) < self.vm.slots.len()).then_some(VcpuId(n))
+    }
+
+    /// Reads a device register of the virtual board; nothing if no device is there.
+    #[inline(always)]
+    fn read<M: Machine>(self, m: &M, vcpu: &mut Vcpu, region: Region, offset: u64, bytes: u8) -> Option<u64> {
+        match region {
+            Region::Gicd => {
+                let mut vgic = self.vm.vgic.lock();
+                if Vgic::touches_state(offset) {
+                    self.refresh(&mut vgic, vcpu, m);
+                }
+                Some(vgic.dist_read(vcpu.id, offset, bytes))
+            }
+            Region::Gicr(n) => {
+                let mut vgic = self.vm.vgic.lock();
+                let frame = self.frame(&vgic, n)?;
+                if offset & gicr::SGI_FRAME != 0 {
+                    self.refresh(&mut vgic, vcpu, m);
+                }
+                Some(vgic.redist_read(frame, offset, bytes))
+            }
+            Region::Uart => {
+                let mut devices = self.vm.devices.lock();
+                let value = devices.uart.read(offset, bytes);
+                let line = devices.uart.line();
+                drop(devices);
+                self.host.line(m, self.vm, devices::UART_INTID, line.into());
+                Some(value)
+            }
+            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),
+            Region::Virtio(_) => Some(devices::empty_slot(offset, bytes)),
+            // GICC_DIR is write-only; the first page is the hardware's and does not come here.
+            Region::Gicc => (self.vm.gic == Gic::V2 && offset == GICC_DIR).then_some(0),
+        }
+    }
+
+    /// Writes a device register of the virtual board; false if no device is there.
+    #[expect(clippy::too_many_arguments, reason = "one access, taken apart once")]
+    fn write<M: Machine>(
+        self,
+        m: &M,
+        vcpu: &mut Vcpu,
+        region: Region,
+        offset: u64,
+        bytes: u8,
+        value: u64,
+        next: &mut Next,
+    ) -> bool {
+        match region {
+            Region::Gicd => {
+                let mut vgic = self.vm.vgic.lock();
+                self.refresh(&mut vgic, vcpu, m);
+                let kicks = vgic.dist_write(vcpu.id, offset, bytes, value);
+                drop(vgic);
+                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+            }
+            Region::Gicr(n) => {
+                let mut vgic = self.vm.vgic.lock();
+                let Some(frame) = self.frame(&vgic, n) else { return false };
+                self.refresh(&mut vgic, vcpu, m);
+                let kicks = vgic.redist_write(frame, offset, bytes, value);
+                drop(vgic);
+                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+            }
+            Region::Gicc => {
+                if self.vm.gic != Gic::V2 || offset != GICC_DIR {
+                    return false;
+                }
+                let mut vgic = self.vm.vgic.lock();
+                self.refresh(&mut vgic, vcpu, m);
+                let kicks = vgic.deactivate(vcpu.id, value);
+                drop(vgic);
+                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+            }
+            Region::Uart => {
+                *next = self.host.uart_write(m, self, offset, bytes, value);
+            }
+            Region::Rtc => {
+                let now = self.host.seconds(m.now());
+                let mut devices = self.vm.devices.lock();
+                devices.rtc.write(offset, bytes, value, now);
+                devices.rtc.tick(now);
+                let line = devices.rtc.line();
+                drop(devices);
+                self.host.line(m, self.vm, devices::RTC_INTID, line.into());
+            }
+            Region::Virtio(_) => {}
+        }
+        true
+    }
+}

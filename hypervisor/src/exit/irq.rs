@@ -1,0 +1,84 @@
+//! Between the virtual interrupt controller and the list registers of the CPU a vCPU is loaded on.
+
+use super::Here;
+use crate::arm::el1::El1;
+use crate::arm::gic::{Mask, Version};
+use crate::devices::VIRTUAL_TIMER_INTID;
+use crate::machine::Machine;
+use crate::next::Kicks;
+use crate::vcpu::Vcpu;
+use crate::vgic::{Line, Vgic};
+
+/// CNTV_CTL_EL0: ENABLE, IMASK, ISTATUS.
+const FIRING: u64 = 0b101;
+const CTL: u64 = 0b111;
+
+/// Takes what the list registers say back into `vgic`, and the level of the virtual timer with it. The lists are empty
+/// then and have to be filled before the vCPU runs: see [`refill`].
+pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
+    let used = usize::from(vcpu.lists.used);
+    if let Some(lr) = vcpu.lists.lr.get_mut(..used) {
+        vcpu.lists.hcr = m.read_lists(lr);
+    }
+    vcpu.in_hardware = vcpu.in_hardware.max(used);
+    let mut kicks = vgic.fold(vcpu.id, &mut vcpu.lists);
+    if vcpu.timer_active {
+        let timer = VIRTUAL_TIMER_INTID;
+        if m.get(El1::CntvCtl) & CTL != FIRING {
+            kicks |= vgic.set_line(vcpu.id, timer, Line::Low);
+        }
+        release_timer(vgic, vcpu, m);
+    }
+    kicks.without(vcpu.id)
+}
+
+/// Lets the physical timer interrupt come again, once its virtual one is neither pending nor active: the guest ended it
+/// (then the hardware did so already), or turned the timer off without taking it.
+fn release_timer<M: Machine>(vgic: &Vgic, vcpu: &mut Vcpu, m: &M) {
+    if !vgic.hw_active(vcpu.id, VIRTUAL_TIMER_INTID) {
+        m.release(VIRTUAL_TIMER_INTID);
+        vcpu.timer_active = false;
+    }
+}
+
+/// Brings the list registers up to date.
+pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    let mut vgic = here.vm.vgic.lock();
+    let kicks = refresh(&mut vgic, vcpu, m);
+    let mask = mask(&vgic, m);
+    vgic.fill(vcpu.id, &mut vcpu.lists, mask);
+    drop(vgic);
+    let used = usize::from(vcpu.lists.used);
+    let n = used.max(vcpu.in_hardware);
+    vcpu.in_hardware = used;
+    m.write_lists(vcpu.lists.lr.get(..n).unwrap_or(&[]), vcpu.lists.hcr);
+    if !kicks.is_empty() {
+        here.host.kick(m, here.vm, kicks);
+    }
+}
+
+/// The virtual timer's physical interrupt arrived and stays active: its virtual one is pending until the guest ends it.
+///
+/// The lists are not folded here: that would compare the active state of the last time with what they say.
+pub fn timer(here: Here<'_>, vcpu: &mut Vcpu) {
+    vcpu.timer_active = true;
+    // The kick is for this vCPU, which looks before it runs.
+    let _ = here.vm.vgic.lock().set_line(vcpu.id, VIRTUAL_TIMER_INTID, Line::High);
+}
+
+/// Whether something would end the vCPU's WFI.
+pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
+    let mut vgic = here.vm.vgic.lock();
+    let _ = refresh(&mut vgic, vcpu, m);
+    let mask = mask(&vgic, m);
+    vgic.deliverable(vcpu.id, mask)
+}
+
+/// What the loaded vCPU's interface lets through.
+fn mask<M: Machine>(vgic: &Vgic, m: &M) -> Mask {
+    match vgic.version() {
+        Version::V3 => Mask::from_ich_vmcr(m.interface()),
+        // GICH_VMCR has 32 bits.
+        Version::V2 => Mask::from_gich_vmcr(m.interface() as u32),
+    }
+}

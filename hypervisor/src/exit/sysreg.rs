@@ -1,0 +1,158 @@
+//! Trapped system registers: what each reads as and what writing it does. What is not here is UNDEFINED.
+
+use super::{Here, deny, irq};
+use crate::arm::el1::El1;
+use crate::arm::gic::SgiRegister;
+use crate::arm::sysreg::{self, Encoding, Register};
+use crate::devices;
+use crate::machine::Machine;
+use crate::next::Next;
+use crate::vcpu::{Counter, Vcpu};
+use crate::vgic::Line;
+use crate::vm::request;
+use core::sync::atomic::Ordering;
+use log::info;
+
+/// CNTP_CTL_EL0: ENABLE, IMASK, ISTATUS.
+const ENABLE: u64 = 1;
+const IMASK: u64 = 2;
+const ISTATUS: u64 = 4;
+
+/// Handles a trapped MRS or MSR.
+#[inline(always)]
+pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    here.slot.count(Counter::SystemRegister);
+    let iss = vcpu.registers.syndrome().iss();
+    // Rt, bits 9:5: they fit.
+    let rt = (iss >> 5 & 0x1f) as u8;
+    // The ID space first: that is what is read in numbers.
+    if let Some((crm, op2)) = sysreg::id_read(iss) {
+        vcpu.registers.write(rt, here.host.ids.get(crm, op2));
+        vcpu.registers.step(4);
+        return Next::Resume;
+    }
+    let encoding = Encoding::from_iss(iss);
+    if iss & 1 != 0 {
+        let Some(value) = read(here, m, vcpu, encoding) else { return unknown(here, m, vcpu, encoding) };
+        vcpu.registers.write(rt, value);
+        vcpu.registers.step(4);
+        return Next::Resume;
+    }
+    let value = vcpu.registers.read(rt);
+    match write(here, m, vcpu, encoding, value) {
+        Some(next) => {
+            vcpu.registers.step(4);
+            next
+        }
+        None => unknown(here, m, vcpu, encoding),
+    }
+}
+
+#[cold]
+fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Next {
+    // A place of its own kind: no IPA has bit 63.
+    if here.vm.told.lock().is_new(1 << 63 | u64::from(encoding.bits())) {
+        info!("{}: system register {encoding} at {:#x}: undefined", here.vm.name, vcpu.registers.pc);
+    }
+    deny(here, m, vcpu)
+}
+
+#[inline(never)]
+fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Option<u64> {
+    Some(match sysreg::decode(encoding)? {
+        Register::CntpCtl => {
+            let met = m.now() >= vcpu.cntp_cval;
+            vcpu.cntp_ctl | if vcpu.cntp_ctl & ENABLE != 0 && met { ISTATUS } else { 0 }
+        }
+        Register::CntpCval => vcpu.cntp_cval,
+        // The low 32 bits of the difference (Arm ARM D12.2.4).
+        Register::CntpTval => vcpu.cntp_cval.wrapping_sub(m.now()) & 0xffff_ffff,
+        Register::Cntpct => m.now(),
+        Register::Mdscr => m.get(El1::Mdscr),
+        // OSLM 0b10: the OS lock is implemented; OSLK its state (Arm ARM D24.3.27).
+        Register::Oslsr => 0b1000 | if vcpu.os_lock { 0b10 } else { 0 },
+        // Breakpoints, watchpoints, the debug channel, claim tags: there is no debugger, and nothing ever hits.
+        Register::Debug => 0,
+        Register::Actlr => 0,
+        Register::Oslar | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r | Register::Dir => return None,
+        // ICC_SRE_EL1: SRE, DFB, DIB, all read-only one.
+        Register::IccSre => 0b111,
+    })
+}
+
+#[inline(never)]
+fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding, value: u64) -> Option<Next> {
+    match sysreg::decode(encoding)? {
+        Register::Sgi1r => sgi(here, m, vcpu, SgiRegister::Sgi1r, value),
+        Register::Asgi1r => sgi(here, m, vcpu, SgiRegister::Asgi1r, value),
+        Register::Sgi0r => sgi(here, m, vcpu, SgiRegister::Sgi0r, value),
+        Register::Dir => deactivate(here, m, vcpu, value),
+        Register::CntpCtl => {
+            vcpu.cntp_ctl = value & (ENABLE | IMASK);
+            return Some(timer_changed(here, m, vcpu));
+        }
+        Register::CntpCval => {
+            vcpu.cntp_cval = value;
+            return Some(timer_changed(here, m, vcpu));
+        }
+        Register::CntpTval => {
+            // A signed 32-bit distance from now.
+            let distance = i64::from((value & 0xffff_ffff) as u32 as i32);
+            vcpu.cntp_cval = m.now().wrapping_add_signed(distance);
+            return Some(timer_changed(here, m, vcpu));
+        }
+        // KDE, MDE and the channel traps would reach breakpoints, and there are none; SS single-steps EL0, which the
+        // hardware does by itself.
+        Register::Mdscr => m.set(El1::Mdscr, value & 1),
+        Register::Oslar => vcpu.os_lock = value & 1 != 0,
+        Register::Debug | Register::Actlr | Register::IccSre => {}
+        Register::Cntpct | Register::Oslsr => return None,
+    }
+    Some(Next::Resume)
+}
+
+#[inline]
+fn sgi<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, register: SgiRegister, value: u64) {
+    let kicks = here.vm.vgic.lock().sgi1r(vcpu.id, register, value);
+    if kicks.contains(vcpu.id) {
+        here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+    }
+    here.host.kick(m, here.vm, kicks.without(vcpu.id));
+}
+
+/// ICC_DIR_EL1, which traps while an interrupt is active that found no list register.
+fn deactivate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, value: u64) {
+    let mut vgic = here.vm.vgic.lock();
+    let mut kicks = irq::refresh(&mut vgic, vcpu, m);
+    kicks |= vgic.deactivate(vcpu.id, value);
+    drop(vgic);
+    here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+    here.host.kick(m, here.vm, kicks.without(vcpu.id));
+}
+
+/// Its emulated physical timer changed: the line follows, and the CPU's own deadline has to.
+fn timer_changed<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let _ = poll_timer(here, m, vcpu);
+    Next::Look
+}
+
+/// Sets the line of the emulated physical timer to what its registers say now, and returns when it will fire, if it is
+/// going to.
+pub fn poll_timer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<u64> {
+    if vcpu.cntp_ctl == 0 && !vcpu.cntp_line {
+        return None;
+    }
+    let armed = vcpu.cntp_ctl & (ENABLE | IMASK) == ENABLE;
+    let high = armed && m.now() >= vcpu.cntp_cval;
+    if high != vcpu.cntp_line {
+        vcpu.cntp_line = high;
+        let line = if high { Line::High } else { Line::Low };
+        here.host.private_line(m, here, vcpu.id, devices::PHYSICAL_TIMER_INTID, line);
+    }
+    (armed && !high).then_some(vcpu.cntp_cval)
+}
+
+/// When the emulated physical timer fires or has fired.
+pub fn timer_deadline(vcpu: &Vcpu) -> Option<u64> {
+    (vcpu.cntp_ctl & (ENABLE | IMASK) == ENABLE).then_some(vcpu.cntp_cval)
+}

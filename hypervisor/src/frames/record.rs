@@ -1,0 +1,192 @@
+//! The record of one frame: 16 bytes, the whole of what is known about it.
+//!
+//! ```text
+//!  0        1       2      4          8        12       16
+//! ┌────────┬───────┬──────┬──────────┬────────┬────────┐
+//! │ state  │ order │ owner│ refs     │ next   │ prev   │   links: in a free list; of a guest's frame, room for
+//! └────────┴───────┴──────┴──────────┴────────┴────────┘   merging to keep a hint of the contents' hash
+//! ```
+//!
+//! Zeroed memory is a valid array of records: frames that the pool may not use. At 16 bytes for 4 KiB the records take
+//! 0.4 % of the RAM they describe.
+
+use crate::addr::{Size, VmId};
+
+/// What a frame is for.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum State {
+    /// Not ours to give: firmware, our own image, the records.
+    #[default]
+    Reserved = 0,
+    /// The first frame of a free run; `order` says how long it is.
+    Free = 1,
+    /// In a free run, but not its first.
+    Inside = 2,
+    /// A guest's RAM, or on its way there.
+    Guest = 3,
+    /// A translation table.
+    Table = 4,
+    /// For our own use.
+    House = 5,
+}
+
+impl State {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Whether somebody holds the frame.
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Guest | Self::Table | Self::House)
+    }
+}
+
+/// What a frame is taken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// A guest's RAM.
+    Guest,
+    /// A translation table.
+    Table,
+    /// Anything of our own.
+    House,
+}
+
+impl Use {
+    /// The state of a frame in such use.
+    pub const fn state(self) -> State {
+        match self {
+            Self::Guest => State::Guest,
+            Self::Table => State::Table,
+            Self::House => State::House,
+        }
+    }
+}
+
+/// A power of two of frames: 4 KiB shifted left by this.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Order(u8);
+
+impl Order {
+    /// How many orders there are: 4 KiB to 1 GiB.
+    pub const COUNT: usize = 19;
+    /// One frame.
+    pub const PAGE: Self = Self(0);
+    /// The largest: 1 GiB.
+    pub const MAX: Self = Self(18);
+
+    /// The order whose number is `order`, if there is one.
+    pub const fn new(order: u8) -> Option<Self> {
+        if order <= Self::MAX.0 { Some(Self(order)) } else { None }
+    }
+
+    /// The least order that holds `frames` frames, if there is one.
+    pub const fn holding(frames: u64) -> Option<Self> {
+        if frames == 0 || frames > Self::MAX.frames() {
+            return None;
+        }
+        // At most 18.
+        Some(Self(frames.next_power_of_two().trailing_zeros() as u8))
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its number, to index with.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// How many frames.
+    pub const fn frames(self) -> u64 {
+        1 << self.0
+    }
+
+    /// How many bytes.
+    pub const fn bytes(self) -> u64 {
+        self.frames() << 12
+    }
+
+    /// The next larger, if there is one.
+    pub const fn up(self) -> Option<Self> {
+        Self::new(self.0 + 1)
+    }
+
+    /// The next smaller, if there is one.
+    pub const fn down(self) -> Option<Self> {
+        match self.0 {
+            0 => None,
+            number => Some(Self(number - 1)),
+        }
+    }
+
+    /// The largest leaf size that it is made of.
+    pub const fn largest_size(self) -> Size {
+        match self.0 {
+            0..9 => Size::Page,
+            9..18 => Size::Block,
+            _ => Size::Giant,
+        }
+    }
+}
+
+impl From<Size> for Order {
+    fn from(size: Size) -> Self {
+        Self(match size {
+            Size::Page => 0,
+            Size::Block => 9,
+            Size::Giant => 18,
+        })
+    }
+}
+
+/// No frame: the end of a list.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// What is known of one frame.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    pub(super) state: State,
+    pub(super) order: u8,
+    pub(super) owner: u16,
+    pub(super) refs: u32,
+    pub(super) next: u32,
+    pub(super) prev: u32,
+}
+
+const _: () = assert!(size_of::<Record>() == 16 && align_of::<Record>() <= 8);
+
+impl Record {
+    /// The record of a frame that is not ours to give: all bits zero.
+    pub const RESERVED: Self = Self { state: State::Reserved, order: 0, owner: 0, refs: 0, next: 0, prev: 0 };
+
+    /// What the frame is for.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whose it is, if somebody holds it.
+    pub const fn owner(&self) -> Option<VmId> {
+        if self.state.is_held() { Some(VmId(self.owner)) } else { None }
+    }
+
+    /// How many leaves name it.
+    pub const fn refs(&self) -> u32 {
+        self.refs
+    }
+
+    pub(super) const fn free(order: Order, next: u32) -> Self {
+        Self { state: State::Free, order: order.number(), owner: 0, refs: 0, next, prev: NONE }
+    }
+
+    pub(super) const fn inside() -> Self {
+        Self { state: State::Inside, ..Self::RESERVED }
+    }
+
+    pub(super) const fn held(state: State, owner: VmId) -> Self {
+        Self { state, order: 0, owner: owner.0, refs: 1, next: 0, prev: 0 }
+    }
+}

@@ -1,0 +1,443 @@
+//! All there is: the VMs, the pool, the queue, the console. One value, which the binary makes at boot and every CPU uses.
+//!
+//! [`Host`] knows how the parts reach each other: who is kicked when an interrupt arrives, what stopping a VM takes,
+//! where a VM's output goes.
+
+mod build;
+mod load;
+mod report;
+
+use crate::addr::{CpuId, IntId, Size, VcpuId, VmId};
+use crate::arm::idreg::IdRegs;
+use crate::arm::vmsa::{PaRange, VmidBits};
+use crate::bundle::gzip::Workspace;
+use crate::bundle::{Bundle, Diagnostic, OnCrash};
+use crate::devices::uart::Flow;
+use crate::devices::{self, UART_INTID};
+use crate::frames::{Pool, SharedPool};
+use crate::machine::Machine;
+use crate::monitor::Console;
+use crate::next::{Cause, Kicks, Next};
+use crate::sched::{CpuSet, Frequency, Queue};
+use crate::stage2::vmid::Vmids;
+use crate::vcpu::Vcpu;
+use crate::vgic::Line;
+use crate::vm::{Gic, Slot, Vm, request};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use spin::mutex::SpinMutex;
+
+/// What the board and its CPUs offer to VMs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// How many CPUs run vCPUs.
+    pub n_cpus: usize,
+    /// The version of the interrupt controller, the board's and so the VMs'.
+    pub gic: Gic,
+    /// Where the hardware's virtual CPU interface of a GICv2 lies.
+    pub gicv: Option<u64>,
+    /// How many list registers a CPU has.
+    pub lists: u8,
+    /// How far stage 2 reaches.
+    pub pa_range: PaRange,
+    /// How many VMIDs there are.
+    pub vmid_bits: VmidBits,
+    /// The ID registers every guest sees.
+    pub ids: IdRegs,
+    /// Of the system counter, in Hz.
+    pub frequency: u64,
+    /// Bytes of RAM that the hypervisor keeps for itself.
+    pub own_bytes: u64,
+}
+
+/// Refuses VMs that together want more memory than there is: nothing takes memory back from a VM that runs.
+fn admit(pool: &Pool<'_>, bundle: &Bundle<'_>) -> Result<(), Vec<Diagnostic>> {
+    let free = pool.counts().free * Size::Page.bytes();
+    let mut errors = Vec::new();
+    let mut left = free;
+    for vm in &bundle.vms {
+        // Tables take a page for 2 MiB at most, and a few at the top.
+        let wanted = vm.memory.saturating_add(vm.memory / 512).saturating_add(16 * Size::Page.bytes());
+        match left.checked_sub(wanted) {
+            Some(rest) => left = rest,
+            None => errors.push(Diagnostic {
+                place: format!("/vms/{}/memory", vm.name),
+                what: format!(
+                    "{} KiB are wanted, {} KiB of the board's {} KiB are left",
+                    wanted >> 10,
+                    left >> 10,
+                    free >> 10
+                ),
+                remedy: String::from("give the VMs less memory or the board more"),
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+impl Facts {
+    /// How many vCPUs a VM may have.
+    pub const fn max_vcpus(&self) -> u16 {
+        match self.gic {
+            Gic::V2 => 8,
+            Gic::V3 => 16,
+        }
+    }
+}
+
+/// How long a vCPU runs while others wait, in nanoseconds.
+const SLICE: u64 = 5_000_000;
+
+/// A vCPU that left its guest, and where it belongs.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// All there is.
+    pub host: &'a Host,
+    /// Its VM.
+    pub vm: &'a Vm,
+    /// Its slot there.
+    pub slot: &'a Slot,
+}
+
+/// All there is.
+pub struct Host {
+    /// The VMs, in the manifest's order.
+    pub vms: Vec<Vm>,
+    /// The board's free memory.
+    pub pool: SharedPool<'static>,
+    /// Who runs where.
+    pub queue: SpinMutex<Queue>,
+    /// The board's UART, shared by all.
+    pub console: SpinMutex<Console>,
+    /// The ID registers every guest sees.
+    pub ids: IdRegs,
+    /// The VMIDs in use.
+    pub vmids: Vmids,
+    /// Where the hardware's virtual CPU interface of a GICv2 lies.
+    pub gicv: Option<u64>,
+    /// The system counter's.
+    pub frequency: Frequency,
+    /// How many CPUs run vCPUs.
+    pub n_cpus: usize,
+    /// Bytes of RAM that the hypervisor keeps for itself.
+    pub own_bytes: u64,
+    /// How many VMs ended by a crash.
+    pub crashed: AtomicU32,
+    /// Set when the console has something to send: whoever sees it drives the UART.
+    pub to_send: AtomicBool,
+    /// Whether some VM is stopping: CPUs that pass look whether they can settle it.
+    pub stopping: AtomicBool,
+    /// Whether the UART of some VM waits for room on the line.
+    pub closed: AtomicBool,
+    /// What the operator wants of the board.
+    pub order: SpinMutex<Option<Order>>,
+    /// The counter at the last `top`, and what each vCPU had run by then.
+    pub(crate) top: SpinMutex<(u64, Vec<u64>)>,
+    /// Where compressed kernels are unpacked, one at a time.
+    pub workspace: SpinMutex<Workspace>,
+}
+
+/// What the operator wants of the board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// That it starts again.
+    Restart,
+    /// That it powers off.
+    Off,
+}
+
+/// How often a VM that crashes is started again before it is left alone.
+const MAX_RESTARTS: u32 = 10;
+
+impl Host {
+    /// Builds the VMs of `bundle`. Every error of the operator's is returned, and nothing was started then.
+    pub fn build<M: Machine>(
+        m: &M,
+        pool: Pool<'static>,
+        facts: Facts,
+        bundle: Bundle<'static>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut workspace = Workspace::new();
+        bundle.plan(devices::RAM, &mut workspace)?;
+        admit(&pool, &bundle)?;
+        let pool = SharedPool::new(pool);
+        let frequency = u32::try_from(facts.frequency).ok().and_then(Frequency::new);
+        let frequency = frequency.or(Frequency::new(62_500_000)).ok_or_else(Vec::new)?;
+        let mut queue = Queue::new(facts.n_cpus, frequency.ticks(SLICE));
+        let mut vms = Vec::new();
+        let mut errors = Vec::new();
+        for (id, spec) in (0_u16..).zip(bundle.vms) {
+            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec) {
+                Ok(vm) => vms.push(vm),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let console = Console::new(vms.iter().map(|vm| vm.name.as_str()));
+        Ok(Self {
+            pool,
+            queue: SpinMutex::new(queue),
+            console: SpinMutex::new(console),
+            ids: facts.ids,
+            gicv: facts.gicv,
+            vmids: Vmids::new(facts.vmid_bits, facts.n_cpus),
+            frequency,
+            n_cpus: facts.n_cpus,
+            own_bytes: facts.own_bytes,
+            crashed: AtomicU32::new(0),
+            to_send: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            order: SpinMutex::new(None),
+            top: SpinMutex::new((0, Vec::new())),
+            workspace: SpinMutex::new(workspace),
+            vms,
+        })
+    }
+
+    /// Starts all VMs.
+    pub fn begin_all<M: Machine>(&self, m: &M) {
+        for vm in &self.vms {
+            self.begin(m, vm);
+        }
+    }
+
+    /// Makes the CPUs of `set` look up.
+    pub fn signal<M: Machine>(&self, m: &M, set: CpuSet) {
+        let mut rest = set;
+        while let Some(cpu) = rest.lowest() {
+            rest = rest.without(cpu);
+            m.signal(cpu);
+        }
+    }
+
+    /// Makes the vCPUs of `kicks` look at their interrupts.
+    #[inline]
+    pub fn kick<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
+        if kicks.is_empty() {
+            return;
+        }
+        vm.ask(
+            kicks,
+            request::REFILL,
+            |cpu| m.nudge(cpu),
+            |entity| {
+                let set = self.queue.lock().wake(entity, m.now());
+                self.signal(m, set);
+            },
+        );
+    }
+
+    /// Starts the vCPUs of `kicks`, which were turned on.
+    pub fn start<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
+        for slot in kicks.filter_map(|vcpu| vm.slot(vcpu)) {
+            let set = self.queue.lock().start(slot.entity, m.now());
+            self.signal(m, set);
+        }
+    }
+
+    /// Sets the input of a shared interrupt of `vm`.
+    pub fn line<M: Machine>(&self, m: &M, vm: &Vm, intid: IntId, line: Line) {
+        let kicks = vm.vgic.lock().set_line(VcpuId(0), intid, line);
+        self.kick(m, vm, kicks);
+    }
+
+    /// Sets the input of a private interrupt of the vCPU that is `here`, which looks before it runs again.
+    pub fn private_line<M: Machine>(&self, m: &M, here: Here<'_>, vcpu: VcpuId, intid: IntId, line: Line) {
+        let kicks = here.vm.vgic.lock().set_line(vcpu, intid, line);
+        if kicks.contains(vcpu) {
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        }
+        self.kick(m, here.vm, kicks.without(vcpu));
+    }
+
+    /// Starts stopping `vm` for `cause`; its vCPUs leave their CPUs, the last one settles it.
+    pub fn stop<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
+        if vm.life.stop(cause) {
+            self.stopping.store(true, Ordering::Release);
+            self.send_off(m, vm, |queue, entity, now| queue.stop(entity, now));
+        }
+    }
+
+    /// Holds `vm`; false unless it was running.
+    pub fn pause<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
+        let held = vm.life.pause();
+        if held {
+            self.send_off(m, vm, |queue, entity, now| queue.pause(entity, now));
+        }
+        held
+    }
+
+    /// Lets `vm` go on; false unless it was paused.
+    pub fn resume<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
+        let released = vm.life.resume();
+        if released {
+            for slot in &vm.slots {
+                let set = self.queue.lock().resume(slot.entity, m.now());
+                self.signal(m, set);
+            }
+        }
+        released
+    }
+
+    fn send_off<M: Machine>(&self, m: &M, vm: &Vm, how: impl Fn(&mut Queue, crate::sched::EntityId, u64) -> CpuSet) {
+        for slot in &vm.slots {
+            let set = how(&mut self.queue.lock(), slot.entity, m.now());
+            slot.requests.fetch_or(request::LEAVE, Ordering::SeqCst);
+            self.signal(m, set);
+        }
+        // Its registers may still be loaded on CPUs that idle or run others: they look, and unload.
+        for n in 0..self.n_cpus {
+            m.signal(CpuId(n as u16));
+        }
+    }
+
+    /// A guest wrote a register of its UART.
+    pub fn uart_write<M: Machine>(&self, m: &M, here: Here<'_>, offset: u64, bytes: u8, value: u64) -> Next {
+        let vm = here.vm;
+        let mut devices = vm.devices.lock();
+        if self.console.lock().room() == 0 {
+            // Its UART looks busy until the line has room again: see `reopen`.
+            devices.uart.set_flow(Flow::Closed);
+            self.closed.store(true, Ordering::Release);
+            self.to_send.store(true, Ordering::Release);
+        }
+        let effect = devices.uart.write(offset, bytes, value);
+        let line = devices.uart.line();
+        drop(devices);
+        if let Some(byte) = effect.out {
+            self.console.lock().put(vm.id, byte);
+            here.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
+        }
+        self.line(m, vm, UART_INTID, line.into());
+        Next::Resume
+    }
+
+    /// A line of our own for the operator.
+    pub fn say(&self, what: core::fmt::Arguments<'_>) {
+        self.console.lock().log(what);
+        self.to_send.store(true, Ordering::Release);
+    }
+
+    /// The line has room again: lets the UARTs that had to wait send.
+    pub fn reopen<M: Machine>(&self, m: &M) {
+        if !self.closed.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for vm in &self.vms {
+            let mut devices = vm.devices.lock();
+            devices.uart.set_flow(Flow::Open);
+            while let Some(byte) = devices.uart.take() {
+                self.console.lock().put(vm.id, byte);
+            }
+            let line = devices.uart.line();
+            drop(devices);
+            self.line(m, vm, UART_INTID, line.into());
+        }
+        self.to_send.store(true, Ordering::Release);
+    }
+
+    /// Wakes the vCPU of `slot` if it waits.
+    pub fn wake<M: Machine>(&self, m: &M, slot: &Slot) {
+        let set = self.queue.lock().wake(slot.entity, m.now());
+        self.signal(m, set);
+    }
+
+    /// Starts `vm` from pristine images: its first vCPU, once it is picked, finds it `Loading` and fills its memory.
+    pub fn begin<M: Machine>(&self, m: &M, vm: &Vm) {
+        vm.life.load();
+        // The first time it is there already.
+        let _ = build::hand_through(m, &self.pool, &mut vm.memory.lock(), self.gicv);
+        if let Some(first) = vm.slots.first()
+            && first.turn_on(0, 0)
+        {
+            self.start(m, vm, Kicks::one(VcpuId(0)));
+        }
+    }
+
+    /// Copies `vm`'s images into its memory, and sets where its first vCPU starts. Stops it where that fails.
+    pub fn fill_memory<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
+        match load::fill(self, m, vm) {
+            Ok((pc, x0)) => {
+                if let Some(first) = vm.slots.first() {
+                    first.aim(pc, x0);
+                }
+                let now = m.now();
+                // The counter of a board goes on over a reset.
+                if vm.life.starts() == 0 {
+                    vm.offset.store(now, Ordering::Relaxed);
+                }
+                vm.life.run(now);
+                true
+            }
+            Err(why) => {
+                self.say(format_args!("{}: {why}", vm.name));
+                self.stop(m, vm, Cause::Crash("its images could not be loaded"));
+                false
+            }
+        }
+    }
+
+    /// `vm` is over for `cause`, none of its vCPUs is loaded: gives its memory back and decides what comes next.
+    pub fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
+        vm.memory.lock().release_all(m, &self.pool);
+        vm.vgic.lock().reset();
+        vm.devices.lock().reset();
+        for slot in &vm.slots {
+            slot.requests.store(0, Ordering::SeqCst);
+            slot.turn_off();
+        }
+        let again = match cause {
+            Cause::Off | Cause::Operator => false,
+            Cause::Reset | Cause::Restart => true,
+            Cause::Crash(_) => vm.on_crash() == OnCrash::Restart && vm.life.crashes() <= MAX_RESTARTS,
+        };
+        let name = &vm.name;
+        match cause {
+            Cause::Off => self.say(format_args!("{name}: powered off")),
+            Cause::Operator => self.say(format_args!("{name}: stopped")),
+            // A VM may reset itself for ever: the log tells of ever fewer.
+            Cause::Reset if !vm.life.starts().is_power_of_two() => {}
+            Cause::Reset => self.say(format_args!("{name}: reset, for the {}. time", vm.life.starts())),
+            Cause::Restart => self.say(format_args!("{name}: restarted")),
+            Cause::Crash(why) => {
+                self.say(format_args!("{name}: crashed: {why}{}", if again { "; starting it again" } else { "" }));
+            }
+        }
+        if again {
+            self.begin(m, vm);
+        } else {
+            if matches!(cause, Cause::Crash(_)) {
+                self.crashed.fetch_add(1, Ordering::Relaxed);
+            }
+            vm.life.end(cause);
+        }
+    }
+
+    /// Stops `vm`, whose loaded vCPU gave `cause` for it; a crash is reported first.
+    pub fn stop_with_report<M: Machine>(&self, m: &M, vm: &Vm, vcpu: &Vcpu, cause: Cause) {
+        if let Cause::Crash(why) = cause {
+            report::crash(self, m, vm, vcpu, why);
+        }
+        self.stop(m, vm, cause);
+    }
+
+    /// Seconds since the board was turned on, at counter value `now`.
+    pub fn seconds(&self, now: u64) -> u64 {
+        now / u64::from(self.frequency.hz()).max(1)
+    }
+
+    /// Whether every VM is over.
+    pub fn all_over(&self) -> bool {
+        self.vms.iter().all(|vm| matches!(vm.life.state(), crate::vm::State::Ended(_)))
+    }
+
+    /// How many VMs ended by a crash.
+    pub fn crashed(&self) -> u32 {
+        self.crashed.load(Ordering::Relaxed)
+    }
+}

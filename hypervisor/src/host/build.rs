@@ -1,0 +1,116 @@
+//! Building a VM from what the manifest wants and what the board offers.
+
+use super::Facts;
+use crate::addr::{Addr, Size, VcpuId, VmId};
+use crate::arm::gic::Version;
+use crate::arm::vmsa::Geometry;
+use crate::bundle::{Diagnostic, VmSpec};
+use crate::devices::rtc::Rtc;
+use crate::devices::uart::Uart;
+use crate::devices::{self, VIRTUAL_TIMER_INTID};
+use crate::frames::SharedPool;
+use crate::machine::Machine;
+use crate::memory::{Coherence, Granule, Layout, Memory};
+use crate::sched::{CpuSet, Queue};
+use crate::stage2::Refusal;
+use crate::vcpu::Vcpu;
+use crate::vgic::Vgic;
+use crate::vm::{Devices, Gic, Life, Slot, Told, Vm};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use spin::mutex::SpinMutex;
+
+/// MPIDR_EL1 bit 31, which is one.
+const MPIDR_RES1: u64 = 1 << 31;
+
+/// Builds the VM `id`. What it cannot have is the operator's error.
+pub(super) fn vm<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'static>,
+    facts: &Facts,
+    queue: &mut Queue,
+    id: VmId,
+    spec: VmSpec<'static>,
+) -> Result<Vm, Diagnostic> {
+    let memory = memory(m, pool, facts, id, &spec)?;
+    let version = match facts.gic {
+        Gic::V2 => Version::V2,
+        Gic::V3 => Version::V3,
+    };
+    let mut vgic = Vgic::new(version, spec.vcpus, devices::SPIS, facts.lists);
+    let mut slots = Vec::new();
+    for n in 0..spec.vcpus {
+        vgic.map_hw(VcpuId(n), VIRTUAL_TIMER_INTID, VIRTUAL_TIMER_INTID);
+        let mpidr = MPIDR_RES1 | facts.gic.mpidr(n);
+        let vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
+        let affinity = CpuSet::from_bits(spec.affinity);
+        let entity = queue.add(id, VcpuId(n), spec.shares, affinity).map_err(|_| Diagnostic {
+            place: format!("/vms/{}/vcpus", spec.name),
+            what: String::from("the board has more vCPUs than Flatland schedules"),
+            remedy: String::from("give the VMs fewer vCPUs"),
+        })?;
+        slots.push(Slot::new(vcpu, entity));
+    }
+    Ok(Vm {
+        id,
+        name: spec.name.to_string(),
+        root: memory.root(),
+        gic: facts.gic,
+        spec,
+        memory: SpinMutex::new(memory),
+        vgic: SpinMutex::new(vgic),
+        devices: SpinMutex::new(Devices { uart: Uart::new(), rtc: Rtc::new() }),
+        slots,
+        life: Life::default(),
+        offset: AtomicU64::new(0),
+        told: SpinMutex::new(Told::default()),
+    })
+}
+
+fn memory<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'static>,
+    facts: &Facts,
+    id: VmId,
+    spec: &VmSpec<'_>,
+) -> Result<Memory, Diagnostic> {
+    let refuse = |what: String, remedy: &str| Diagnostic {
+        place: format!("/vms/{}/memory", spec.name),
+        what,
+        remedy: String::from(remedy),
+    };
+    let end = devices::RAM.bits().saturating_add(spec.memory);
+    let geometry = Geometry::fitting(end, facts.pa_range)
+        .ok_or_else(|| refuse(String::from("the CPUs' stage 2 does not reach that far"), "give it less memory"))?;
+    let layout = Layout {
+        owner: id,
+        base: devices::RAM,
+        bytes: spec.memory,
+        geometry,
+        vtcr: geometry.vtcr(facts.pa_range, facts.vmid_bits),
+        granule: Granule::Block,
+        coherence: Coherence::Cleaned,
+    };
+    let mut memory = Memory::new(m, pool, layout)
+        .map_err(|why| refuse(format!("its table cannot be made: {why:?}"), "give the board more RAM"))?;
+    hand_through(m, pool, &mut memory, facts.gicv)
+        .map_err(|why| refuse(format!("the virtual CPU interface cannot be mapped: {why:?}"), "report the board"))?;
+    Ok(memory)
+}
+
+/// Maps the board's virtual CPU interface of a GICv2, if it has one, where the guest expects GICC.
+///
+/// The first page only: GICC_DIR is in the second, which stays a hole and is emulated.
+pub(super) fn hand_through<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'static>,
+    memory: &mut Memory,
+    gicv: Option<u64>,
+) -> Result<(), Refusal> {
+    match gicv {
+        Some(gicv) => memory.map_device(m, pool, Addr::new(devices::GICC), Addr::new(gicv), Size::Page.bytes()),
+        None => Ok(()),
+    }
+}

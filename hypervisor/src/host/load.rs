@@ -1,0 +1,63 @@
+//! Filling a VM's memory: kernel, initrd and device tree, from the bundle, as often as it starts.
+
+use super::Host;
+use crate::addr::{Addr, Ipa};
+use crate::bundle::image::{self, Sink};
+use crate::bundle::place::{self, Ram};
+use crate::devices;
+use crate::machine::Machine;
+use crate::vm::Vm;
+use crate::vm::tree::Description;
+use alloc::string::{String, ToString};
+
+/// A VM's memory as the image loader sees it.
+struct Into<'a, M: Machine> {
+    host: &'a Host,
+    vm: &'a Vm,
+    m: &'a M,
+}
+
+impl<M: Machine> Sink for Into<'_, M> {
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), image::Short> {
+        let mut memory = self.vm.memory.lock();
+        memory.write(self.m, &self.host.pool, at, bytes).map_err(|_| image::Short { at })?;
+        // A guest starts with its MMU and caches off: what it reads then is what has reached the point of coherency.
+        memory.clean(self.m, at, bytes.len() as u64);
+        Ok(())
+    }
+
+    fn zero(&mut self, at: Addr<Ipa>, bytes: u64) -> Result<(), image::Short> {
+        // Memory is zero from birth, but an image may be followed by room that shares a page with it.
+        let mut memory = self.vm.memory.lock();
+        memory.zero(self.m, &self.host.pool, at, bytes).map_err(|_| image::Short { at })?;
+        memory.clean(self.m, at, bytes);
+        Ok(())
+    }
+}
+
+/// Fills `vm`'s memory; returns where its first vCPU starts and with which X0. The error is for the operator.
+pub(super) fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64), String> {
+    let mut workspace = host.workspace.lock();
+    let plan = vm
+        .spec
+        .plan(devices::RAM, &mut workspace)
+        .map_err(|errors| errors.first().map_or_else(|| String::from("its images do not fit"), ToString::to_string))?;
+    let mut into = Into { host, vm, m };
+    plan.load(&mut workspace, &mut into).map_err(|failure| failure.to_string())?;
+    let tree = Description {
+        name: &vm.name,
+        ram: Ram { base: devices::RAM, bytes: vm.spec.memory },
+        vcpus: vm.spec.vcpus,
+        gic: vm.gic,
+        initrd: plan.initrd,
+        bootargs: vm.spec.bootargs,
+        virtio: 0,
+        seed: &[],
+    }
+    .build();
+    if tree.len() as u64 > place::DTB_ROOM {
+        return Err(String::from("its device tree is too long; shorten its bootargs"));
+    }
+    into.write(plan.dtb, &tree).map_err(|_| String::from("no memory is left for its device tree"))?;
+    Ok((plan.entry.bits(), plan.dtb.bits()))
+}

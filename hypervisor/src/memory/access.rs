@@ -1,0 +1,227 @@
+//! Copying to and from guest memory, by checked ranges, through [`Memory::resolve`].
+//!
+//! A guest may write while we copy, so its memory is words of `AtomicU64`, never a slice. Whole words are moved as such;
+//! the ends of an odd range change their bytes in place by one exclusive-or, which keeps what the guest stores beside them.
+//! The first byte is the word's lowest: guest, host and target are little-endian.
+//!
+//! Whoever loads an image calls [`Memory::clean`] afterwards. The guest starts with MMU and caches off: its loads go to
+//! DRAM, so what we wrote has to be cleaned to the point of coherency; its first fetch may hit an instruction cache
+//! that knows the frame from before, so these are invalidated to the point of unification. One does not do the other.
+
+use super::{Access, Memory, Miss};
+use crate::addr::{Addr, Ipa, Pa, Size};
+use crate::arm::desc::MemType;
+use crate::frames::SharedPool;
+use crate::machine::{Machine, Point, Words};
+use crate::stage2::Leaf;
+use crate::stage2::walk::Found;
+use core::sync::atomic::Ordering::Relaxed;
+
+const PAGE: usize = 4096;
+
+impl Memory {
+    /// Writes `bytes` to guest memory at `at`, all of which must be RAM ([`Miss::NotRam`] otherwise, before anything is
+    /// written). Stops where the pool is short; what is written by then stays.
+    pub fn write<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Miss> {
+        let mut rest = bytes;
+        self.pages(m, pool, at, bytes.len(), Access::Write, |words, offset, length| {
+            let (now, later) = rest.split_at(length.min(rest.len()));
+            copy_in(words, offset, now);
+            rest = later;
+        })
+    }
+
+    /// Reads guest memory at `at` into `into`; the blame as for [`Memory::write`].
+    pub fn read<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        at: Addr<Ipa>,
+        into: &mut [u8],
+    ) -> Result<(), Miss> {
+        let mut done = 0;
+        self.pages(m, pool, at, into.len(), Access::Read, |words, offset, length| {
+            if let Some(part) = into.get_mut(done..done + length) {
+                copy_out(words, offset, part);
+            }
+            done += length;
+        })
+    }
+
+    /// Makes `length` bytes at `at` read as zero. Pages never touched stay so: they are zero already.
+    pub fn zero<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, length: u64) -> Result<(), Miss> {
+        if !self.is_ram(at, length) {
+            return Err(Miss::NotRam);
+        }
+        let mut done = 0;
+        while done < length {
+            let here = at + done;
+            let step = (Size::Page.bytes() - here.offset_in(Size::Page)).min(length - done);
+            if matches!(self.table.walk(m, here), Found::Leaf(_)) {
+                // At most a page, so it fits.
+                self.pages(m, pool, here, step as usize, Access::Write, |words, offset, length| {
+                    clear(words, offset, length);
+                })?;
+            }
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// The aligned 64-bit word at `at`, if it is backed by RAM. Changes nothing: for crash reports.
+    pub fn peek<M: Machine>(&self, m: &M, at: Addr<Ipa>) -> Option<u64> {
+        match self.table.walk(m, at) {
+            Found::Leaf(leaf) if leaf.attr.mem != MemType::Device => {
+                let pa = leaf.output_of(at)?;
+                let word = m.frame(pa.align_down(Size::Page)).get(pa.offset_in(Size::Page) as usize / 8)?;
+                Some(word.load(Relaxed))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets a guest without caches see, and fetch, what we wrote to `length` bytes at `at`. Only what is backed.
+    pub fn clean<M: Machine>(&self, m: &M, at: Addr<Ipa>, length: u64) {
+        if !self.is_ram(at, length) {
+            return;
+        }
+        let mut done = 0;
+        while done < length {
+            let here = at + done;
+            // A hole is stepped over page by page; that is a walk of at most four loads.
+            let mut step = Size::Page.bytes() - here.offset_in(Size::Page);
+            if let Found::Leaf(leaf) = self.table.walk(m, here)
+                && let Some(pa) = leaf.output_of(here)
+            {
+                step = (leaf.size.bytes() - here.offset_in(leaf.size)).min(length - done);
+                m.clean(pa, step, Point::Coherency);
+                m.clean(pa, step, Point::Unification);
+            }
+            done += step;
+        }
+    }
+
+    /// Shows `copy` the words of each page in turn, with the offset of the first byte and how many there are.
+    fn pages<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        at: Addr<Ipa>,
+        length: usize,
+        access: Access,
+        mut copy: impl FnMut(&Words, usize, usize),
+    ) -> Result<(), Miss> {
+        if !self.is_ram(at, length as u64) {
+            return Err(Miss::NotRam);
+        }
+        let mut done = 0;
+        let mut leaf: Option<Leaf<Ipa, Pa>> = None;
+        while done < length {
+            let here = at + done as u64;
+            // One walk for each leaf, not for each page.
+            let pa = match leaf.and_then(|leaf| leaf.output_of(here)) {
+                Some(pa) => pa,
+                None => {
+                    let found = self.resolve(m, pool, here, access)?;
+                    leaf = Some(found);
+                    found.output_of(here).filter(|_| found.attr.mem != MemType::Device).ok_or(Miss::NotRam)?
+                }
+            };
+            let offset = pa.offset_in(Size::Page) as usize;
+            let step = (PAGE - offset).min(length - done);
+            copy(m.frame(pa.align_down(Size::Page)), offset, step);
+            done += step;
+        }
+        Ok(())
+    }
+}
+
+/// Splits a range of bytes in a page into an odd start, whole words, and an odd end: (bytes, first word, words, bytes).
+fn cut(offset: usize, length: usize) -> (usize, usize, usize, usize) {
+    let head = (offset.wrapping_neg() % 8).min(length);
+    let first = (offset + head) / 8;
+    (head, first, (length - head) / 8, (length - head) % 8)
+}
+
+/// Copies `bytes` to `offset`, which with them lies inside the page.
+fn copy_in(words: &Words, offset: usize, bytes: &[u8]) {
+    let (head, first, whole, tail) = cut(offset, bytes.len());
+    let (odd, rest) = bytes.split_at(head);
+    let (even, end) = rest.as_chunks::<8>();
+    patch(words, offset, odd);
+    for (word, bytes) in words.iter().skip(first).take(whole).zip(even) {
+        word.store(u64::from_le_bytes(*bytes), Relaxed);
+    }
+    debug_assert_eq!(end.len(), tail);
+    patch(words, (first + whole) * 8, end);
+}
+
+/// Copies from `offset` into `bytes`, the same way.
+fn copy_out(words: &Words, offset: usize, bytes: &mut [u8]) {
+    let (head, first, whole, _) = cut(offset, bytes.len());
+    let (odd, rest) = bytes.split_at_mut(head);
+    let (even, end) = rest.as_chunks_mut::<8>();
+    extract(words, offset, odd);
+    for (word, bytes) in words.iter().skip(first).take(whole).zip(even) {
+        *bytes = word.load(Relaxed).to_le_bytes();
+    }
+    extract(words, (first + whole) * 8, end);
+}
+
+/// Zeroes `length` bytes from `offset`, the same way.
+fn clear(words: &Words, offset: usize, length: usize) {
+    const ZEROES: [u8; 8] = [0; 8];
+    let (head, first, whole, tail) = cut(offset, length);
+    patch(words, offset, &ZEROES[..head]);
+    words.iter().skip(first).take(whole).for_each(|word| word.store(0, Relaxed));
+    patch(words, (first + whole) * 8, &ZEROES[..tail]);
+}
+
+/// Changes fewer than eight bytes, which lie in one word.
+fn patch(words: &Words, offset: usize, bytes: &[u8]) {
+    let Some(word) = words.get(offset / 8).filter(|_| !bytes.is_empty()) else { return };
+    let mut place = word.load(Relaxed).to_le_bytes();
+    let old = u64::from_le_bytes(place);
+    for (to, from) in place.iter_mut().skip(offset % 8).zip(bytes) {
+        *to = *from;
+    }
+    // Zero bits for bytes that are not ours: a store of the guest's to them is kept.
+    word.fetch_xor(old ^ u64::from_le_bytes(place), Relaxed);
+}
+
+/// Reads fewer than eight bytes, which lie in one word.
+fn extract(words: &Words, offset: usize, bytes: &mut [u8]) {
+    let Some(word) = words.get(offset / 8).filter(|_| !bytes.is_empty()) else { return };
+    let place = word.load(Relaxed).to_le_bytes();
+    for (to, from) in bytes.iter_mut().zip(place.iter().skip(offset % 8)) {
+        *to = *from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clear, copy_in, copy_out};
+    use alloc::{vec, vec::Vec};
+    use core::sync::atomic::AtomicU64;
+
+    #[test]
+    fn any_range_of_bytes_comes_back_and_its_neighbours_stay() {
+        let words = [const { AtomicU64::new(u64::MAX) }; 512];
+        for offset in (0..24).chain(4070..4096) {
+            for length in 0..(4096 - offset).min(40) {
+                let bytes: Vec<u8> = (1..).take(length).collect();
+                copy_in(&words, offset, &bytes);
+                let mut all = [0; 4096];
+                copy_out(&words, 0, &mut all);
+                let mut part = vec![0; length];
+                copy_out(&words, offset, &mut part);
+                assert_eq!((&part, &all[offset..offset + length]), (&bytes, &bytes[..]));
+                assert!(all[..offset].iter().chain(&all[offset + length..]).all(|byte| *byte == 0xff));
+                clear(&words, offset, length);
+                copy_out(&words, offset, &mut part);
+                assert!(part.iter().all(|byte| *byte == 0));
+                copy_in(&words, offset, &Vec::from_iter(core::iter::repeat_n(0xff, length)));
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Changing a VM's memory from our side: devices handed through, splitting and joining, giving back.
+
+use super::{Memory, give_back};
+use crate::addr::{Addr, Ipa, Pa, Size};
+use crate::arm::desc::{Attr, Hole, MemType};
+use crate::frames::SharedPool;
+use crate::machine::Machine;
+use crate::stage2::Refusal;
+use crate::stage2::join::Part;
+use crate::stage2::walk::Found;
+
+impl Memory {
+    /// Hands the device registers at `pa` through to the guest at `ipa`: `bytes`, in whole pages.
+    ///
+    /// Refuses, and changes nothing, where the range is RAM or something is there already ([`Refusal::Occupied`]), where it
+    /// is no whole pages or beyond the table, or for want of table frames.
+    pub fn map_device<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        pa: Addr<Pa>,
+        bytes: u64,
+    ) -> Result<(), Refusal> {
+        let end = ipa.checked_add(bytes).ok_or(Refusal::Outside)?;
+        pa.checked_add(bytes).ok_or(Refusal::Outside)?;
+        if [ipa.bits(), pa.bits(), bytes].iter().any(|bits| bits % Size::Page.bytes() != 0) {
+            return Err(Refusal::Unaligned);
+        }
+        let ram_end = self.layout.base.bits().saturating_add(self.layout.bytes);
+        if ipa.bits() < ram_end && self.layout.base < end {
+            return Err(Refusal::Occupied);
+        }
+        for done in (0..bytes).step_by(4096) {
+            let (table, _, mut supply) = self.parts(m, pool);
+            match table.prepare(m, ipa + done, Size::Page, &mut supply) {
+                Ok(ready) => {
+                    ready.commit(m, pa + done, Attr::DEVICE);
+                }
+                Err(refusal) => {
+                    self.unmap_devices(m, ipa, done);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the pages of a device that were mapped; tables stay until [`Memory::release_all`].
+    fn unmap_devices<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>, bytes: u64) {
+        for done in (0..bytes).step_by(4096) {
+            // Refused where nothing is mapped, which is what is wanted.
+            let _ = self.table.unmap(m, &self.tag, ipa + done, Hole::Absent);
+        }
+    }
+
+    /// Makes 512 smaller leaves of the block of RAM around `ipa`. Nothing else changes for the guest.
+    pub fn split<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Result<(), Refusal> {
+        let (table, tag, mut supply) = self.parts(m, pool);
+        table.split(m, tag, ipa, &mut supply)
+    }
+
+    /// Makes one leaf of `size` of the 512 smaller ones around `ipa`, where they lie together as they do after a split; or
+    /// one hole of 512 equal ones. The table's frame goes back to the pool.
+    pub fn join<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        size: Size,
+    ) -> Result<(), Refusal> {
+        let (table, tag, mut supply) = self.parts(m, pool);
+        table.join(m, tag, ipa, size, &mut supply)
+    }
+
+    /// Takes the page of RAM around `ipa` away, contents and all, and leaves `hole`. Splits the block it is part of. The
+    /// next touch finds zeroes if `hole` is one that is filled by a touch.
+    pub fn discard<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        hole: Hole,
+    ) -> Result<(), Refusal> {
+        loop {
+            match self.table.walk(m, ipa) {
+                Found::Leaf(leaf) if leaf.attr.mem == MemType::Device => return Err(Refusal::Missing),
+                Found::Leaf(leaf) if leaf.size == Size::Page => break,
+                // At most twice: the leaf gets smaller.
+                Found::Leaf(_) => self.split(m, pool, ipa)?,
+                Found::Gap(_) => return Err(Refusal::Missing),
+                Found::Outside => return Err(Refusal::Outside),
+            }
+        }
+        let leaf = self.table.unmap(m, &self.tag, ipa, hole)?;
+        self.resident.frames -= leaf.size.frames();
+        give_back(pool, leaf.output, leaf.size, self.layout.owner);
+        Ok(())
+    }
+
+    /// Gives all RAM and all tables but the root back to the pool, after every CPU has forgotten them; devices handed through
+    /// are gone, too. The VM may start again with the same [`super::Root`].
+    ///
+    /// All its vCPUs must be off. A CPU may still have its root in VTTBR_EL2: that leads nowhere.
+    pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
+        let owner = self.layout.owner;
+        let mut left = self.resident;
+        self.table.clear(m, &self.tag, |part| match part {
+            Part::Leaf(_, _, Attr { mem: MemType::Device, .. }) => {}
+            Part::Leaf(at, size, _) => {
+                left.frames -= size.frames();
+                give_back(pool, at, size, owner);
+            }
+            Part::Table(at) => {
+                left.tables -= 1;
+                give_back(pool, at, Size::Page, owner);
+            }
+        });
+        self.resident = left;
+    }
+
+    /// Gives everything back, the root included. No CPU may have the root in VTTBR_EL2 any more: each must have loaded another
+    /// first (VMID 0 and an empty table will do), since a CPU may walk from there whatever it runs.
+    pub fn retire<M: Machine>(mut self, m: &M, pool: &SharedPool<'_>) {
+        self.release_all(m, pool);
+        if let Some(order) = crate::frames::Order::holding(self.layout.geometry.root_tables()) {
+            give_back(pool, self.table.root(), order, self.layout.owner);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What the operator types, carried out.
+//!
+//! [`typed`] takes a byte from the board's UART to whom it is for; a command of the monitor's is carried out at once, on
+//! the CPU that took the UART's interrupt. Nothing here waits for a guest: a vCPU that is loaded elsewhere shows as
+//! running, and what is wanted of it is left with its VM.
+
+use crate::addr::VmId;
+use crate::arm::el1::El1;
+use crate::devices::UART_INTID;
+use crate::host::{Host, Order};
+use crate::machine::Machine;
+use crate::monitor::views::{self, ExitRow, MemRow, RegsRow, TopRow, VmRow};
+use crate::monitor::{Command, HELP, Input};
+use crate::next::Cause;
+use crate::sched;
+use crate::vcpu::Counter;
+use crate::vm::{Power, State, Vm};
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+/// The operator typed `byte`.
+pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
+    let input = host.console.lock().receive(byte);
+    host.to_send.store(true, Ordering::Release);
+    match input {
+        Input::Nothing => {}
+        Input::Guest(vm, byte) => {
+            let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
+            let mut devices = vm.devices.lock();
+            // What finds the FIFO full is lost, as on a real line.
+            let _ = devices.uart.receive(byte);
+            let line = devices.uart.line();
+            drop(devices);
+            host.line(m, vm, UART_INTID, line.into());
+        }
+        Input::Command(command) => carry_out(host, m, command),
+    }
+}
+
+fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
+    let answer = |text: fmt::Arguments<'_>| host.console.lock().answer(|out| writeln!(out, "{text}"));
+    match command {
+        Command::Nothing => host.console.lock().answer(|_| Ok(())),
+        Command::Help => host
+            .console
+            .lock()
+            .answer(|out| HELP.iter().try_for_each(|(name, takes, does)| writeln!(out, "{name:<8} {takes:<6} {does}"))),
+        Command::Vms => show_vms(host, m),
+        Command::Mem => show_mem(host),
+        Command::Top => show_top(host, m),
+        Command::Exits(vm) => show_exits(host, vm),
+        Command::Regs(vm) => show_regs(host, vm),
+        Command::Attach(vm) => host.console.lock().attend(vm),
+        Command::Log(n) => {
+            let mut console = host.console.lock();
+            // The log is shown from a copy: the answer needs the console.
+            let mut text = alloc::string::String::new();
+            let _ = console.history().show(&mut text, n);
+            console.answer(|out| out.write_str(&text));
+        }
+        Command::Reboot => {
+            answer(format_args!("restarting the board"));
+            *host.order.lock() = Some(Order::Restart);
+        }
+        Command::PowerOff => {
+            answer(format_args!("powering off"));
+            *host.order.lock() = Some(Order::Off);
+        }
+        Command::Pause(vm) => with(host, vm, |vm| {
+            let done = host.pause(m, vm);
+            answer(format_args!("{}", if done { "paused" } else { "it does not run" }));
+        }),
+        Command::Resume(vm) => with(host, vm, |vm| {
+            let done = host.resume(m, vm);
+            answer(format_args!("{}", if done { "resumed" } else { "it is not paused" }));
+        }),
+        Command::Stop(vm) => with(host, vm, |vm| {
+            if matches!(vm.life.state(), State::Ended(_)) {
+                answer(format_args!("it is over already"));
+            } else {
+                answer(format_args!("stopping"));
+                host.resume(m, vm);
+                host.stop(m, vm, Cause::Operator);
+            }
+        }),
+        Command::Restart(vm) => with(host, vm, |vm| {
+            answer(format_args!("restarting"));
+            if matches!(vm.life.state(), State::Ended(_)) {
+                host.begin(m, vm);
+            } else {
+                host.resume(m, vm);
+                host.stop(m, vm, Cause::Restart);
+            }
+        }),
+    }
+}
+
+fn with(host: &Host, vm: VmId, what: impl FnOnce(&Vm)) {
+    if let Some(vm) = host.vms.get(usize::from(vm.0)) {
+        what(vm);
+    }
+}
+
+fn show_vms<M: Machine>(host: &Host, m: &M) {
+    let attended = host.console.lock().attended();
+    let now = m.now();
+    let rows: Vec<VmRow<'_>> = host
+        .vms
+        .iter()
+        .map(|vm| {
+            let on = vm.slots.iter().filter(|slot| slot.power() == Power::On).count();
+            let queue = host.queue.lock();
+            let ticks: u64 = vm.slots.iter().map(|slot| queue.spent(slot.entity, now)).sum();
+            VmRow {
+                id: vm.id.0,
+                name: &vm.name,
+                state: vm.life.state().word(),
+                // At most 64.
+                vcpus_on: on as u16,
+                vcpus: vm.spec.vcpus,
+                memory: vm.spec.memory,
+                cpu_nanos: host.frequency.nanos(ticks),
+                exits: vm.slots.iter().flat_map(|slot| Counter::ALL.map(|counter| slot.counted(counter))).sum(),
+                attended: attended == Some(vm.id),
+            }
+        })
+        .collect();
+    host.console.lock().answer(|out| views::vms(out, &rows));
+}
+
+fn show_mem(host: &Host) {
+    let rows: Vec<MemRow<'_>> = host
+        .vms
+        .iter()
+        .map(|vm| {
+            let resident = vm.memory.lock().resident();
+            MemRow {
+                name: &vm.name,
+                size: vm.spec.memory,
+                touched: resident.frames * 4096,
+                tables: resident.tables * 4096,
+            }
+        })
+        .collect();
+    let counts = host.pool.lock().counts();
+    let total = counts.total * 4096;
+    let vms: u64 = rows.iter().map(|row| row.touched + row.tables).sum();
+    let free = counts.free * 4096;
+    // What is neither a VM's nor free is ours: image, records, heap, stacks, the bundle, what the firmware reserved.
+    let board = views::Board { total, hypervisor: total.saturating_sub(vms).saturating_sub(free), free };
+    host.console.lock().answer(|out| views::mem(out, board, &rows));
+}
+
+fn show_top<M: Machine>(host: &Host, m: &M) {
+    let now = m.now();
+    let mut last = host.top.lock();
+    let mut rows = Vec::new();
+    let mut spent = Vec::new();
+    let queue = host.queue.lock();
+    for vm in &host.vms {
+        for (n, slot) in (0_u16..).zip(&vm.slots) {
+            let ticks = queue.spent(slot.entity, now);
+            let before = last.1.get(spent.len()).copied().unwrap_or(0);
+            spent.push(ticks);
+            let state = match (vm.life.state(), queue.state(slot.entity)) {
+                (State::Running, sched::State::Running(_)) => "running",
+                (State::Running, sched::State::Ready) => "ready",
+                (State::Running, sched::State::Blocked(_)) => "waiting",
+                (State::Running, sched::State::Off) => "off",
+                (state, _) => state.word(),
+            };
+            rows.push(TopRow {
+                name: &vm.name,
+                vcpu: n,
+                cpu: queue.loaded_on(slot.entity).map(|cpu| cpu.0),
+                state,
+                ticks: ticks.saturating_sub(before),
+            });
+        }
+    }
+    drop(queue);
+    let window = now.saturating_sub(last.0);
+    *last = (now, spent);
+    // At most 16 CPUs.
+    host.console.lock().answer(|out| views::top(out, window, host.n_cpus as u16, &rows));
+}
+
+fn show_exits(host: &Host, only: Option<VmId>) {
+    let rows = Counter::ALL.map(|counter| ExitRow {
+        cause: counter.name(),
+        count: host
+            .vms
+            .iter()
+            .filter(|vm| only.is_none_or(|only| vm.id == only))
+            .flat_map(|vm| &vm.slots)
+            .map(|slot| slot.counted(counter))
+            .sum(),
+    });
+    host.console.lock().answer(|out| views::exits(out, &rows));
+}
+
+fn show_regs(host: &Host, vm: VmId) {
+    let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
+    for (n, slot) in (0_u16..).zip(&vm.slots) {
+        let Some(vcpu) = slot.vcpu.try_lock() else {
+            host.console.lock().answer(|out| writeln!(out, "vCPU {n} is loaded on a CPU; `pause` it and look again"));
+            continue;
+        };
+        let system: Vec<_> = El1::ALL.iter().map(|register| (register.name(), vcpu.saved.get(*register))).collect();
+        let row = RegsRow {
+            vcpu: n,
+            state: if slot.power() == Power::On { "on" } else { "off" },
+            x: &vcpu.registers.x,
+            pc: vcpu.registers.pc,
+            pstate: vcpu.registers.pstate,
+            system: &system,
+        };
+        host.console.lock().answer(|out| views::regs(out, &[row]));
+    }
+}

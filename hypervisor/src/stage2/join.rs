@@ -1,0 +1,133 @@
+//! Splitting a leaf into a table of 512 smaller ones, joining 512 into one again, and taking a whole tree down.
+//!
+//! Split and join change the size of a translation, which needs the break even where addresses and attributes stay the
+//! same (Arm ARM D8.16.1; FEAT_BBM levels 1 and 2 would do without, the Cortex-A72 has neither). While a leaf is broken, a
+//! vCPU that touches it faults, waits for the table's lock, and finds it mapped again.
+
+use super::map::{Cached, replace};
+use super::vmid::Tag;
+use super::{Refusal, Supply, Table, entry};
+use crate::addr::{Addr, Pa, Size, Space};
+use crate::arm::desc::{Attr, Desc, Hole};
+use crate::arm::vmsa::{ENTRIES, Level};
+use crate::machine::{Forget, Machine};
+use arrayvec::ArrayVec;
+
+/// How many root descriptors are broken for one TLB invalidation when a tree is taken down. One covers 1 GiB of input
+/// in the usual shape, so this is a single invalidation for nearly every VM.
+const BATCH: usize = 64;
+
+/// Something that a tree gives back when it is taken down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part<Out: Space> {
+    /// A leaf was mapped to here.
+    Leaf(Addr<Out>, Size, Attr),
+    /// A table lay here.
+    Table(Addr<Pa>),
+}
+
+/// What 512 descriptors of one table amount to.
+enum Whole {
+    Leaf(u64, Attr),
+    Hole(Hole),
+}
+
+impl<In: Space, Out: Space> Table<In, Out> {
+    /// Makes 512 leaves of the next smaller size of the block around `at`; nothing else changes. Takes one frame.
+    pub fn split<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, supply: &mut impl Supply) -> Result<(), Refusal> {
+        let (slot, desc) = self.descend(m, at, Level::L3).ok_or(Refusal::Outside)?;
+        let (Desc::Leaf(output, attr), Some(size), Some(below)) = (desc, slot.level.leaf(), slot.level.next()) else {
+            return Err(Refusal::Missing);
+        };
+        let table = supply.take().ok_or(Refusal::Short)?;
+        for index in 0..ENTRIES {
+            let part = Desc::Leaf(output | index << below.shift(), attr);
+            m.store(entry(table, index), part.encode(below));
+        }
+        // The first publish of the replacement makes these seen as well, long before the table is reachable.
+        replace(m, tag, slot, Cached::Leaf(size), Desc::Table(table.bits()).encode(slot.level));
+        Ok(())
+    }
+
+    /// Makes one leaf of `size` around `at` of a table of 512 leaves that continue one another and are alike in all else,
+    /// or one hole of a table of 512 equal holes. Gives the table's frame to `supply`.
+    pub fn join<M: Machine>(
+        &self,
+        m: &M,
+        tag: &Tag,
+        at: Addr<In>,
+        size: Size,
+        supply: &mut impl Supply,
+    ) -> Result<(), Refusal> {
+        let level = Level::of(size);
+        let (slot, desc) = self.descend(m, at, level).ok_or(Refusal::Outside)?;
+        let (Desc::Table(table), Some(below)) = (desc, slot.level.next()) else {
+            return Err(Refusal::Missing);
+        };
+        if slot.level != level {
+            return Err(Refusal::Outside);
+        }
+        let table = Addr::new(table);
+        let new = match whole(m, table, below).ok_or(Refusal::Uneven)? {
+            Whole::Leaf(output, attr) if output & (level.span() - 1) == 0 => Desc::Leaf(output, attr),
+            Whole::Leaf(_, _) => return Err(Refusal::Uneven),
+            Whole::Hole(hole) => Desc::Hole(hole),
+        };
+        replace(m, tag, slot, Cached::Table, new.encode(level));
+        supply.give(table);
+        Ok(())
+    }
+
+    /// Takes the whole tree down: the root is zeroed and stays, all else is shown to `take`, which may reuse it at once:
+    /// by then every CPU has forgotten it.
+    ///
+    /// No vCPU that uses the table may be running, or it would fault and fill it again.
+    pub fn clear<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Part<Out>)) {
+        let level = self.geometry.start();
+        let mut broken: ArrayVec<Desc, BATCH> = ArrayVec::new();
+        for index in 0..self.root_entries() {
+            let at = entry(self.root, index);
+            let desc = Desc::decode(m.load(at), level);
+            m.store(at, Hole::Absent.encode());
+            if !matches!(desc, Desc::Hole(_)) {
+                broken.push(desc);
+            }
+            if broken.is_full() || index + 1 == self.root_entries() {
+                m.publish();
+                if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
+                    m.forget(Forget::Vmid(vmid));
+                }
+                broken.drain(..).for_each(|desc| dissolve(m, desc, level, &mut take));
+            }
+        }
+    }
+}
+
+/// Recursion as deep as there are levels: each call goes one further.
+fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut impl FnMut(Part<Out>)) {
+    match (desc, level.next(), level.leaf()) {
+        (Desc::Leaf(output, attr), _, Some(size)) => take(Part::Leaf(Addr::new(output), size, attr)),
+        (Desc::Table(table), Some(below), _) => {
+            let table = Addr::new(table);
+            for index in 0..ENTRIES {
+                dissolve(m, Desc::decode(m.load(entry(table, index)), below), below, take);
+            }
+            take(Part::Table(table));
+        }
+        _ => {}
+    }
+}
+
+/// What the table's descriptors amount to, if they go together.
+fn whole<M: Machine>(m: &M, table: Addr<Pa>, level: Level) -> Option<Whole> {
+    let get = |index| Desc::decode(m.load(entry(table, index)), level);
+    match get(0) {
+        Desc::Leaf(output, attr) => (1..ENTRIES)
+            .all(|index| get(index) == Desc::Leaf(output.wrapping_add(index << level.shift()), attr))
+            .then_some(Whole::Leaf(output, attr)),
+        Desc::Hole(hole) if hole.is_divisible() => {
+            (1..ENTRIES).all(|index| get(index) == Desc::Hole(hole)).then_some(Whole::Hole(hole))
+        }
+        Desc::Hole(_) | Desc::Table(_) => None,
+    }
+}

@@ -1,0 +1,232 @@
+//! What a vCPU is made of, as data.
+
+use crate::addr::VcpuId;
+use crate::arm::el1::Context;
+use crate::arm::esr::{self, Syndrome};
+use crate::arm::exception::psr;
+use crate::vgic::Lists;
+use core::fmt;
+
+/// The registers that move at every exit; vectors.S knows this layout.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Registers {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// Where the guest goes on.
+    pub pc: u64,
+    /// PSTATE, in the format of SPSR_EL2.
+    pub pstate: u64,
+    /// ESR_EL2 of the last exit.
+    pub esr: u64,
+    /// FAR_EL2 of the last exit.
+    pub far: u64,
+    /// HPFAR_EL2 of the last exit.
+    pub hpfar: u64,
+}
+
+impl Registers {
+    /// The syndrome of the last exit.
+    #[inline(always)]
+    pub const fn syndrome(&self) -> Syndrome {
+        Syndrome { esr: self.esr, far: self.far, hpfar: self.hpfar }
+    }
+
+    /// The value of register `n`; 31 is XZR.
+    #[inline(always)]
+    pub fn read(&self, n: u8) -> u64 {
+        self.x.get(usize::from(n)).copied().unwrap_or(0)
+    }
+
+    /// Sets register `n`; 31 is XZR and swallows it.
+    #[inline(always)]
+    pub fn write(&mut self, n: u8, value: u64) {
+        if let Some(x) = self.x.get_mut(usize::from(n)) {
+            *x = value;
+        }
+    }
+
+    /// Goes on behind the current instruction of `bytes` bytes.
+    #[inline(always)]
+    pub fn step(&mut self, bytes: u64) {
+        self.pc = self.pc.wrapping_add(bytes);
+    }
+}
+
+/// The FP and SIMD registers.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct Fp {
+    /// V0 to V31.
+    pub v: [u128; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// The virtual CPU interface's state besides the list registers.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// ICH_VMCR_EL2 or GICH_VMCR.
+    pub vmcr: u64,
+    /// ICH_AP0R<n>_EL2.
+    pub ap0r: [u32; 4],
+    /// ICH_AP1R<n>_EL2; the first is GICH_APR on GICv2.
+    pub ap1r: [u32; 4],
+}
+
+/// What exits are counted by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Counter {
+    Hypercall,
+    SystemRegister,
+    Mmio,
+    Memory,
+    Interrupt,
+    Wait,
+    Fp,
+    Other,
+}
+
+impl Counter {
+    /// All, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Hypercall,
+        Self::SystemRegister,
+        Self::Mmio,
+        Self::Memory,
+        Self::Interrupt,
+        Self::Wait,
+        Self::Fp,
+        Self::Other,
+    ];
+
+    /// The column's title.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hypercall => "hvc",
+            Self::SystemRegister => "sysreg",
+            Self::Mmio => "mmio",
+            Self::Memory => "memory",
+            Self::Interrupt => "irq",
+            Self::Wait => "wfx",
+            Self::Fp => "fp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// One exit, as remembered for a report.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past {
+    /// ESR_EL2.
+    pub esr: u64,
+    /// Where.
+    pub pc: u64,
+    /// FAR_EL2.
+    pub far: u64,
+}
+
+/// How many exits a report shows: a power of two.
+pub const PAST: usize = 8;
+
+const _: () = assert!(PAST.is_power_of_two());
+
+/// A vCPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// What moves at every exit.
+    pub registers: Registers,
+    /// EL1's registers, valid while the vCPU is not loaded.
+    pub saved: Context,
+    /// FP and SIMD registers, valid while they are not on a CPU.
+    pub fp: Fp,
+    /// Its number in the VM.
+    pub id: VcpuId,
+    /// VMPIDR_EL2: who it takes itself for.
+    pub mpidr: u64,
+    /// Whether the CPUs have PSTATE.PAN.
+    pub has_pan: bool,
+    /// Whether the CPUs have PSTATE.SSBS.
+    pub has_ssbs: bool,
+    /// CNTP_CTL_EL0 as the guest wrote it: ENABLE and IMASK.
+    pub cntp_ctl: u64,
+    /// CNTP_CVAL_EL0.
+    pub cntp_cval: u64,
+    /// The level of its line.
+    pub cntp_line: bool,
+    /// OSLAR: whether the OS lock is held.
+    pub os_lock: bool,
+    /// Whether the physical interrupt of its virtual timer is active on its behalf.
+    pub timer_active: bool,
+    /// Its list registers, as they were last filled.
+    pub lists: Lists,
+    /// How many list registers of the CPU hold something, if it is loaded.
+    pub in_hardware: usize,
+    /// The CPU interface's own state while the vCPU is not loaded.
+    pub interface: Interface,
+    /// The last exits, a ring.
+    pub past: [Past; PAST],
+    /// Where the next goes in it.
+    pub past_at: usize,
+    /// Exceptions injected in a row at the same PC: a vector that cannot be fetched ends here.
+    pub stuck: u32,
+}
+
+impl Vcpu {
+    /// A vCPU after a warm reset.
+    pub fn new(id: VcpuId, mpidr: u64, has_pan: bool, has_ssbs: bool) -> Self {
+        Self {
+            registers: Registers { x: [0; 31], pc: 0, pstate: psr::DAIF | psr::EL1H, esr: 0, far: 0, hpfar: 0 },
+            saved: Context::reset(),
+            fp: Fp { v: [0; 32], fpcr: 0, fpsr: 0 },
+            id,
+            mpidr,
+            has_pan,
+            has_ssbs,
+            cntp_ctl: 0,
+            cntp_cval: 0,
+            cntp_line: false,
+            os_lock: true,
+            timer_active: false,
+            lists: Lists::new(),
+            in_hardware: 0,
+            interface: Interface::default(),
+            past: [Past::default(); PAST],
+            past_at: 0,
+            stuck: 0,
+        }
+    }
+
+    /// Resets it to start at `pc` with `x0`.
+    pub fn reset(&mut self, pc: u64, x0: u64) {
+        *self = Self::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
+        self.registers.pc = pc;
+        self.registers.x[0] = x0;
+    }
+
+    /// Remembers the last exit for a report.
+    #[inline(always)]
+    pub fn remember(&mut self) {
+        let at = self.past_at & (PAST - 1);
+        self.past[at] = Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
+        self.past_at = at + 1;
+    }
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pc  {:#018x}  pstate {:#010x}", self.pc, self.pstate)?;
+        for (row, values) in self.x.chunks(4).enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                write!(f, "x{:<2} {value:#018x}  ", row * 4 + column)?;
+            }
+            writeln!(f)?;
+        }
+        let class = self.syndrome().ec();
+        writeln!(f, "esr {:#010x}: {}, iss {:#x}", self.esr, esr::class_name(class), self.syndrome().iss())?;
+        write!(f, "far {:#018x}  hpfar {:#x}", self.far, self.hpfar)
+    }
+}

@@ -1,0 +1,360 @@
+//! The device tree a guest is handed: QEMU's `virt` board, as far as the virtual board has it.
+//!
+//! Key types: [`Description`], turned into bytes by [`Description::build`]. Addresses, interrupt numbers, node names and
+//! compatibles are those of QEMU's `virt` (compare `qemu-system-aarch64 -machine virt,dumpdtb=FILE`); what it has and
+//! this board does not (PCI, flash, fw-cfg, GPIO, the GIC's MSI frames, the PMU) is left out, and a `hypervisor` node
+//! with the VM's name is put in.
+//!
+//! The length of a tree does not depend on where the initrd lies, and is never more than [`crate::bundle::place::DTB_ROOM`].
+//! Follows the Devicetree Specification 0.4 and Linux's bindings of `arm,gic-v3`, `arm,gic`, `arm,armv8-timer`,
+//! `arm,psci`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
+
+use super::flat::{Node, Value};
+use crate::addr::{Addr, Ipa};
+use crate::bundle::place::{Ram, Stretch};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Where the RAM of the virtual board begins.
+pub const RAM_BASE: Addr<Ipa> = Addr::new(0x4000_0000);
+/// The GIC's distributor, 64 KiB.
+pub const GICD: u64 = 0x0800_0000;
+/// The GICv2's CPU interface, 64 KiB.
+pub const GICC: u64 = 0x0801_0000;
+/// The first vCPU's GICv3 redistributor; each takes [`GICR_BYTES`].
+pub const GICR: u64 = 0x080a_0000;
+/// What one redistributor takes: its RD and its SGI frame.
+pub const GICR_BYTES: u64 = 0x2_0000;
+/// The PL011.
+pub const UART: u64 = 0x0900_0000;
+/// The PL031.
+pub const RTC: u64 = 0x0901_0000;
+/// The first virtio-mmio slot; each takes [`VIRTIO_BYTES`].
+pub const VIRTIO: u64 = 0x0a00_0000;
+/// What one virtio-mmio slot takes.
+pub const VIRTIO_BYTES: u64 = 0x200;
+/// How many virtio-mmio slots there are.
+pub const VIRTIO_SLOTS: u32 = 32;
+/// The SPI numbers (INTID - 32) of the devices.
+pub const UART_SPI: u32 = 1;
+/// See [`UART_SPI`].
+pub const RTC_SPI: u32 = 2;
+/// Of the first virtio-mmio slot; one more for each.
+pub const VIRTIO_SPI: u32 = 16;
+
+const CLOCK: u32 = 0x8000;
+const INTC: u32 = 0x8001;
+/// The first cell of an interrupt: shared or private.
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+/// The third cell of an interrupt.
+const EDGE: u32 = 1;
+const LEVEL: u32 = 4;
+/// The PPIs of the secure, non-secure, virtual and hypervisor timer (INTID - 16).
+const TIMERS: [u32; 4] = [13, 14, 11, 10];
+
+/// Which interrupt controller the board has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gic {
+    /// GICv2: at most 8 vCPUs.
+    V2,
+    /// GICv3.
+    V3,
+}
+
+impl Gic {
+    /// The affinity fields of MPIDR_EL1 of vCPU `n`, as QEMU numbers them: 8 (GICv2) or 16 (GICv3) vCPUs in each Aff1.
+    pub const fn mpidr(self, n: u16) -> u64 {
+        let cluster = match self {
+            Self::V2 => 8,
+            Self::V3 => 16,
+        };
+        ((n / cluster) as u64) << 8 | (n % cluster) as u64
+    }
+}
+
+/// What a guest's device tree says.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// The VM's name.
+    pub name: &'a str,
+    /// Its RAM.
+    pub ram: Ram,
+    /// How many vCPUs it has.
+    pub vcpus: u16,
+    /// Its interrupt controller.
+    pub gic: Gic,
+    /// Where its initrd lies.
+    pub initrd: Option<Stretch>,
+    /// The kernel's command line.
+    pub bootargs: &'a str,
+    /// The virtio-mmio slots that have a device: bit n for slot n.
+    pub virtio: u32,
+    /// Random bytes for the kernel: 8 for its layout (KASLR), the rest for its random numbers. May be empty.
+    pub seed: &'a [u8],
+}
+
+impl Description<'_> {
+    /// Makes the device tree, flattened.
+    pub fn build(&self) -> Vec<u8> {
+        let root = &mut Node::default();
+        set(root, "interrupt-parent", INTC);
+        flag(root, "dma-coherent");
+        set(root, "model", "linux,dummy-virt");
+        set(root, "#size-cells", 2_u32);
+        set(root, "#address-cells", 2_u32);
+        set(root, "compatible", "linux,dummy-virt");
+        for node in [psci(), self.memory(), self.hypervisor()] {
+            root.add(node);
+        }
+        for slot in (0..VIRTIO_SLOTS).filter(|slot| self.virtio >> slot & 1 != 0) {
+            root.add(virtio(slot));
+        }
+        for node in [rtc(), uart(), self.intc(), self.cpus(), self.timer(), clock(), aliases(), self.chosen()] {
+            root.add(node);
+        }
+        root.flatten()
+    }
+
+    fn memory(&self) -> Node {
+        let mut memory = node(&format!("memory@{:x}", self.ram.base.bits()));
+        set(&mut memory, "reg", reg(&[(self.ram.base.bits(), self.ram.bytes)]));
+        set(&mut memory, "device_type", "memory");
+        memory
+    }
+
+    fn hypervisor(&self) -> Node {
+        let mut hypervisor = node("hypervisor");
+        set(&mut hypervisor, "compatible", "flatland,vm");
+        set(&mut hypervisor, "vm-name", self.name);
+        hypervisor
+    }
+
+    fn intc(&self) -> Node {
+        let mut intc = node(&format!("intc@{GICD:x}"));
+        set(&mut intc, "phandle", INTC);
+        match self.gic {
+            Gic::V2 => {
+                set(&mut intc, "reg", reg(&[(GICD, 0x1_0000), (GICC, 0x1_0000)]));
+                set(&mut intc, "compatible", "arm,cortex-a15-gic");
+            }
+            Gic::V3 => {
+                let redistributors = GICR_BYTES.saturating_mul(self.vcpus.into());
+                set(&mut intc, "reg", reg(&[(GICD, 0x1_0000), (GICR, redistributors)]));
+                set(&mut intc, "#redistributor-regions", 1_u32);
+                set(&mut intc, "compatible", "arm,gic-v3");
+            }
+        }
+        flag(&mut intc, "ranges");
+        set(&mut intc, "#size-cells", 2_u32);
+        set(&mut intc, "#address-cells", 2_u32);
+        flag(&mut intc, "interrupt-controller");
+        set(&mut intc, "#interrupt-cells", 3_u32);
+        intc
+    }
+
+    fn cpus(&self) -> Node {
+        let mut cpus = node("cpus");
+        set(&mut cpus, "#size-cells", 0_u32);
+        set(&mut cpus, "#address-cells", 1_u32);
+        for n in 0..self.vcpus {
+            // Aff3 is 0, so it fits.
+            let mpidr = self.gic.mpidr(n) as u32;
+            let mut cpu = node(&format!("cpu@{mpidr:x}"));
+            set(&mut cpu, "reg", mpidr);
+            set(&mut cpu, "enable-method", "psci");
+            set(&mut cpu, "compatible", "arm,armv8");
+            set(&mut cpu, "device_type", "cpu");
+            cpus.add(cpu);
+        }
+        cpus
+    }
+
+    fn timer(&self) -> Node {
+        let mut timer = node("timer");
+        // A GICv2's PPIs name the CPUs they are wired to, in bits 8 to 15.
+        let flags = match self.gic {
+            Gic::V2 => LEVEL | ((1 << self.vcpus.min(8)) - 1) << 8,
+            Gic::V3 => LEVEL,
+        };
+        let interrupts: Vec<u32> = TIMERS.iter().flat_map(|&timer| [PPI, timer, flags]).collect();
+        set(&mut timer, "interrupts", interrupts);
+        flag(&mut timer, "always-on");
+        set(&mut timer, "compatible", vec!["arm,armv8-timer", "arm,armv7-timer"]);
+        timer
+    }
+
+    fn chosen(&self) -> Node {
+        let mut chosen = node("chosen");
+        if let Some(initrd) = self.initrd {
+            set(&mut chosen, "linux,initrd-end", initrd.end());
+            set(&mut chosen, "linux,initrd-start", initrd.start.bits());
+        }
+        if !self.bootargs.is_empty() {
+            set(&mut chosen, "bootargs", self.bootargs);
+        }
+        set(&mut chosen, "stdout-path", uart_path().as_str());
+        if let Some((layout, numbers)) = self.seed.split_first_chunk::<8>() {
+            set(&mut chosen, "kaslr-seed", &layout[..]);
+            if !numbers.is_empty() {
+                set(&mut chosen, "rng-seed", numbers);
+            }
+        }
+        chosen
+    }
+}
+
+fn psci() -> Node {
+    let mut psci = node("psci");
+    set(&mut psci, "migrate", 0xc400_0005_u32);
+    set(&mut psci, "cpu_on", 0xc400_0003_u32);
+    set(&mut psci, "cpu_off", 0x8400_0002_u32);
+    set(&mut psci, "cpu_suspend", 0xc400_0001_u32);
+    set(&mut psci, "method", "hvc");
+    set(&mut psci, "compatible", vec!["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
+    psci
+}
+
+fn virtio(slot: u32) -> Node {
+    let at = VIRTIO + VIRTIO_BYTES * u64::from(slot);
+    let mut virtio = node(&format!("virtio_mmio@{at:x}"));
+    flag(&mut virtio, "dma-coherent");
+    set(&mut virtio, "interrupts", [SPI, VIRTIO_SPI + slot, EDGE]);
+    set(&mut virtio, "reg", reg(&[(at, VIRTIO_BYTES)]));
+    set(&mut virtio, "compatible", "virtio,mmio");
+    virtio
+}
+
+fn rtc() -> Node {
+    let mut rtc = node(&format!("pl031@{RTC:x}"));
+    set(&mut rtc, "clock-names", "apb_pclk");
+    set(&mut rtc, "clocks", CLOCK);
+    set(&mut rtc, "interrupts", [SPI, RTC_SPI, LEVEL]);
+    set(&mut rtc, "reg", reg(&[(RTC, 0x1000)]));
+    set(&mut rtc, "compatible", vec!["arm,pl031", "arm,primecell"]);
+    rtc
+}
+
+fn uart() -> Node {
+    let mut uart = node(&format!("pl011@{UART:x}"));
+    set(&mut uart, "clock-names", vec!["uartclk", "apb_pclk"]);
+    set(&mut uart, "clocks", [CLOCK, CLOCK]);
+    set(&mut uart, "interrupts", [SPI, UART_SPI, LEVEL]);
+    set(&mut uart, "reg", reg(&[(UART, 0x1000)]));
+    set(&mut uart, "compatible", vec!["arm,pl011", "arm,primecell"]);
+    uart
+}
+
+fn uart_path() -> String {
+    format!("/pl011@{UART:x}")
+}
+
+fn clock() -> Node {
+    let mut clock = node("apb-pclk");
+    set(&mut clock, "phandle", CLOCK);
+    set(&mut clock, "clock-output-names", "clk24mhz");
+    set(&mut clock, "clock-frequency", 24_000_000_u32);
+    set(&mut clock, "#clock-cells", 0_u32);
+    set(&mut clock, "compatible", "fixed-clock");
+    clock
+}
+
+fn aliases() -> Node {
+    let mut aliases = node("aliases");
+    set(&mut aliases, "serial0", uart_path().as_str());
+    aliases
+}
+
+fn node(name: &str) -> Node {
+    Node::new(name)
+}
+
+fn set(node: &mut Node, name: &'static str, value: impl Value) {
+    node.set(name, value);
+}
+
+fn flag(node: &mut Node, name: &'static str) {
+    node.set(name, &[][..]);
+}
+
+/// Addresses and sizes of two cells each.
+fn reg(ranges: &[(u64, u64)]) -> Vec<u64> {
+    ranges.iter().flat_map(|&(at, bytes)| [at, bytes]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Description, Gic, RAM_BASE};
+    use crate::addr::Addr;
+    use crate::bundle::place::{DTB_ROOM, Ram, Stretch};
+    use alloc::string::{String, ToString};
+    use dtoolkit::fdt::{Fdt, FdtNode};
+    use dtoolkit::{Node, Property};
+
+    const VM: Description<'_> = Description {
+        name: "alpha",
+        ram: Ram { base: RAM_BASE, bytes: 128 << 20 },
+        vcpus: 2,
+        gic: Gic::V3,
+        initrd: Some(Stretch { start: Addr::new(0x4800_0000), bytes: 0x1234 }),
+        bootargs: "console=ttyAMA0",
+        virtio: 0,
+        seed: b"",
+    };
+
+    fn get<'a>(node: &FdtNode<'a>, name: &str) -> &'a [u8] {
+        node.properties().find(|property| property.name() == name).unwrap().value_as().unwrap()
+    }
+
+    fn cells(bytes: &[u8]) -> alloc::vec::Vec<u32> {
+        bytes.as_chunks::<4>().0.iter().map(|&cell| u32::from_be_bytes(cell)).collect()
+    }
+
+    #[test]
+    fn the_tree_is_valid_and_says_what_was_asked_for() {
+        let bytes = VM.build();
+        let tree = Fdt::new(&bytes).unwrap();
+        let chosen = tree.find_node("/chosen").unwrap();
+        assert_eq!(get(&chosen, "bootargs"), b"console=ttyAMA0\0");
+        assert_eq!(cells(get(&chosen, "linux,initrd-start")), [0, 0x4800_0000]);
+        assert_eq!(cells(get(&chosen, "linux,initrd-end")), [0, 0x4800_1234]);
+        assert_eq!(get(&chosen, "stdout-path"), b"/pl011@9000000\0");
+        let memory = tree.find_node("/memory@40000000").unwrap();
+        assert_eq!(cells(get(&memory, "reg")), [0, 0x4000_0000, 0, 0x800_0000]);
+        let names: alloc::vec::Vec<String> =
+            tree.find_node("/cpus").unwrap().children().map(|cpu| cpu.name().to_string()).collect();
+        assert_eq!(names, ["cpu@0", "cpu@1"]);
+        let intc = tree.find_node("/intc").unwrap();
+        assert_eq!(cells(get(&intc, "reg")), [0, 0x800_0000, 0, 0x1_0000, 0, 0x80a_0000, 0, 0x4_0000]);
+    }
+
+    #[test]
+    fn a_gicv2_board_has_its_cpu_interface_and_wires_ppis_to_its_cpus() {
+        let bytes = Description { gic: Gic::V2, ..VM }.build();
+        let tree = Fdt::new(&bytes).unwrap();
+        let intc = tree.find_node("/intc").unwrap();
+        assert_eq!(cells(get(&intc, "reg")), [0, 0x800_0000, 0, 0x1_0000, 0, 0x801_0000, 0, 0x1_0000]);
+        assert_eq!(get(&intc, "compatible"), b"arm,cortex-a15-gic\0");
+        let timer = tree.find_node("/timer").unwrap();
+        assert_eq!(cells(get(&timer, "interrupts"))[..6], [1, 13, 0x304, 1, 14, 0x304]);
+    }
+
+    #[test]
+    fn affinity_counts_as_on_qemu() {
+        assert_eq!(Gic::V2.mpidr(7), 7);
+        assert_eq!(Gic::V3.mpidr(15), 15);
+        assert_eq!(Gic::V3.mpidr(17), 0x101);
+    }
+
+    #[test]
+    fn the_largest_tree_fits_its_room_and_its_length_knows_no_initrd() {
+        let bootargs = "x".repeat(2047);
+        let large = Description { vcpus: 64, virtio: u32::MAX, bootargs: &bootargs, seed: &[1; 72], ..VM };
+        assert!(large.build().len() as u64 <= DTB_ROOM / 2);
+        let elsewhere = Stretch { start: Addr::new(u64::MAX), bytes: 0 };
+        assert_eq!(large.build().len(), Description { initrd: Some(elsewhere), ..large }.build().len());
+        Fdt::new(&large.build()).unwrap();
+    }
+}

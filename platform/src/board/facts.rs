@@ -1,0 +1,150 @@
+//! Reading memory, CPUs, timers and what the boot loader chose.
+//!
+//! What a board cannot run without is an error with a place and a remedy; what it can do without is an `Option`. A
+//! reservation that cannot be understood is an error too: handing out memory that the firmware uses would be worse.
+//!
+//! Follows the Devicetree Specification v0.4, 3.4 (`/memory`), 3.5 (`/reserved-memory`), 3.6 (`/chosen`), 3.7 and 3.8 (`/cpus`), and
+//! the bindings `arm/cpus`, `arm/psci` and `timer/arm,arch_timer`.
+
+use super::gic::Controller;
+use super::{BoardError, Conduit, Cpu, Enable, Timer, wrong};
+use crate::Range;
+use crate::range::insert;
+use crate::tree::{Node, Tree};
+use arrayvec::{ArrayString, ArrayVec};
+
+/// Where MPIDR_EL1 has affinity fields (Arm ARM, MPIDR_EL1): a CPU's `reg` has no other bits.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+/// Reads all enabled memory nodes directly below the root, as whole frames.
+pub(super) fn memory(tree: &Tree<'_>) -> Result<ArrayVec<Range, 16>, BoardError> {
+    let mut memory = ArrayVec::new();
+    let root = tree.root();
+    for node in root.children().filter(|node| node.text("device_type") == Some("memory") && node.is_enabled()) {
+        for window in node.windows() {
+            let Some(window) = window else {
+                return Err(wrong(&node, "reg passes the end of the address space", "correct the device tree"));
+            };
+            let full = |_| wrong(&node, "more than 16 stretches of memory", "this is a limit of Flatland");
+            insert(&mut memory, window.frames_inside()).map_err(full)?;
+        }
+    }
+    if memory.is_empty() {
+        let remedy = "the boot loader has to fill in /memory; on QEMU's raspi4b, use -dtb with -kernel";
+        return Err(BoardError::at(&"/memory", "the board has no memory", remedy));
+    }
+    Ok(memory)
+}
+
+/// Reads `/memreserve/` and `/reserved-memory`, and adds the pages that waiting CPUs poll.
+pub(super) fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> Result<ArrayVec<Range, 32>, BoardError> {
+    let mut reserved = ArrayVec::new();
+    let mut add = |place: &dyn core::fmt::Display, range: Range| {
+        let full = |_| BoardError::at(place, "more than 32 reserved stretches", "this is a limit of Flatland");
+        insert(&mut reserved, range.frames_around()).map_err(full)
+    };
+    for range in tree.reservations() {
+        add(&"/memreserve/", range)?;
+    }
+    if let Some(parent) = tree.node("/reserved-memory") {
+        // Children with a size but no address are wishes for the operating system, not facts.
+        for node in parent.children().filter(Node::is_enabled) {
+            for window in node.windows() {
+                let Some(window) = window else {
+                    return Err(wrong(&node, "reg cannot be translated", "give /reserved-memory an empty ranges"));
+                };
+                if !window.is_empty() {
+                    add(&node, window)?;
+                }
+            }
+        }
+    }
+    for cpu in cpus {
+        if let Enable::SpinTable { release } = cpu.enable {
+            add(&"/cpus", Range { start: release, end: release.saturating_add(8) })?;
+        }
+    }
+    Ok(reserved)
+}
+
+/// Reads the CPUs that are not disabled.
+pub(super) fn cpus(tree: &Tree<'_>) -> Result<ArrayVec<Cpu, 16>, BoardError> {
+    let mut cpus = ArrayVec::<Cpu, 16>::new();
+    let parent = tree.node("/cpus");
+    let nodes = parent.iter().flat_map(Node::children);
+    for node in nodes.filter(|node| node.text("device_type") == Some("cpu") && node.is_enabled()) {
+        let Some(mpidr) = node.number("reg").filter(|mpidr| mpidr & !AFFINITY == 0) else {
+            return Err(wrong(&node, "reg is not the affinity of a CPU", "correct the device tree"));
+        };
+        if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+            return Err(wrong(&node, "two CPUs have the same affinity", "correct the device tree"));
+        }
+        if cpus.try_push(Cpu { mpidr, enable: enable(&node)? }).is_err() {
+            return Err(wrong(&node, "more CPUs than 16", "this is a limit of Flatland"));
+        }
+    }
+    if cpus.is_empty() {
+        return Err(BoardError::at(&"/cpus", "the board has no CPU", "correct the device tree"));
+    }
+    Ok(cpus)
+}
+
+fn enable(node: &Node<'_, '_>) -> Result<Enable, BoardError> {
+    match node.text("enable-method") {
+        Some("psci") => Ok(Enable::Psci),
+        Some("spin-table") => match node.number("cpu-release-addr") {
+            // The word is written with one 64-bit store.
+            Some(release) if release % 8 == 0 => Ok(Enable::SpinTable { release }),
+            _ => Err(wrong(node, "cpu-release-addr is missing or not aligned", "correct the device tree")),
+        },
+        _ => Ok(Enable::Unknown),
+    }
+}
+
+/// Finds out how PSCI is called.
+pub(super) fn psci(tree: &Tree<'_>) -> Option<Conduit> {
+    match tree.compatible(&["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])?.text("method")? {
+        "smc" => Some(Conduit::Smc),
+        "hvc" => Some(Conduit::Hvc),
+        _ => None,
+    }
+}
+
+/// Reads the interrupts of the generic timers, by name where they are named, else by place.
+pub(super) fn timer(tree: &Tree<'_>, controller: &Controller) -> Result<Timer, BoardError> {
+    let Some(node) = tree.compatible(&["arm,armv8-timer"]) else {
+        return Err(BoardError::at(&"/timer", "no generic timer (arm,armv8-timer)", "correct the device tree"));
+    };
+    let interrupt = |name: &str, place: usize| {
+        let named = node.property("interrupt-names").is_some();
+        let index = if named { node.texts("interrupt-names").position(|one| one == name)? } else { place };
+        controller.interrupt(&node, index).filter(|intid| (16..32).contains(intid))
+    };
+    match (interrupt("hyp-phys", 3), interrupt("virt", 2), interrupt("phys", 1)) {
+        (Some(hyp), Some(virt), Some(phys)) => Ok(Timer { hyp, virt, phys }),
+        _ => Err(wrong(&node, "the EL2, virtual and physical timers lack PPIs", "correct the device tree")),
+    }
+}
+
+/// Finds the BCM2835 power management block.
+pub(super) fn watchdog(tree: &Tree<'_>) -> Option<u64> {
+    let node = tree.compatible(&["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"])?;
+    Some(node.window(0)?.start)
+}
+
+/// Reads where the initial ramdisk is; one that ends before it starts is none.
+pub(super) fn initrd(tree: &Tree<'_>) -> Option<Range> {
+    let chosen = tree.node("/chosen")?;
+    let range = Range { start: chosen.number("linux,initrd-start")?, end: chosen.number("linux,initrd-end")? };
+    if range.is_empty() { None } else { Some(range) }
+}
+
+/// Reads the command line; one that does not fit is left out with a warning.
+pub(super) fn bootargs(tree: &Tree<'_>) -> Option<ArrayString<512>> {
+    let line = tree.node("/chosen")?.text("bootargs")?;
+    let copy = ArrayString::from(line).ok();
+    if copy.is_none() {
+        log::warn!("/chosen/bootargs is longer than 512 bytes: ignored");
+    }
+    copy
+}

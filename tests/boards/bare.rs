@@ -1,0 +1,52 @@
+//! Bare-metal guests that check themselves: one question each, on both `virt` boards.
+
+use harness::qemu::{Board, Run, Vm, manifest};
+
+#[track_caller]
+fn passes(name: &'static str, vcpus: u32, bootargs: &str) {
+    for board in Board::VIRT {
+        let manifest = manifest(&[Vm::bare(name, vcpus, bootargs)]);
+        let ended = Run::start(board, &manifest, &[], 120).end();
+        assert!(ended.output.contains(&format!("guest {name}: PASS")), "on {board:?}:\n{}", ended.output);
+        ended.exits_with(0).lacks("PANIC");
+    }
+}
+
+macro_rules! guests {
+    ($($test:ident: $name:literal, $vcpus:literal, $bootargs:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            passes($name, $vcpus, $bootargs);
+        }
+    )*};
+}
+
+guests! {
+    hello: "hello", 1, "";
+    processors_come_and_go: "smp", 4, "";
+    memory_is_zero_at_first_and_keeps_what_it_is_given: "memory", 2, "";
+    fp_registers_survive_switches: "fp", 4, "";
+    the_interrupt_controller_conforms: "gic", 4, "";
+    timers_fire: "timers", 2, "";
+    psci_answers: "psci", 2, "";
+    system_registers_are_consistent: "sysregs", 2, "";
+    hostile_accesses_harm_the_guest_alone: "hostile", 2, "rounds=300";
+    waiting_ends: "wfi", 8, "";
+    the_uart_and_the_clock_work: "uart", 1, "echo=no";
+    a_reset_starts_from_pristine_images: "reset", 1, "until=3000 strict";
+}
+
+#[test]
+fn a_crashed_guest_is_started_again_when_the_manifest_says_so() {
+    let mut crash = Vm::bare("crash", 1, "how=undefined-loop");
+    crash.rest.push_str(" on-crash = \"restart\";");
+    let ended = Run::start(Board::Virt, &manifest(&[crash]), &[], 120).end();
+    ended.exits_with(1).has("crashed: its exception vector raises exceptions; starting it again");
+    ended.has_line("flatland: all VMs ended: 1 crashed");
+}
+
+#[test]
+fn a_guest_whose_vcpus_are_all_off_has_crashed() {
+    let ended = Run::start(Board::Virt, &manifest(&[Vm::bare("crash", 2, "how=off-all")]), &[], 60).end();
+    ended.exits_with(1).has("crashed: all its vCPUs are off");
+}

@@ -1,0 +1,71 @@
+//! Debian guests: the demo on every board, more vCPUs than CPUs, neighbours that misbehave.
+
+use harness::qemu::{Board, Run};
+
+/// The workload's sums, the same on bare QEMU.
+const OK: &str = "flatland-workload: OK cpus=2 sha=a69da05d3290a9fb ";
+
+#[track_caller]
+fn demo(board: Board, seconds: u32) {
+    let ended = Run::start(board, "demo", &[], seconds).end();
+    ended.exits_with(0).has(&format!("[alpha] {OK}")).has(&format!("[beta] {OK}"));
+    ended.has_line("flatland: alpha: powered off").has_line("flatland: beta: powered off");
+    ended.has_line("flatland: all VMs ended: ok").lacks("FAIL").lacks("PANIC");
+}
+
+#[test]
+fn demo_on_virt() {
+    demo(Board::Virt, 120);
+}
+
+#[test]
+fn demo_on_virt_gicv2_a72() {
+    demo(Board::VirtA72, 120);
+}
+
+#[test]
+fn demo_on_raspi4b() {
+    demo(Board::Raspi4b, 400);
+}
+
+#[test]
+fn eight_vcpus_on_two_cpus() {
+    let ended = Run::start(Board::Virt, "eight", &["--smp", "2"], 300).end();
+    ended.exits_with(0);
+    for name in ["one", "two", "three", "four"] {
+        ended.has(&format!("[{name}] {OK}"));
+    }
+}
+
+#[test]
+fn a_crash_a_spin_and_a_reset_loop_leave_the_fourth_its_share() {
+    for board in Board::VIRT {
+        let mut run = Run::start(board, "hostile", &["--smp", "2"], 200);
+        run.wait_for("flatland: crash: CRASH of vCPU 0", 60);
+        run.wait_for("spin: 2 CPUs, interrupts masked", 60).wait_for("[reset] reset: started", 60);
+        run.wait_for(&format!("[finisher] {OK}"), 120).wait_for("flatland: finisher: powered off", 20);
+        // It wants two CPUs of two; the spinner wants as much, the one that resets itself wants one: with equal shares
+        // it gets no less than a third of the time, and takes no longer than four times what it takes alone (2.5 s).
+        let output = run.output();
+        let line = output.lines().find(|line| line.contains(OK)).unwrap_or_default();
+        let seconds: f64 = line.split("seconds=").nth(1).and_then(|s| s.trim().parse().ok()).unwrap_or(f64::MAX);
+        assert!(seconds < 30.0, "{seconds} s is no fair share: {line}");
+        run.send("\x1dstop spin\rstop reset\r");
+        let ended = run.end();
+        ended.exits_with(1).has_line("flatland: spin: stopped").has_line("flatland: all VMs ended: 1 crashed");
+    }
+}
+
+#[test]
+fn a_linux_that_panics_and_reboots_starts_again() {
+    let mut run = Run::start(
+        Board::Virt,
+        &harness::qemu::manifest(&[harness::qemu::Vm::linux("debian", 2, "flatland.mode=crash")]),
+        &[],
+        120,
+    );
+    run.wait_for("flatland: debian: reset, for the 1. time", 60);
+    run.wait_for("flatland: debian: reset, for the 2. time", 60);
+    run.send("\x1dstop debian\r");
+    run.end().exits_with(0).has("Kernel panic - not syncing: sysrq triggered crash");
+}

@@ -1,0 +1,154 @@
+//! The pool against a set of what is held.
+
+use flatland::addr::{Addr, Pa, Size, VmId};
+use flatland::frames::pool::{MAX_OWNERS, Stretch, Unusable};
+use flatland::frames::{Dirty, Frame, HOUSE, Order, Pool, Record, State, Use};
+use harness::model::Dice;
+use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
+
+/// Three stretches, odd at the ends, two of them touching; the last has room for a whole 1 GiB.
+fn ram() -> Vec<Stretch> {
+    let at = |start: u64, end: u64| (Addr::new(start), end - start);
+    vec![at(0x1000, 0x0230_0000), at(0x0230_0000, 0x0a00_0800), at(0x4000_0000, 0x9012_3000)]
+}
+
+fn records(ram: &[Stretch]) -> Vec<Record> {
+    vec![Record::RESERVED; Pool::records_for(ram).unwrap()]
+}
+
+struct Held {
+    /// Not dropped when a test fails, which would be a second failure on top of it.
+    frame: ManuallyDrop<Frame<Dirty>>,
+    owner: VmId,
+    state: State,
+}
+
+/// Marks each frame of a run as held by nobody else.
+fn hold(all: &mut BTreeMap<u64, u64>, start: Addr<Pa>, order: Order) {
+    let end = start.bits() + order.bytes();
+    let before = all.range(..end).next_back();
+    assert!(before.is_none_or(|(_, &before)| before <= start.bits()), "{start:?} {order:?} is held twice");
+    all.insert(start.bits(), end);
+}
+
+#[test]
+fn no_frame_has_two_holders_and_all_come_together_again() {
+    let (ram, mut dice) = (ram(), Dice::new(7));
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    assert_eq!(pool.counts().free, 0);
+    let donated: u64 = ram.iter().map(|&stretch| pool.donate(stretch)).sum();
+    // 0x0a00_0800 ends within a frame.
+    assert_eq!(donated, (0x0a00_0000 - 0x1000 + 0x5012_3000) / 4096);
+    let start = (*pool.free_runs(), pool.check().unwrap());
+    let mut held: Vec<Held> = Vec::new();
+    let mut extents = BTreeMap::new();
+    let mut refused = 0;
+    let steps = 40_000;
+    for step in 0..steps {
+        if held.is_empty() || dice.one_in(2) {
+            let order = match dice.below(40) {
+                0 => Order::MAX,
+                1..6 => Order::from(Size::Block),
+                6..12 => Order::new(dice.below(19) as u8).unwrap(),
+                _ => Order::PAGE,
+            };
+            let owner = dice.pick(&[VmId(0), VmId(1), VmId(63), HOUSE]);
+            let purpose = dice.pick(&[Use::Guest, Use::Table, Use::House]);
+            match pool.take(order, owner, purpose) {
+                Some(frame) => {
+                    assert_eq!(frame.start().bits() % order.bytes(), 0);
+                    hold(&mut extents, frame.start(), order);
+                    let frame = ManuallyDrop::new(frame);
+                    held.push(Held { frame, owner, state: purpose.state() });
+                }
+                None => refused += 1,
+            }
+        } else {
+            let index = dice.below(held.len() as u64) as usize;
+            let Held { frame, owner, state } = held.swap_remove(index);
+            extents.remove(&frame.start().bits());
+            give(&mut pool, &mut dice, ManuallyDrop::into_inner(frame), owner, state);
+        }
+        if step % 2000 == 0 {
+            check(&pool, &held);
+        }
+    }
+    println!("{steps} steps, {refused} refused, {} held at the end", held.len());
+    assert!(refused > 100);
+    held.drain(..).for_each(|Held { frame, owner, state }| {
+        give(&mut pool, &mut dice, ManuallyDrop::into_inner(frame), owner, state)
+    });
+    assert_eq!((*pool.free_runs(), pool.check().unwrap()), start);
+}
+
+/// Gives a run back whole, or frame by frame.
+fn give(pool: &mut Pool<'_>, dice: &mut Dice, frame: Frame<Dirty>, owner: VmId, state: State) {
+    let (start, order) = (frame.start(), frame.order());
+    assert_eq!(pool.record(start).map(|r| (r.state(), r.owner(), r.refs())), Some((state, Some(owner), 1)));
+    if order > Order::from(Size::Block) || dice.one_in(2) {
+        pool.give_back(frame);
+        return;
+    }
+    // The address is left in the records as a table would keep it.
+    std::mem::forget(frame);
+    for part in 0..order.frames() {
+        let page = pool.reclaim(start + part * 4096, Order::PAGE, owner).expect("each frame is held");
+        pool.give_back(page);
+    }
+}
+
+fn check(pool: &Pool<'_>, held: &[Held]) {
+    let counts = pool.check().unwrap();
+    let of = |state: State| held.iter().filter(|h| h.state == state).map(|h| h.frame.order().frames()).sum::<u64>();
+    assert_eq!((counts.guest, counts.table, counts.house), (of(State::Guest), of(State::Table), of(State::House)));
+    assert_eq!(counts.total, counts.reserved + counts.free + counts.guest + counts.table + counts.house);
+    for owner in [VmId(0), VmId(1), VmId(2), VmId(63), HOUSE] {
+        let frames: u64 = held.iter().filter(|h| h.owner == owner).map(|h| h.frame.order().frames()).sum();
+        assert_eq!(pool.owned_by(owner), frames);
+    }
+}
+
+#[test]
+fn what_contradicts_the_records_is_refused_and_counted() {
+    let ram = [(Addr::new(0), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let frame = pool.take(Size::Page, VmId(1), Use::Guest).unwrap();
+    let at = frame.start();
+    assert!(pool.reclaim(at, Size::Page, VmId(2)).is_none(), "another's");
+    assert!(pool.reclaim(at, Size::Block, VmId(1)).is_none(), "larger than RAM");
+    assert!(pool.reclaim(at + 8, Size::Page, VmId(1)).is_none(), "no frame");
+    assert!(pool.reclaim(Addr::new(1 << 40), Size::Page, VmId(1)).is_none(), "no RAM");
+    let twin = pool.reclaim(at, Size::Page, VmId(1)).unwrap();
+    pool.give_back(frame);
+    pool.give_back(twin);
+    assert_eq!(pool.counts().contradictions, 5);
+    assert_eq!(pool.check().unwrap().free, 64);
+    assert!(pool.take(Size::Page, VmId(MAX_OWNERS as u16), Use::Guest).is_none(), "nobody's");
+}
+
+#[test]
+fn a_board_that_cannot_be_is_refused() {
+    let at = |start, bytes| (Addr::new(start), bytes);
+    let mut records = vec![Record::RESERVED; 4096];
+    let mut new = |ram: &[Stretch]| Pool::new(&mut records, ram).map(|pool| pool.counts().total);
+    assert_eq!(new(&[at(0, 1 << 20), at(1 << 19, 1 << 20)]), Err(Unusable::Overlap));
+    assert_eq!(new(&[at(u64::MAX - 4096, 1 << 20)]), Err(Unusable::Overlap));
+    assert_eq!(new(&[at(0, 1 << 30)]), Err(Unusable::Records));
+    assert_eq!(new(&[at(0, 1 << 50)]), Err(Unusable::TooMuch));
+    assert_eq!(new(&[at(0x800, 0x1000), at(0x10_0000, 0x1fff)]), Ok(1));
+}
+
+#[test]
+fn what_is_donated_twice_is_taken_once() {
+    let ram = [(Addr::new(0x10_0000), 300 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    assert_eq!(pool.donate((Addr::new(0x10_0000 + (7 << 12)), 100 << 12)), 100);
+    assert_eq!(pool.donate((Addr::new(0), 1 << 40)), 200);
+    let counts = pool.check().unwrap();
+    assert_eq!((counts.free, counts.reserved), (300, 0));
+}

@@ -1,0 +1,379 @@
+//! Three VMs over one pool that is too small for them: first touch, splitting, giving back, restarts; and no VM ever sees
+//! a word that another has written, with caches on or off.
+
+use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
+use flatland::arm::desc::{Hole, MemType};
+use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
+use flatland::frames::{Counts, Dirty, Frame, HOUSE, Order, Pool, Record, SharedPool, Use};
+use flatland::machine::Machine;
+use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
+use flatland::stage2::Refusal;
+use flatland::stage2::vmid::Vmids;
+use harness::model::{Dice, Flaw, Model};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
+
+const BOARD: u64 = 0x8000_0000;
+const BOARD_BYTES: u64 = 14 << 20;
+/// 12 MiB and a few pages: the last 2 MiB are not whole.
+const RAM_BYTES: u64 = (12 << 20) + (5 << 12);
+const GICV: Addr<Ipa> = Addr::new(0x0801_0000);
+const GICV_PA: u64 = 0x084c_0000;
+
+fn layout(owner: u16, bits: u32, granule: Granule) -> Layout {
+    let geometry = Geometry::of_bits(bits).unwrap();
+    let range = PaRange::from_mmfr0(4);
+    Layout {
+        owner: VmId(owner),
+        base: RAM_BASE,
+        bytes: RAM_BYTES,
+        geometry,
+        vtcr: geometry.vtcr(range, VmidBits::Eight),
+        granule,
+        coherence: Coherence::Cleaned,
+    }
+}
+
+fn records() -> Vec<Record> {
+    vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize]
+}
+
+fn pool(records: &mut [Record]) -> SharedPool<'_> {
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(records, &ram).unwrap();
+    pool.donate(ram[0]);
+    SharedPool::new(pool)
+}
+
+struct Guest {
+    cpu: CpuId,
+    memory: Memory,
+    /// What it has stored last, by address.
+    words: BTreeMap<u64, u64>,
+}
+
+struct World<'w> {
+    model: &'w Model,
+    pool: &'w SharedPool<'w>,
+    guests: Vec<Guest>,
+    dice: Dice,
+    /// What somebody else has taken, so that the pool is nearly empty for a while.
+    hoard: Vec<ManuallyDrop<Frame<Dirty>>>,
+    shorts: u64,
+    blocks: u64,
+}
+
+impl<'w> World<'w> {
+    fn new(model: &'w Model, pool: &'w SharedPool<'w>, seed: u64) -> Self {
+        let vmids = Vmids::new(VmidBits::Eight, 3);
+        let shapes = [(40, Granule::Block), (32, Granule::Page), (48, Granule::Block)];
+        let guests = (0..).zip(shapes).map(|(number, (bits, granule))| {
+            let mut memory = Memory::new(model, pool, layout(number, bits, granule)).unwrap();
+            memory.map_device(model, pool, GICV, Addr::new(GICV_PA), 0x2000).unwrap();
+            let cpu = CpuId(number);
+            model.enter(cpu, memory.root().vttbr(model, &vmids, cpu), memory.layout().geometry);
+            Guest { cpu, memory, words: BTreeMap::new() }
+        });
+        model.tempt(GICV);
+        let guests = guests.collect();
+        Self { model, pool, guests, dice: Dice::new(seed), hoard: Vec::new(), shorts: 0, blocks: 0 }
+    }
+
+    fn address(&mut self) -> Addr<Ipa> {
+        let block = self.dice.below(7) << 21;
+        let page = self.dice.pick(&[0, 1, 3, 200, 511]) << 12;
+        let at = RAM_BASE + (block | page | self.dice.below(512) << 3);
+        self.model.tempt(at);
+        at
+    }
+
+    /// A guest touches a word as hardware would: access, and on a fault resolve and try again.
+    fn touch(&mut self, number: usize) -> Result<(), String> {
+        let (at, value, write) = (self.address(), self.dice.roll(), self.dice.one_in(2));
+        let access = if write { Access::Write } else { self.dice.pick(&[Access::Read, Access::Execute]) };
+        let guest = &mut self.guests[number];
+        let ram = guest.memory.is_ram(at, 8);
+        let pa = match self.model.access(guest.cpu, at) {
+            Some(pa) => pa,
+            None => match guest.memory.resolve(self.model, self.pool, at, access) {
+                Ok(leaf) => {
+                    self.blocks += u64::from(leaf.size == Size::Block);
+                    let pa = self.model.access(guest.cpu, at).ok_or("a resolved page is mapped")?;
+                    rule(Some(pa) == leaf.output_of(at), "the CPU goes where resolve said")?;
+                    pa
+                }
+                Err(Miss::NotRam) => return rule(!ram, "RAM can be touched"),
+                Err(Miss::Short) => {
+                    self.shorts += 1;
+                    rule(self.pool.lock().counts().free < 4, "short is short")?;
+                    return self.make_room();
+                }
+                Err(Miss::Denied) => return Err("nothing was denied".into()),
+            },
+        };
+        rule(ram, "only RAM is backed")?;
+        let expected = guest.words.get(&at.bits()).copied().unwrap_or(0);
+        rule(self.model.cached(pa) == expected, "a guest sees what it wrote, or zeroes")?;
+        rule(self.model.uncached(pa) == expected, "with caches off, too")?;
+        if write {
+            self.model.guest_store(pa, value);
+            guest.words.insert(at.bits(), value);
+        }
+        Ok(())
+    }
+
+    fn hoard(&mut self) {
+        let mut pool = self.pool.lock();
+        while pool.counts().free > 3 {
+            let order = Order::holding(pool.counts().free / 2).unwrap_or(Order::PAGE);
+            let frame = pool.take(order, HOUSE, Use::House).or_else(|| pool.take(Size::Page, HOUSE, Use::House));
+            // Not dropped when a test fails, which would be a second failure on top of it.
+            self.hoard.extend(frame.map(ManuallyDrop::new));
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.hoard.drain(..).for_each(|frame| self.pool.lock().give_back(ManuallyDrop::into_inner(frame)));
+    }
+
+    fn make_room(&mut self) -> Result<(), String> {
+        if self.dice.one_in(4) {
+            self.let_go();
+        }
+        let number = self.dice.below(3) as usize;
+        if self.dice.one_in(3) { self.restart(number) } else { (0..20).try_for_each(|_| self.discard(number)) }
+    }
+
+    /// Takes a page away from a guest.
+    fn discard(&mut self, number: usize) -> Result<(), String> {
+        let at = self.address();
+        let hole = self.dice.pick(&[Hole::Absent, Hole::Ballooned, Hole::Zero]);
+        let guest = &mut self.guests[number];
+        let backed = guest.memory.peek(self.model, at).is_some();
+        match guest.memory.discard(self.model, self.pool, at, hole) {
+            Ok(()) => {
+                let page = at.align_down(Size::Page).bits();
+                guest.words.retain(|at, _| *at & !4095 != page);
+                rule(backed && guest.memory.peek(self.model, at).is_none(), "a discarded page is gone")
+            }
+            Err(Refusal::Missing) => rule(!backed, "a backed page can be discarded"),
+            Err(Refusal::Short) => rule(self.pool.lock().counts().free == 0, "short is short"),
+            Err(refusal) => Err(format!("{refusal:?}")),
+        }
+    }
+
+    /// Gives all of a guest's memory back; the guest starts again.
+    fn restart(&mut self, number: usize) -> Result<(), String> {
+        let guest = &mut self.guests[number];
+        guest.memory.release_all(self.model, self.pool);
+        guest.words.clear();
+        rule(guest.memory.resident().frames == 0, "nothing is left")?;
+        match guest.memory.map_device(self.model, self.pool, GICV, Addr::new(GICV_PA), 0x2000) {
+            Ok(()) | Err(Refusal::Short) => Ok(()),
+            Err(refusal) => Err(format!("{refusal:?}")),
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let number = self.dice.below(3) as usize;
+        let at = self.address();
+        let (model, pool) = (self.model, self.pool);
+        match self.dice.below(256) {
+            0..160 => self.touch(number)?,
+            160..184 => self.discard(number)?,
+            184..208 => drop(self.guests[number].memory.split(model, pool, at)),
+            208..252 => drop(self.guests[number].memory.join(model, pool, at, Size::Block)),
+            252 => self.hoard(),
+            253 => self.let_go(),
+            _ => self.restart(number)?,
+        }
+        model.settle();
+        match model.errors().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Records, tables and counts against each other.
+    fn check(&self) -> Result<(), String> {
+        let counts = self.pool.lock().check()?;
+        let (mut frames, mut tables) = (0, 0);
+        let mut named = BTreeSet::new();
+        for guest in &self.guests {
+            let resident = guest.memory.resident();
+            frames += resident.frames;
+            tables += resident.tables;
+            let mut own = 0;
+            let mut twice = false;
+            guest.memory.table().for_each(self.model, |leaf| {
+                if leaf.attr.mem != MemType::Device {
+                    own += leaf.size.frames();
+                    twice |= (0..leaf.size.frames()).any(|page| !named.insert(leaf.output.bits() + page * 4096));
+                }
+            });
+            rule(own == resident.frames, "the table names what is resident")?;
+            rule(!twice, "no frame is named twice")?;
+            let owner = guest.memory.layout().owner;
+            rule(self.pool.lock().owned_by(owner) == resident.frames + resident.tables, "the owner owns that")?;
+        }
+        rule((counts.guest, counts.table, counts.contradictions) == (frames, tables, 0), "the sums are right")
+    }
+}
+
+fn rule(holds: bool, name: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(name.into()) }
+}
+
+/// What the pool has to give.
+fn state(pool: &SharedPool<'_>) -> ([u32; Order::COUNT], Counts) {
+    let pool = pool.lock();
+    (*pool.free_runs(), pool.counts())
+}
+
+/// Runs `steps`, and says how often the pool was short and a block was given.
+fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<(u64, u64), (u64, String)> {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, seed, flaw);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let start = state(&pool);
+    let mut world = World::new(&model, &pool, seed);
+    for step in 0..steps {
+        world.step().map_err(|error| (step, error))?;
+        if step % 500 == 0 {
+            world.check().map_err(|error| (step, error))?;
+        }
+    }
+    world.check().map_err(|error| (steps, error))?;
+    let World { guests, hoard, shorts, blocks, .. } = world;
+    hoard.into_iter().for_each(|frame| pool.lock().give_back(ManuallyDrop::into_inner(frame)));
+    for guest in guests {
+        let root = guest.memory.root();
+        model.leave(guest.cpu);
+        let table = guest.memory.table().root();
+        guest.memory.retire(&model, &pool);
+        rule(!model.knows(table), "nothing of a retired table is remembered").map_err(|error| (steps, error))?;
+        drop(root);
+    }
+    rule(start == state(&pool), "all comes back, and together").map_err(|error| (steps, error))?;
+    Ok((shorts, blocks))
+}
+
+#[test]
+fn no_guest_sees_what_another_wrote_and_nothing_is_lost() {
+    let mut seen = (0, 0);
+    for seed in 1..=4 {
+        let steps = 12_000;
+        let (shorts, blocks) = run(seed, steps, Flaw::None).unwrap();
+        println!("seed {seed}: {steps} steps, {shorts} times short, {blocks} blocks touched");
+        seen = (seen.0 + shorts, seen.1 + blocks);
+    }
+    assert!(seen.0 > 100 && seen.1 > 50);
+}
+
+#[test]
+fn seeded_bugs_are_found_from_here_as_well() {
+    for flaw in [Flaw::Forget, Flaw::Break, Flaw::Publish] {
+        for seed in 1..=3 {
+            let (step, error) = run(seed, 6000, flaw).expect_err("a seeded bug is found");
+            println!("{flaw:?}, seed {seed}: found at step {step}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_first_touch_takes_a_block_where_one_fits() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+    let mut size = |offset: u64, access| {
+        memory.resolve(&model, &pool, Addr::new(RAM_BASE.bits().wrapping_add(offset)), access).map(|leaf| leaf.size)
+    };
+    assert_eq!(size(0x1234, Access::Read), Ok(Size::Block));
+    assert_eq!(size((12 << 20) + 8, Access::Write), Ok(Size::Page), "the block is not all RAM");
+    assert_eq!(size(RAM_BYTES, Access::Read), Err(Miss::NotRam));
+    assert_eq!(size(0_u64.wrapping_sub(1), Access::Read), Err(Miss::NotRam));
+    assert_eq!(size(u64::MAX >> 1, Access::Read), Err(Miss::NotRam));
+    memory.map_device(&model, &pool, GICV, Addr::new(GICV_PA), 0x1000).unwrap();
+    assert_eq!(memory.resolve(&model, &pool, GICV, Access::Execute), Err(Miss::Denied));
+    assert!(memory.resolve(&model, &pool, GICV, Access::Write).is_ok());
+    let inside = memory.map_device(&model, &pool, RAM_BASE + 0x1000, Addr::new(GICV_PA), 0x1000);
+    assert_eq!(inside, Err(Refusal::Occupied));
+    assert_eq!(memory.resident().frames, 513);
+    memory.split(&model, &pool, RAM_BASE).unwrap();
+    memory.join(&model, &pool, RAM_BASE, Size::Block).unwrap();
+    memory.retire(&model, &pool);
+}
+
+#[test]
+fn a_first_touch_of_a_page_is_a_handful_of_steps() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    memory.resolve(&model, &pool, RAM_BASE, Access::Read).unwrap();
+    let before = model.tally();
+    memory.resolve(&model, &pool, RAM_BASE + 0x1000, Access::Read).unwrap();
+    let after = model.tally();
+    assert_eq!((after.stores - before.stores, after.publishes - before.publishes), (1, 2));
+    assert_eq!((after.leaves, after.vmids, after.alls), (before.leaves, before.vmids, before.alls));
+    memory.retire(&model, &pool);
+}
+
+#[test]
+fn an_image_is_there_with_caches_off() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut dice = Dice::new(9);
+    for granule in [Granule::Page, Granule::Block] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, granule)).unwrap();
+        let mut mirror = vec![0_u8; 5 << 20];
+        for _ in 0..200 {
+            let start = dice.below(mirror.len() as u64 - 1) as usize;
+            let limit = 1 << dice.below(20);
+            let length = (dice.below(limit) as usize).min(mirror.len() - start);
+            let at = RAM_BASE + start as u64;
+            if dice.one_in(4) {
+                mirror[start..start + length].fill(0);
+                memory.zero(&model, &pool, at, length as u64).unwrap();
+            } else {
+                let bytes: Vec<u8> = (0..length).map(|_| dice.roll() as u8).collect();
+                mirror[start..start + length].copy_from_slice(&bytes);
+                memory.write(&model, &pool, at, &bytes).unwrap();
+            }
+            let mut back = vec![0; length];
+            memory.read(&model, &pool, at, &mut back).unwrap();
+            assert_eq!(back, mirror[start..start + length]);
+        }
+        memory.clean(&model, RAM_BASE, mirror.len() as u64);
+        assert!(model.tally().unified > 0);
+        for (word, bytes) in mirror.as_chunks::<8>().0.iter().enumerate() {
+            let at = RAM_BASE + word as u64 * 8;
+            if memory.peek(&model, at).is_some() {
+                let pa: Addr<Pa> = memory.resolve(&model, &pool, at, Access::Read).unwrap().output_of(at).unwrap();
+                assert_eq!(model.uncached(pa), u64::from_le_bytes(*bytes));
+            }
+        }
+        assert_eq!(memory.write(&model, &pool, RAM_BASE + (RAM_BYTES - 1), &[1, 2]), Err(Miss::NotRam));
+        assert_eq!(memory.write(&model, &pool, Addr::new(u64::MAX), &[1, 2]), Err(Miss::NotRam));
+        assert_eq!(memory.zero(&model, &pool, RAM_BASE, u64::MAX), Err(Miss::NotRam));
+        memory.retire(&model, &pool);
+    }
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
+
+#[test]
+fn memory_that_cannot_be_is_refused() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let whole = layout(0, 32, Granule::Page);
+    let new = |layout| Memory::new(&model, &pool, layout).err();
+    assert_eq!(new(Layout { bytes: 4 << 30, ..whole }), Some(Refusal::Outside));
+    assert_eq!(new(Layout { bytes: u64::MAX, ..whole }), Some(Refusal::Outside));
+    assert_eq!(new(Layout { bytes: 0x1800, ..whole }), Some(Refusal::Unaligned));
+    assert_eq!(new(Layout { owner: VmId(64), ..whole }), Some(Refusal::Short));
+    model.publish();
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}

@@ -1,0 +1,416 @@
+//! The scheduler on simulated CPUs: kicks arrive late, timers fire when asked for, guests compute, sleep and wake each
+//! other at random. After every step the rules that hold at all times are checked; at the end, who got how much.
+//!
+//! The simulated CPU does what the loop of a real one does: pick when it has nothing, when kicked, when its deadline
+//! comes; load what it picked; let the guest run; block it, off it or yield when the guest says so.
+
+use flatland::addr::{CpuId, VcpuId, VmId};
+use flatland::sched::{CpuSet, EntityId, Queue, State};
+use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
+use proptest::test_runner::Config;
+
+const SLICE: u64 = 6_000;
+const LATENCY: u64 = 20;
+
+/// What a guest does with its time.
+#[derive(Clone, Copy, Debug)]
+enum Habit {
+    /// It never lets go.
+    Spin,
+    /// It runs and sleeps, each for up to so many ticks; it sets a timer.
+    Nap(u64, u64),
+    /// The same, but no timer: others wake it.
+    Serve(u64),
+    /// It yields after up to so many ticks.
+    Yield(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Guest {
+    vm: u16,
+    shares: u32,
+    affinity: u64,
+    habit: Habit,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Core {
+    kicked_at: Option<u64>,
+    timer: Option<u64>,
+    /// When the guest on it does something by its habit.
+    act_at: Option<u64>,
+}
+
+struct Sim {
+    queue: Queue,
+    guests: Vec<Guest>,
+    ids: Vec<EntityId>,
+    cores: Vec<Core>,
+    now: u64,
+    random: u64,
+    /// Since when a vCPU has been ready without running.
+    waiting: Vec<Option<u64>>,
+    longest_wait: Vec<u64>,
+    paused: Vec<bool>,
+    picks: u64,
+}
+
+impl Sim {
+    fn new(n_cpus: usize, guests: Vec<Guest>, seed: u64) -> Self {
+        let mut queue = Queue::new(n_cpus, SLICE);
+        let mut vcpus = [0; 64];
+        let mut ids = Vec::new();
+        for guest in &guests {
+            let vcpu = &mut vcpus[usize::from(guest.vm)];
+            let affinity = CpuSet::from_bits(guest.affinity);
+            ids.push(queue.add(VmId(guest.vm), VcpuId(*vcpu), guest.shares, affinity).unwrap());
+            *vcpu += 1;
+        }
+        let n = guests.len();
+        let cores = vec![Core::default(); n_cpus];
+        let (waiting, longest_wait, paused) = (vec![None; n], vec![0; n], vec![false; n]);
+        let random = seed | 1;
+        let mut sim = Self { queue, guests, ids, cores, now: 1000, random, waiting, longest_wait, paused, picks: 0 };
+        for cpu in 0..n_cpus {
+            sim.look(cpu);
+        }
+        for i in 0..n {
+            let kick = sim.queue.start(sim.ids[i], sim.now);
+            sim.kick(kick);
+        }
+        sim
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % below.max(1)
+    }
+
+    fn kick(&mut self, cpus: CpuSet) {
+        for cpu in cpus {
+            let delay = 1 + self.random(LATENCY);
+            self.cores[usize::from(cpu.0)].kicked_at.get_or_insert(self.now + delay);
+        }
+    }
+
+    /// The CPU picks, loads and enters.
+    fn look(&mut self, cpu: usize) {
+        self.picks += 1;
+        let name = CpuId(cpu as u16);
+        let before = self.queue.running(name);
+        let turn = self.queue.pick(name, self.now);
+        self.kick(turn.kick);
+        if let Some(id) = turn.run {
+            let kick = self.queue.loaded(id, name, self.now);
+            self.kick(kick);
+        }
+        if turn.run != before || self.cores[cpu].act_at.is_none() {
+            self.cores[cpu].act_at = turn.run.and_then(|id| {
+                let most = match self.guests[usize::from(id.0)].habit {
+                    Habit::Spin => return None,
+                    Habit::Nap(run, _) | Habit::Serve(run) | Habit::Yield(run) => run,
+                };
+                Some(self.now + 1 + self.random(most))
+            });
+        }
+        self.cores[cpu].timer = self.queue.deadline(name);
+    }
+
+    /// The guest on `cpu` does what it does.
+    fn act(&mut self, cpu: usize) {
+        self.cores[cpu].act_at = None;
+        let Some(id) = self.queue.running(CpuId(cpu as u16)) else { return };
+        match self.guests[usize::from(id.0)].habit {
+            Habit::Spin => {}
+            Habit::Nap(_, sleep) => {
+                let until = self.now + self.random(sleep);
+                self.queue.block(id, Some(until), self.now);
+            }
+            Habit::Serve(_) => {
+                if self.random(8) == 0 {
+                    self.queue.off(id, self.now);
+                } else {
+                    self.queue.block(id, None, self.now);
+                }
+            }
+            Habit::Yield(_) => self.queue.yield_now(CpuId(cpu as u16)),
+        }
+    }
+
+    /// Somebody wakes, starts, pauses, resumes or stops somebody.
+    fn meddle(&mut self) {
+        let i = self.random(self.ids.len() as u64) as usize;
+        let id = self.ids[i];
+        let kick = match self.random(16) {
+            0 => {
+                self.paused[i] = true;
+                self.queue.pause(id, self.now)
+            }
+            1..4 => {
+                self.paused[i] = false;
+                self.queue.resume(id, self.now)
+            }
+            4 => self.queue.stop(id, self.now),
+            5..9 => self.queue.start(id, self.now),
+            9 => self.queue.expire(self.now),
+            _ => self.queue.wake(id, self.now),
+        };
+        self.kick(kick);
+    }
+
+    /// The next thing that happens; `false` when nothing ever will, or not before `end`.
+    fn step(&mut self, end: u64) -> bool {
+        let due = |core: &Core| [core.kicked_at, core.timer, core.act_at].into_iter().flatten().min();
+        let next = self.cores.iter().enumerate().filter_map(|(i, core)| Some((due(core)?, i))).min();
+        let Some((at, cpu)) = next.filter(|&(at, _)| at <= end) else { return false };
+        self.now = self.now.max(at);
+        let core = &mut self.cores[cpu];
+        if core.kicked_at.is_some_and(|at| at <= self.now) {
+            core.kicked_at = None;
+        } else if core.act_at.is_some_and(|at| at <= self.now) {
+            self.act(cpu);
+        }
+        self.look(cpu);
+        self.check();
+        true
+    }
+
+    fn run(&mut self, ticks: u64) {
+        let end = self.now + ticks;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// What holds at all times.
+    fn check(&mut self) {
+        let mut idle = CpuSet::EMPTY;
+        for cpu in 0..self.cores.len() {
+            let name = CpuId(cpu as u16);
+            match self.queue.running(name) {
+                Some(id) => {
+                    assert_eq!(self.queue.state(id), State::Running(name), "a CPU and its vCPU agree");
+                    assert!(self.guests[usize::from(id.0)].affinity >> cpu & 1 != 0, "affinity");
+                    assert_eq!(self.queue.loaded_on(id), Some(name), "what runs is loaded where it runs");
+                }
+                None => idle |= CpuSet::one(name),
+            }
+        }
+        let mut loaded = CpuSet::EMPTY;
+        for (i, &id) in self.ids.iter().enumerate() {
+            if let Some(cpu) = self.queue.loaded_on(id) {
+                assert!(!loaded.contains(cpu), "one vCPU's registers in a CPU");
+                loaded |= CpuSet::one(cpu);
+            }
+            let in_line = self.queue.state(id) == State::Ready && !self.paused[i];
+            if in_line {
+                let since = *self.waiting[i].get_or_insert(self.now);
+                self.longest_wait[i] = self.longest_wait[i].max(self.now - since);
+                let could = self.queue.loaded_on(id).map_or(CpuSet::ALL, CpuSet::one);
+                let could = could & idle & CpuSet::from_bits(self.guests[i].affinity);
+                let told = could.clone().any(|cpu| self.cores[usize::from(cpu.0)].kicked_at.is_some());
+                assert!(could.is_empty() || told, "vCPU {i} waits and CPU {could:?} idles, untold");
+            } else {
+                self.waiting[i] = None;
+            }
+            if let State::Blocked(Some(at)) = self.queue.state(id) {
+                assert!(at + SLICE + LATENCY > self.now, "a wake of {at} is lost at {}", self.now);
+            }
+        }
+    }
+
+    fn spent(&self, vm: u16) -> u64 {
+        let of_vm = self.ids.iter().filter(|id| self.queue.name(**id).0 == VmId(vm));
+        of_vm.map(|&id| self.queue.spent(id, self.now)).sum()
+    }
+}
+
+fn guest(vm: u16, shares: u32, affinity: u64, habit: Habit) -> Guest {
+    Guest { vm, shares, affinity, habit }
+}
+
+fn assert_near(got: u64, want: u64, tolerance: u64, what: &str) {
+    assert!(got.abs_diff(want) <= tolerance, "{what}: got {got}, fair is {want}, off by {}", got.abs_diff(want));
+}
+
+const ANY: u64 = u64::MAX;
+
+#[test]
+fn spinning_vms_on_one_cpu_share_by_their_weights_within_a_slice() {
+    let weights = [100, 200, 300, 1000];
+    let guests = weights.iter().zip(0..).map(|(&shares, vm)| guest(vm, shares, ANY, Habit::Spin)).collect();
+    let mut sim = Sim::new(1, guests, 1);
+    sim.run(1600 * SLICE);
+    for (&shares, vm) in weights.iter().zip(0..) {
+        let want = u64::from(shares) * SLICE;
+        assert_near(sim.spent(vm), want, SLICE + LATENCY, "weight");
+    }
+}
+
+#[test]
+fn a_vm_with_many_vcpus_gets_no_more_than_one_with_few() {
+    let mut guests = vec![guest(0, 512, ANY, Habit::Spin), guest(0, 512, ANY, Habit::Spin)];
+    guests.extend([guest(1, 512, ANY, Habit::Spin); 8]);
+    let mut sim = Sim::new(2, guests, 1);
+    sim.run(2000 * SLICE);
+    assert_near(sim.spent(0), 2000 * SLICE, 4 * SLICE, "the VM with two vCPUs");
+    assert_near(sim.spent(1), 2000 * SLICE, 4 * SLICE, "the VM with eight vCPUs");
+}
+
+#[test]
+fn three_equal_vms_on_two_cpus_get_two_thirds_each() {
+    let guests = (0..3).map(|vm| guest(vm, 1024, ANY, Habit::Spin)).collect();
+    let mut sim = Sim::new(2, guests, 1);
+    sim.run(3000 * SLICE);
+    for vm in 0..3 {
+        assert_near(sim.spent(vm), 2000 * SLICE, 3 * SLICE, "a third of two");
+    }
+}
+
+#[test]
+fn five_equal_vms_on_four_cpus_share_though_one_kick_is_sent_at_a_time() {
+    let guests = (0..5).map(|vm| guest(vm, 1024, ANY, Habit::Spin)).collect();
+    let mut sim = Sim::new(4, guests, 1);
+    sim.run(5000 * SLICE);
+    for vm in 0..5 {
+        assert_near(sim.spent(vm), 4000 * SLICE, 8 * SLICE, "a fifth of four");
+    }
+}
+
+#[test]
+fn shares_worth_more_than_a_cpu_leave_the_rest_to_others_by_their_weights() {
+    let vms = [(0, 10_000), (1, 100), (2, 200)];
+    let guests = vms.map(|(vm, shares)| guest(vm, shares, ANY, Habit::Spin)).to_vec();
+    let mut sim = Sim::new(2, guests, 1);
+    sim.run(3000 * SLICE);
+    assert_near(sim.spent(0), 3000 * SLICE, 120 * SLICE, "the great one");
+    assert_near(sim.spent(1), 1000 * SLICE, 60 * SLICE, "a third of the rest");
+    assert_near(sim.spent(2), 2000 * SLICE, 60 * SLICE, "two thirds of the rest");
+}
+
+#[test]
+fn nobody_lives_on_savings() {
+    let guests = vec![guest(0, 100, 1, Habit::Spin), guest(1, 100, 1, Habit::Serve(1_000_000_000))];
+    let mut sim = Sim::new(1, guests, 1);
+    sim.queue.block(sim.ids[1], None, sim.now);
+    let _ = sim.queue.stop(sim.ids[1], sim.now);
+    sim.run(1000 * SLICE);
+    let before = [sim.spent(0), sim.spent(1)];
+    let kick = sim.queue.start(sim.ids[1], sim.now);
+    sim.kick(kick);
+    sim.run(100 * SLICE);
+    assert_near(sim.spent(0) - before[0], 50 * SLICE, 2 * SLICE, "who ran alone pays nothing back");
+    assert_near(sim.spent(1) - before[1], 50 * SLICE, 2 * SLICE, "who was away is ahead by a credit at most");
+}
+
+#[test]
+fn a_sleeper_that_wakes_among_spinners_runs_at_once() {
+    let mut guests: Vec<_> = (0..4).map(|vm| guest(vm, 1024, ANY, Habit::Spin)).collect();
+    guests.push(guest(4, 1024, ANY, Habit::Nap(SLICE / 50, 4 * SLICE)));
+    let mut sim = Sim::new(2, guests, 9);
+    sim.run(2000 * SLICE);
+    assert!(sim.longest_wait[4] <= SLICE + LATENCY, "waited {}", sim.longest_wait[4]);
+}
+
+#[test]
+fn a_vcpu_alone_on_its_cpu_sees_no_tick() {
+    let guests = vec![guest(0, 1024, 1, Habit::Spin), guest(1, 1024, 2, Habit::Spin), guest(2, 1024, 2, Habit::Spin)];
+    let mut sim = Sim::new(2, guests, 1);
+    sim.run(100 * SLICE);
+    assert_eq!(sim.queue.deadline(CpuId(0)), None);
+    assert!(sim.queue.deadline(CpuId(1)).is_some());
+}
+
+#[test]
+fn a_vcpu_in_a_wider_affinity_is_not_starved_by_cpus_of_different_pace() {
+    let mut guests = vec![guest(0, 1, 1, Habit::Spin)];
+    guests.extend((1..4).map(|vm| guest(vm, 1000, 2, Habit::Spin)));
+    guests.extend((4..6).map(|vm| guest(vm, 1000, 3, Habit::Nap(10 * SLICE, SLICE))));
+    let mut sim = Sim::new(2, guests, 1);
+    sim.run(1000 * SLICE);
+    let before: Vec<_> = (0..6).map(|vm| sim.spent(vm)).collect();
+    sim.run(20_000 * SLICE);
+    for vm in 0..6 {
+        assert!(sim.spent(vm) > before[usize::from(vm)] + SLICE, "VM {vm} starves");
+    }
+}
+
+#[test]
+fn a_wake_that_comes_while_the_vcpu_runs_keeps_it_from_blocking() {
+    let mut sim = Sim::new(1, vec![guest(0, 1, 1, Habit::Spin)], 1);
+    sim.run(10 * LATENCY);
+    let id = sim.ids[0];
+    assert!(sim.queue.wake(id, sim.now).contains(CpuId(0)));
+    sim.queue.block(id, None, sim.now);
+    assert_eq!(sim.queue.state(id), State::Running(CpuId(0)));
+    sim.queue.block(id, None, sim.now);
+    assert_eq!(sim.queue.state(id), State::Blocked(None));
+    sim.look(0);
+    assert!(sim.queue.wake(id, sim.now).contains(CpuId(0)), "the CPU that holds its registers is kicked");
+}
+
+fn habits() -> impl Strategy<Value = Habit> {
+    (0..6u8, 1..3 * SLICE, 1..9 * SLICE).prop_map(|(kind, run, sleep)| match kind {
+        0 => Habit::Spin,
+        1 | 2 => Habit::Nap(run, sleep),
+        3 => Habit::Yield(run),
+        _ => Habit::Serve(run),
+    })
+}
+
+fn guests(n_cpus: usize) -> impl Strategy<Value = Vec<Guest>> {
+    let affinity = (1..1u64 << n_cpus, any::<bool>()).prop_map(|(some, all)| if all { u64::MAX } else { some });
+    let one = (0..4u16, 1..2000u32, affinity, habits());
+    let one = one.prop_map(|(vm, shares, affinity, habit)| Guest { vm, shares, affinity, habit });
+    prop::collection::vec(one, 1..12)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 200, failure_persistence: None, ..Config::default() })]
+
+    /// Whoever meddles: nobody on two CPUs, nobody where it may not be, no wake lost, no idle CPU while somebody waits.
+    #[test]
+    fn nothing_is_lost_and_nobody_is_in_two_places(
+        (n_cpus, guests) in (1..5usize).prop_flat_map(|n| (proptest::strategy::Just(n), guests(n))),
+        seed in any::<u64>(),
+    ) {
+        let mut sim = Sim::new(n_cpus, guests, seed);
+        for _ in 0..300 {
+            let pause = sim.random(2 * SLICE);
+            sim.run(pause);
+            sim.meddle();
+            sim.check();
+        }
+    }
+
+    /// With shares of any kind, everyone who wants to run does before long.
+    #[test]
+    fn nobody_starves(
+        (n_cpus, guests) in (1..5usize).prop_flat_map(|n| (proptest::strategy::Just(n), guests(n))),
+        seed in any::<u64>(),
+    ) {
+        let guests: Vec<_> = guests.into_iter().map(|g| Guest { shares: g.shares.max(200), ..g }).collect();
+        let n = guests.len() as u64;
+        let mut sim = Sim::new(n_cpus, guests, seed);
+        sim.run(2000 * SLICE);
+        for (i, &wait) in sim.longest_wait.iter().enumerate() {
+            // Ten times the shares on twelve vCPUs each: a round takes so long at the most.
+            prop_assert!(wait < 10 * n * n * SLICE, "vCPU {} waited {} slices", i, wait / SLICE);
+        }
+    }
+
+    /// Equal spinning VMs on any number of CPUs are served equally, however they are split into vCPUs.
+    #[test]
+    fn equal_vms_are_served_equally(n_cpus in 1..5usize, vcpus in 0..4u16, n_vms in 1..5u16, seed in any::<u64>()) {
+        let vcpus = vcpus + n_cpus as u16;
+        let spin = |vm| (0..vcpus).map(move |_| guest(vm, 700, ANY, Habit::Spin));
+        let mut sim = Sim::new(n_cpus, (0..n_vms).flat_map(spin).collect(), seed);
+        sim.run(500 * SLICE);
+        let fair = 500 * SLICE * n_cpus as u64 / u64::from(n_vms);
+        for vm in 0..n_vms {
+            let off = sim.spent(vm).abs_diff(fair);
+            prop_assert!(off <= SLICE * u64::from(2 * vcpus), "VM {} is off by {} slices", vm, off / SLICE);
+        }
+    }
+}

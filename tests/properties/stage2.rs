@@ -1,0 +1,388 @@
+//! A stage-2 table against a map of leaves: map, unmap, protect, split, join, and a short supply of table frames.
+
+use flatland::addr::{Addr, CpuId, Ipa, Pa, Size};
+use flatland::arm::desc::{Attr, Desc, Hole, Marks, MemType, Rights};
+use flatland::arm::vmsa::{Geometry, VmidBits, vttbr};
+use flatland::machine::Machine;
+use flatland::stage2::join::Part;
+use flatland::stage2::vmid::{Tag, Vmids};
+use flatland::stage2::walk::Found;
+use flatland::stage2::{Leaf, Refusal, Supply, Table};
+use harness::model::{Dice, Flaw, Model, Tally};
+use std::collections::BTreeMap;
+
+const RAM: u64 = 0x8000_0000;
+const FRAMES: u64 = 30;
+const CPU: CpuId = CpuId(0);
+const SIZES: [Size; 3] = [Size::Page, Size::Block, Size::Giant];
+
+/// Table frames beside the 16 kept for the root: few enough to run out.
+struct Stock<'m> {
+    model: &'m Model,
+    free: Vec<Addr<Pa>>,
+}
+
+impl Supply for Stock<'_> {
+    fn take(&mut self) -> Option<Addr<Pa>> {
+        let frame = self.free.pop()?;
+        self.model.zero(frame, Size::Page);
+        self.model.publish();
+        Some(frame)
+    }
+
+    fn give(&mut self, table: Addr<Pa>) {
+        assert!(!self.free.contains(&table), "{table:?} was given back twice");
+        self.free.push(table);
+    }
+}
+
+type Reference = BTreeMap<u64, Leaf<Ipa, Pa>>;
+
+struct World<'m> {
+    model: &'m Model,
+    table: Table<Ipa, Pa>,
+    tag: Tag,
+    stock: Stock<'m>,
+    leaves: Reference,
+    dice: Dice,
+    places: Vec<u64>,
+    /// What was split last: the likeliest to go together again.
+    last: Option<(Addr<Ipa>, Size)>,
+    /// How often a split, a join, and a want of frames was seen: the test is worth nothing without them.
+    seen: [u64; 3],
+}
+
+fn part_size(size: Size) -> Option<Size> {
+    match size {
+        Size::Giant => Some(Size::Block),
+        Size::Block => Some(Size::Page),
+        Size::Page => None,
+    }
+}
+
+impl<'m> World<'m> {
+    fn new(model: &'m Model, bits: u32, seed: u64) -> Self {
+        let geometry = Geometry::of_bits(bits).unwrap();
+        for frame in 0..16 {
+            model.zero(Addr::new(RAM + frame * 4096), Size::Page);
+        }
+        model.publish();
+        let free = (16..FRAMES).map(|frame| Addr::new(RAM + frame * 4096)).collect();
+        let end = geometry.limit();
+        let places = vec![0, 1 << 30, (1 << 30) + (5 << 21), end / 2, end - (1 << 30), end - (1 << 21)];
+        Self {
+            model,
+            table: Table::new(Addr::new(RAM), geometry),
+            tag: Tag::new(),
+            stock: Stock { model, free },
+            leaves: Reference::new(),
+            dice: Dice::new(seed),
+            places,
+            last: None,
+            seen: [0; 3],
+        }
+    }
+
+    fn place(&mut self) -> Addr<Ipa> {
+        let base = self.dice.pick(&self.places);
+        let block = self.dice.below(3) << 21;
+        let page = self.dice.pick(&[0, 1, 2, 511]) << 12;
+        let at = Addr::new((base + block + page) % self.table.geometry().limit());
+        self.model.tempt(at);
+        at
+    }
+
+    fn attr(&mut self) -> Attr {
+        let rights = self.dice.pick(&[Rights::R, Rights::RX, Rights::RW, Rights::RWX]);
+        let mem = self.dice.pick(&[MemType::Normal, MemType::Device]);
+        Attr { mem, rights, marks: Marks::new(self.dice.below(16) as u8) }
+    }
+
+    fn covering(&self, at: Addr<Ipa>) -> Option<Leaf<Ipa, Pa>> {
+        let (_, leaf) = self.leaves.range(..=at.bits()).next_back()?;
+        leaf.output_of(at).map(|_| *leaf)
+    }
+
+    fn overlaps(&self, at: Addr<Ipa>, size: Size) -> bool {
+        self.covering(at).is_some() || self.leaves.range(at.bits()..at.bits() + size.bytes()).next().is_some()
+    }
+
+    fn hole(&self, at: Addr<Ipa>) -> Option<Hole> {
+        match self.table.walk(self.model, at) {
+            Found::Gap(gap) => Some(gap.hole()),
+            _ => None,
+        }
+    }
+
+    fn map(&mut self) -> Result<(), String> {
+        let size = self.dice.pick(&SIZES);
+        let at = self.place().align_down(size);
+        let output = Addr::new(self.dice.below(1 << 17) << 30 | self.dice.below(1 << 18) << 12).align_down(size);
+        let attr = self.attr();
+        let spare = self.stock.free.len();
+        let beside = at.align_down(Size::Block) + (self.dice.below(512) << 12);
+        let hole = self.hole(beside);
+        match self.table.prepare(self.model, at, size, &mut self.stock) {
+            Ok(ready) if self.dice.one_in(8) => {
+                ready.cancel(&mut self.stock);
+                same(spare, self.stock.free.len(), "a cancelled change holds no frame")
+            }
+            Ok(ready) => {
+                same(false, self.overlaps(at, size), "nothing is mapped twice")?;
+                let leaf = ready.commit(self.model, output, attr);
+                self.leaves.insert(at.bits(), leaf);
+                if leaf.output_of(beside).is_none() {
+                    same(hole, self.hole(beside), "a hole beside a new leaf stays what it was")?;
+                }
+                same(Leaf::new(at, output, size, attr), leaf, "what is mapped is what was asked for")
+            }
+            Err(refusal) => {
+                same(spare, self.stock.free.len(), "a refused change holds no frame")?;
+                self.seen[2] += u64::from(refusal == Refusal::Short);
+                let why = match refusal {
+                    Refusal::Short => spare < 3,
+                    // A table may be in the way without a leaf; a join takes it out.
+                    Refusal::Occupied => self.overlaps(at, size) || size != Size::Page,
+                    Refusal::Outside => size == Size::Giant,
+                    // A packed or swapped block does not fall apart.
+                    Refusal::Uneven => size != Size::Giant,
+                    _ => false,
+                };
+                same(true, why, &format!("{refusal:?} for {size:?} at {at:?} has a reason"))
+            }
+        }
+    }
+
+    fn unmap(&mut self) -> Result<(), String> {
+        let at = self.place();
+        let number = self.dice.roll() as u32;
+        let all = [Hole::Absent, Hole::Absent, Hole::Absent, Hole::Ballooned, Hole::Zero, Hole::Packed(number)];
+        let hole = self.dice.pick(&all);
+        let expected = self.covering(at).ok_or(Refusal::Missing);
+        same(expected, self.table.unmap(self.model, &self.tag, at, hole), "unmapping finds the leaf")?;
+        if let Ok(leaf) = expected {
+            self.leaves.remove(&leaf.input.bits());
+            same(Some(hole), self.hole(at), "the hole says what it was told to")?;
+            if !hole.is_divisible() && leaf.size != Size::Page {
+                self.table.relabel(self.model, at, Hole::Absent).map_err(|refusal| format!("{refusal:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn protect(&mut self) -> Result<(), String> {
+        let at = self.place();
+        let attr = self.attr();
+        let expected = self.covering(at).map(|leaf| Leaf { attr, ..leaf }).ok_or(Refusal::Missing);
+        same(expected, self.table.protect(self.model, &self.tag, at, attr), "protecting changes one leaf")?;
+        if let Ok(leaf) = expected {
+            self.leaves.insert(leaf.input.bits(), leaf);
+        }
+        Ok(())
+    }
+
+    fn split(&mut self) -> Result<(), String> {
+        let mut at = self.place();
+        let large = self.leaves.values().find(|leaf| leaf.size != Size::Page);
+        if let Some(leaf) = large.filter(|_| self.dice.one_in(4)) {
+            at = leaf.input;
+        }
+        let expected = self.covering(at).filter(|leaf| leaf.size != Size::Page);
+        let short = self.stock.free.is_empty();
+        match (self.table.split(self.model, &self.tag, at, &mut self.stock), expected) {
+            (Ok(()), Some(leaf)) => {
+                self.seen[0] += 1;
+                self.last = Some((leaf.input, leaf.size));
+                self.leaves.remove(&leaf.input.bits());
+                let size = part_size(leaf.size).unwrap();
+                for part in (0..leaf.size.bytes()).step_by(size.bytes() as usize) {
+                    let leaf = Leaf::new(leaf.input + part, leaf.output + part, size, leaf.attr);
+                    self.leaves.insert(leaf.input.bits(), leaf);
+                }
+                Ok(())
+            }
+            (Err(Refusal::Missing), None) => Ok(()),
+            (Err(Refusal::Short), Some(_)) if short => Ok(()),
+            (result, expected) => Err(format!("split gave {result:?} for {expected:?}")),
+        }
+    }
+
+    fn join(&mut self) -> Result<(), String> {
+        let size = self.dice.pick(&[Size::Block, Size::Giant]);
+        let at = self.place().align_down(size);
+        let (at, size) = self.last.filter(|_| self.dice.one_in(3)).unwrap_or((at, size));
+        let whole = self.joined(at, size);
+        let spare = self.stock.free.len();
+        match self.table.join(self.model, &self.tag, at, size, &mut self.stock) {
+            Ok(()) => {
+                same(spare + 1, self.stock.free.len(), "a join gives one frame")?;
+                let end = at.bits() + size.bytes();
+                let old: Vec<u64> = self.leaves.range(at.bits()..end).map(|(at, _)| *at).collect();
+                same(true, whole.is_some() || old.is_empty(), "only what goes together is joined")?;
+                for at in old {
+                    self.leaves.remove(&at);
+                }
+                if let Some(leaf) = whole {
+                    self.seen[1] += 1;
+                    self.leaves.insert(at.bits(), leaf);
+                }
+                Ok(())
+            }
+            Err(_) if whole.is_none() => same(spare, self.stock.free.len(), "a refused join gives nothing"),
+            Err(refusal) => Err(format!("{refusal:?} though {whole:?} is whole")),
+        }
+    }
+
+    /// Unmaps all leaves of one block or more, so that there is room for large ones again.
+    fn sweep(&mut self) -> Result<(), String> {
+        let size = self.dice.pick(&[Size::Block, Size::Giant]);
+        let at = self.place().align_down(size);
+        if self.leaves.range(at.bits()..at.bits() + size.bytes()).count() > 100 && !self.dice.one_in(4) {
+            // Parts of a split: better joined.
+            return Ok(());
+        }
+        while let Some((&input, _)) = self.leaves.range(at.bits()..at.bits() + size.bytes()).next() {
+            let done = self.table.unmap(self.model, &self.tag, Addr::new(input), Hole::Absent);
+            same(self.leaves.remove(&input).ok_or(Refusal::Missing), done, "a sweep finds every leaf")?;
+        }
+        Ok(())
+    }
+
+    /// The leaf that 512 in the reference make, if they do.
+    fn joined(&self, at: Addr<Ipa>, size: Size) -> Option<Leaf<Ipa, Pa>> {
+        let part = part_size(size)?;
+        let first = *self.leaves.get(&at.bits())?;
+        let parts = self.leaves.range(at.bits()..at.bits() + size.bytes());
+        let fits = |(at, leaf): (&u64, &Leaf<Ipa, Pa>)| {
+            leaf.size == part
+                && leaf.attr == first.attr
+                && at - first.input.bits() == leaf.output.bits() - first.output.bits()
+        };
+        (first.output.is_aligned(size) && parts.clone().count() == 512 && parts.into_iter().all(fits))
+            .then(|| Leaf::new(at, first.output, size, first.attr))
+    }
+
+    /// The table and the modelled CPUs against the reference, at one address.
+    fn check(&mut self) -> Result<(), String> {
+        let at = self.place();
+        let expected = self.covering(at);
+        let found = match self.table.walk(self.model, at) {
+            Found::Leaf(leaf) => Some(leaf),
+            _ => None,
+        };
+        same(expected, found, "a walk finds what was mapped")?;
+        let seen = self.model.translation(CPU, at);
+        let told = expected.and_then(|leaf| Some((leaf.output_of(at)?, leaf.attr.mem, leaf.attr.rights)));
+        let seen = seen.map(|(pa, desc)| match desc {
+            Desc::Leaf(_, attr) => (pa, attr.mem, attr.rights),
+            _ => unreachable!(),
+        });
+        same(told, seen, "a CPU finds what was mapped")
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.dice.below(16) {
+            0..5 => self.map()?,
+            5..7 => self.unmap()?,
+            7 => self.protect()?,
+            8..11 => self.split()?,
+            11 => self.sweep()?,
+            _ => self.join()?,
+        }
+        self.model.settle();
+        self.check()?;
+        match self.model.errors().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        let mut leaves = Reference::new();
+        self.table.for_each(self.model, |leaf| {
+            leaves.insert(leaf.input.bits(), leaf);
+        });
+        same(&self.leaves, &leaves, "all leaves are those that were mapped")?;
+        let mut outputs = Vec::new();
+        let mut tables = Vec::new();
+        self.table.clear(self.model, &self.tag, |part| match part {
+            Part::Leaf(at, size, attr) => outputs.push((at, size, attr)),
+            Part::Table(at) => tables.push(at),
+        });
+        self.model.settle();
+        tables.into_iter().for_each(|table| self.stock.give(table));
+        let all: Vec<_> = self.leaves.values().map(|leaf| (leaf.output, leaf.size, leaf.attr)).collect();
+        same(all, outputs, "clearing shows every leaf")?;
+        same((FRAMES - 16) as usize, self.stock.free.len(), "clearing gives every table back")?;
+        same(Vec::<String>::new(), self.model.errors(), "nothing is remembered")
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T, rule: &str) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("{rule}: expected {expected:x?}, found {found:x?}")) }
+}
+
+/// Runs `steps` and says what they took, or at which step what went wrong.
+fn run(bits: u32, seed: u64, steps: u64, flaw: Flaw) -> Result<(Tally, [u64; 3]), (u64, String)> {
+    let model = Model::new(Addr::new(RAM), FRAMES * 4096, seed, flaw);
+    let mut world = World::new(&model, bits, seed);
+    let vmids = Vmids::new(VmidBits::Eight, 1);
+    let vmid = vmids.of(&model, CPU, &world.tag);
+    model.enter(CPU, vttbr(Addr::new(RAM), vmid), world.table.geometry());
+    for step in 0..steps {
+        world.step().map_err(|error| (step, error))?;
+    }
+    world.finish().map_err(|error| (steps, error))?;
+    Ok((model.tally(), world.seen))
+}
+
+#[test]
+fn a_table_says_what_was_mapped_in_every_size_of_space() {
+    for bits in [32, 34, 36, 39, 40, 43, 44, 48] {
+        let steps = 12_000;
+        let (tally, [splits, joins, shorts]) = run(bits, u64::from(bits), steps, Flaw::None).unwrap();
+        println!("{bits} bits: {steps} steps, {splits} splits, {joins} joins, {shorts} times short, {tally:?}");
+        assert!(splits > 20 && joins > 5 && shorts > 5);
+    }
+}
+
+#[test]
+fn seeded_bugs_are_found() {
+    for flaw in [Flaw::Forget, Flaw::Break, Flaw::Publish] {
+        let found: Vec<u64> = (1..=20)
+            .map(|seed| match run(40, seed, 4000, flaw) {
+                Ok(_) => panic!("{flaw:?} was not found with seed {seed}"),
+                Err((step, error)) => {
+                    if seed == 1 {
+                        println!("{flaw:?}: {error}");
+                    }
+                    step
+                }
+            })
+            .collect();
+        println!("{flaw:?}: found after {} steps on average, {found:?}", found.iter().sum::<u64>() / 20);
+    }
+}
+
+#[test]
+fn one_leaf_costs_one_invalidation_of_its_own() {
+    let model = Model::new(Addr::new(RAM), FRAMES * 4096, 1, Flaw::None);
+    let mut world = World::new(&model, 40, 1);
+    let vmids = Vmids::new(VmidBits::Eight, 1);
+    let vmid = vmids.of(&model, CPU, &world.tag);
+    model.enter(CPU, vttbr(Addr::new(RAM), vmid), world.table.geometry());
+    for size in SIZES {
+        let at = Addr::new(3 << 30);
+        let ready = world.table.prepare(&model, at, size, &mut world.stock).unwrap();
+        let before = model.tally();
+        ready.commit(&model, Addr::new(1 << 30), Attr::RAM);
+        assert_eq!((model.tally().leaves, model.tally().vmids), (before.leaves, before.vmids), "filling a hole");
+        world.table.unmap(&model, &world.tag, at, Hole::Absent).unwrap();
+        assert_eq!((model.tally().leaves, model.tally().vmids), (before.leaves + 1, before.vmids), "emptying it");
+        world.table.clear(&model, &world.tag, |part| {
+            if let Part::<Pa>::Table(at) = part {
+                world.stock.free.push(at);
+            }
+        });
+    }
+}

@@ -1,0 +1,335 @@
+//! Registers and scenes as conformance suites look at them, and accesses nobody should make.
+
+use flatland::addr::{IntId, VcpuId};
+use flatland::arm::gic::{Entry, Mask, SgiRegister, Version, gicd, gicr, hcr};
+use flatland::vgic::{Line, Lists, Vgic};
+use proptest::collection::vec;
+use proptest::prelude::any;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::Cell;
+
+const CPU0: VcpuId = VcpuId(0);
+const CPU1: VcpuId = VcpuId(1);
+const OPEN: Mask = Mask { priority: 0xf8, groups: 3 };
+
+fn put(vgic: &mut Vgic, offset: u64, size: u8, value: u64) {
+    let _ = vgic.dist_write(CPU0, offset, size, value);
+}
+
+fn get(vgic: &Vgic, offset: u64) -> u64 {
+    vgic.dist_read(CPU0, offset, 4)
+}
+
+/// Ends a match arm, whatever came out.
+fn done<T>(_: T) {}
+
+/// Takes the only pending list entry, of a GICv2.
+fn take(lists: &mut Lists) -> Entry {
+    let mut found = None;
+    for lr in &mut lists.lr[..usize::from(lists.used)] {
+        let entry = Entry::from_v2(*lr as u32);
+        if entry.pending {
+            *lr = Entry { pending: false, active: true, ..entry }.v2().into();
+            assert_eq!(found.replace(entry), None);
+        }
+    }
+    found.expect("something pending")
+}
+
+/// Ends whatever is active.
+fn end(lists: &mut Lists) {
+    for lr in &mut lists.lr[..usize::from(lists.used)] {
+        *lr = Entry { active: false, ..Entry::from_v2(*lr as u32) }.v2().into();
+    }
+}
+
+fn byte_access(vgic: &mut Vgic, base: u64, mask: u32) {
+    put(vgic, base, 4, 0xff7f_bfff);
+    assert_eq!(get(vgic, base), u64::from(0xff7f_bfff & mask));
+    assert_eq!(vgic.dist_read(CPU0, base + 1, 1), u64::from(0xbf & mask >> 8));
+    put(vgic, base + 1, 1, 0x78);
+    assert_eq!(get(vgic, base), u64::from(0xff7f_78ff & mask));
+    assert_eq!(vgic.dist_read(CPU0, base + 2, 2), u64::from(0xff7f & mask >> 16));
+    assert_eq!(vgic.dist_read(CPU0, base + 1, 2), 0, "misaligned");
+    assert_eq!(vgic.dist_read(CPU0, base, 8), 0, "too wide");
+}
+
+#[test]
+fn a_gicv2_says_what_it_is_and_does_not_change_its_mind() {
+    let mut vgic = Vgic::new(Version::V2, 3, 64, 4);
+    assert_eq!(get(&vgic, gicd::TYPER), 2 << 5 | 2);
+    assert_eq!(get(&vgic, 0xfe8) >> 4 & 15, 2);
+    for offset in [gicd::TYPER, gicd::IIDR, 0xfe8, 0x800, 0xc00, 0x1000, 0x6100] {
+        let before = get(&vgic, offset);
+        put(&mut vgic, offset, 4, !before);
+        assert_eq!(get(&vgic, offset), before, "{offset:#x}");
+    }
+    put(&mut vgic, gicd::CTLR, 4, u64::MAX);
+    assert_eq!(get(&vgic, gicd::CTLR), 3);
+    assert_eq!(get(&vgic, 0x100), 0xffff, "SGIs are always enabled");
+    put(&mut vgic, 0x180, 4, 0xffff);
+    assert_eq!(get(&vgic, 0x100), 0xffff);
+    assert_eq!(get(&vgic, 0xc00), 0xaaaa_aaaa, "SGIs are edge-triggered");
+    put(&mut vgic, 0xc08, 4, 0xffff_ffff);
+    assert_eq!(get(&vgic, 0xc08), 0xaaaa_aaaa);
+}
+
+#[test]
+fn priorities_and_targets_take_bytes_and_end_where_the_interrupts_end() {
+    for version in [Version::V2, Version::V3] {
+        let mut vgic = Vgic::new(version, 3, 64, 4);
+        byte_access(&mut vgic, 0x420, 0xf8f8_f8f8);
+        put(&mut vgic, 0x45c, 4, 0xffff_ffff);
+        assert_eq!(get(&vgic, 0x45c), 0xf8f8_f8f8);
+        put(&mut vgic, 0x460, 4, 0xffff_ffff);
+        assert_eq!(get(&vgic, 0x460), 0);
+    }
+    let mut vgic = Vgic::new(Version::V2, 3, 64, 4);
+    byte_access(&mut vgic, 0x820, 0x0707_0707);
+    put(&mut vgic, 0x860, 4, 0xffff_ffff);
+    assert_eq!(get(&vgic, 0x860), 0);
+    assert_eq!(vgic.dist_read(CPU1, 0x800, 4), 0x0202_0202);
+    let mut alone = Vgic::new(Version::V2, 1, 64, 4);
+    put(&mut alone, 0x820, 4, 0xffff_ffff);
+    assert_eq!(get(&alone, 0x820) | get(&alone, 0x800), 0);
+}
+
+#[test]
+fn a_gicv3_says_what_it_is() {
+    let mut vgic = Vgic::new(Version::V3, 18, 64, 4);
+    put(&mut vgic, gicd::CTLR, 4, 0x8000_0002);
+    assert_eq!(get(&vgic, gicd::CTLR), 0x52);
+    assert_eq!(get(&vgic, gicd::TYPER), 2 | 9 << 19 | 1 << 24 | 1 << 25);
+    assert_eq!(get(&vgic, 0xffe8) >> 4 & 15, 3);
+    assert_eq!(get(&vgic, 0x6000), 0);
+    // Private interrupts are in the redistributor only.
+    put(&mut vgic, 0x100, 4, 0xffff_ffff);
+    assert_eq!(get(&vgic, 0x100), 0);
+    assert_eq!(vgic.redist_read(CPU0, 0x1_0100, 4), 0);
+    let last = VcpuId(17);
+    assert_eq!(vgic.redist_read(last, gicr::TYPER, 8), 0x101 << 32 | 17 << 8 | 1 << 4);
+    assert_eq!(vgic.redist_read(last, gicr::TYPER + 4, 4), 0x101);
+    assert_eq!(vgic.redist_read(VcpuId(16), gicr::TYPER, 8), 0x100 << 32 | 16 << 8);
+    assert_eq!(vgic.redist_read(last, 0xffe8, 4) >> 4 & 15, 3);
+    assert_eq!(vgic.redist_read(last, gicr::WAKER, 4), 6);
+    let _ = vgic.redist_write(last, gicr::WAKER, 4, 0);
+    assert_eq!(vgic.redist_read(last, gicr::WAKER, 4), 0);
+    assert_eq!(vgic.redist_size(), 18 << 17);
+    // Routes, as a whole and in halves; bit 31 asks for any one CPU, which there is not.
+    put(&mut vgic, 0x6100, 8, 0x12_8000_0101);
+    assert_eq!(vgic.dist_read(CPU0, 0x6100, 8), 0x12_0000_0101);
+    put(&mut vgic, 0x6104, 4, 0);
+    assert_eq!(vgic.dist_read(CPU0, 0x6100, 8), 0x101);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    put(&mut vgic, 0x104, 4, 1);
+    assert!(vgic.dist_write(CPU0, 0x204, 4, 1).contains(last));
+}
+
+#[test]
+fn sources_of_one_sgi_come_one_after_the_other() {
+    let mut vgic = Vgic::new(Version::V2, 3, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    let mut lists = Lists::new();
+    vgic.fill(CPU1, &mut lists, OPEN);
+    for from in [2, 0] {
+        assert!(vgic.dist_write(VcpuId(from), gicd::SGIR, 4, 2 << 16 | 7).contains(CPU1));
+    }
+    assert_eq!(vgic.dist_read(CPU1, gicd::SPENDSGIR + 7, 1), 5);
+    assert_eq!(vgic.dist_read(CPU1, gicd::CPENDSGIR + 4, 4), 5 << 24);
+    for from in [0, 2] {
+        let _ = vgic.refill(CPU1, &mut lists, OPEN);
+        let taken = take(&mut lists);
+        assert_eq!((taken.intid, taken.source, taken.eoi), (7, from, from == 0));
+        let _ = vgic.refill(CPU1, &mut lists, OPEN);
+        assert_eq!(Entry::from_v2(lists.lr[0] as u32).source, from, "the end must find the source");
+        end(&mut lists);
+    }
+    let _ = vgic.fold(CPU1, &mut lists);
+    assert!(!vgic.deliverable(CPU1, OPEN));
+    let _ = vgic.dist_write(CPU1, gicd::SPENDSGIR + 3, 1, 0xff);
+    assert_eq!(vgic.dist_read(CPU1, gicd::SPENDSGIR, 4), 7 << 24);
+    let _ = vgic.dist_write(CPU1, gicd::CPENDSGIR, 4, 3 << 24);
+    assert_eq!(vgic.dist_read(CPU1, gicd::SPENDSGIR + 3, 1), 4);
+    assert_eq!(vgic.dist_read(CPU1, 0x200, 4), 8);
+}
+
+#[test]
+fn a_handler_may_clear_the_active_state_itself() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    let mut lists = Lists::new();
+    for _ in 0..2 {
+        put(&mut vgic, gicd::SGIR, 4, 2 << 24 | 1);
+        let _ = vgic.refill(CPU0, &mut lists, OPEN);
+        assert_eq!(take(&mut lists).intid, 1);
+        let _ = vgic.fold(CPU0, &mut lists);
+        assert_eq!(get(&vgic, 0x300), 2);
+        put(&mut vgic, 0x380, 4, 2);
+        assert_eq!(get(&vgic, 0x300), 0);
+        vgic.fill(CPU0, &mut lists, OPEN);
+        assert_eq!(lists.used, 0);
+    }
+}
+
+#[test]
+fn sgis_of_a_gicv3_are_for_one_group_and_for_those_named() {
+    let mut vgic = Vgic::new(Version::V3, 20, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 3);
+    for id in 0..20 {
+        let _ = vgic.redist_write(VcpuId(id), 0x1_0100, 4, 0xffff);
+        let _ = vgic.redist_write(VcpuId(id), 0x1_0080, 4, 0xff00);
+    }
+    let to = |vgic: &mut Vgic, register, value| vgic.sgi1r(CPU1, register, value).map(|v| v.0).collect::<Vec<_>>();
+    assert_eq!(to(&mut vgic, SgiRegister::Sgi1r, 9 << 24 | 1 << 16 | 0b1010), [17, 19]);
+    assert_eq!(to(&mut vgic, SgiRegister::Sgi1r, 1 << 24 | 1), []);
+    assert_eq!(to(&mut vgic, SgiRegister::Sgi0r, 1 << 24 | 1), [0]);
+    assert_eq!(to(&mut vgic, SgiRegister::Asgi1r, 2 << 24 | 1), [0]);
+    assert_eq!(to(&mut vgic, SgiRegister::Sgi1r, 1 << 44 | 9 << 24 | 1), []);
+    assert_eq!(to(&mut vgic, SgiRegister::Sgi1r, 1 << 40 | 12 << 24).len(), 19);
+    assert_eq!(vgic.redist_read(CPU1, 0x1_0200, 4), 0);
+}
+
+#[test]
+fn an_edge_is_listed_active_and_pending_only_at_the_priority_it_was_taken_at() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 1), (0xc08, 2), (0x204, 1)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    for (priority, pending) in [(0, true), (0x80, false)] {
+        put(&mut vgic, 0x420, 1, priority);
+        assert!(vgic.pend(CPU0, IntId(32)).contains(CPU0));
+        let _ = vgic.refill(CPU0, &mut lists, OPEN);
+        let entry = Entry::from_v2(lists.lr[0] as u32);
+        assert_eq!((entry.active, entry.pending, entry.eoi), (true, pending, !pending));
+    }
+}
+
+#[test]
+fn an_edge_is_not_listed_active_and_pending_while_others_have_no_place() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 2);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 7), (0xc08, 0x2a), (0x204, 1)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    for (more, both) in [(1, true), (2, true), (4, false)] {
+        put(&mut vgic, 0x204, 4, more);
+        let _ = vgic.refill(CPU0, &mut lists, OPEN);
+        let entry = Entry::from_v2(lists.lr[0] as u32);
+        assert_eq!((entry.intid, entry.active, entry.pending, entry.eoi), (32, true, both, !both));
+        assert_eq!(lists.hcr & hcr::NPIE != 0, !both);
+    }
+}
+
+#[test]
+fn a_timer_carries_its_physical_interrupt_until_the_guest_is_done() {
+    let mut vgic = Vgic::new(Version::V3, 1, 32, 1);
+    let timer = IntId(27);
+    vgic.map_hw(CPU0, timer, IntId(26));
+    put(&mut vgic, gicd::CTLR, 4, 3);
+    let _ = vgic.redist_write(CPU0, 0x1_0100, 4, 1 << 27);
+    assert!(!vgic.hw_active(CPU0, timer));
+    assert!(vgic.set_line(CPU0, timer, Line::High).contains(CPU0));
+    assert!(vgic.hw_active(CPU0, timer));
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(lists.lr[0], 1 << 62 | 1 << 61 | 26 << 32 | 27);
+    // Taken; folded; still the physical one's to end.
+    lists.lr[0] ^= 3 << 62;
+    let _ = vgic.refill(CPU0, &mut lists, OPEN);
+    assert!(vgic.hw_active(CPU0, timer));
+    assert_eq!(lists.lr[0], 1 << 63 | 1 << 61 | 26 << 32 | 27);
+    // Ended in hardware, and it comes again before anybody looked at the lists.
+    lists.lr[0] ^= 1 << 63;
+    assert!(vgic.set_line(CPU0, timer, Line::High).contains(CPU0));
+    let _ = vgic.refill(CPU0, &mut lists, OPEN);
+    assert_eq!(lists.lr[0] >> 62, 1);
+    // The timer was switched off before it was taken.
+    let _ = vgic.fold(CPU0, &mut lists);
+    let _ = vgic.set_line(CPU0, timer, Line::Low);
+    assert!(!vgic.hw_active(CPU0, timer) && !vgic.deliverable(CPU0, OPEN));
+}
+
+#[test]
+fn what_wakes_depends_on_priority_and_groups() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    put(&mut vgic, 0x104, 4, 2);
+    put(&mut vgic, 0x421, 1, 0x80);
+    assert!(!vgic.set_line(CPU0, IntId(33), Line::High).is_empty());
+    assert!(vgic.needs_fill(CPU0));
+    for (priority, groups, wakes) in [(0x88, 1, true), (0x80, 1, false), (0x88, 2, false), (0xff, 3, true)] {
+        assert_eq!(vgic.deliverable(CPU0, Mask { priority, groups }), wakes, "{priority:#x} {groups}");
+    }
+    put(&mut vgic, gicd::CTLR, 4, 2);
+    assert!(!vgic.deliverable(CPU0, OPEN));
+    let shown = vgic.view(CPU0).to_string();
+    assert!(shown.contains("vcpu 0: groups 10") && shown.contains("pending 00000002"), "{shown}");
+}
+
+#[test]
+fn a_reset_forgets_everything_but_the_mapping() {
+    let mut vgic = Vgic::new(Version::V3, 2, 64, 4);
+    vgic.map_hw(CPU1, IntId(27), IntId(27));
+    let new = format!("{vgic:?}");
+    for (offset, value) in [(0, 3), (0x104, 9), (0x204, 9), (0x304, 2), (0x420, 8), (0x84, 7), (0xc08, 2)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    put(&mut vgic, 0x6100, 8, 1);
+    let _ = vgic.redist_write(CPU1, 0x1_0100, 4, 0xffff_ffff);
+    vgic.fill(CPU0, &mut Lists::new(), OPEN);
+    vgic.reset();
+    assert_eq!(format!("{vgic:?}"), new);
+}
+
+#[test]
+fn no_access_whatever_brings_it_down() {
+    let calls = Cell::new(0_u64);
+    let step = any::<(u8, u16, u64, u8, u64)>();
+    let strategy = (any::<bool>(), any::<u16>(), any::<u32>(), any::<u8>(), vec(step, 0..300));
+    TestRunner::new(Config { cases: 2000, failure_persistence: None, ..Config::default() })
+        .run(&strategy, |(v2, vcpus, spis, room, steps)| {
+            let version = if v2 { Version::V2 } else { Version::V3 };
+            let mut vgic = Vgic::new(version, vcpus % 80, spis % 400, room % 20);
+            let mut lists = Lists::new();
+            for (op, cpu, offset, size, value) in steps {
+                calls.set(calls.get() + 1);
+                // Mostly near what there is.
+                let vcpu = VcpuId(if op & 0x80 != 0 { cpu } else { cpu % 9 });
+                let intid = IntId(if op & 0x40 != 0 { value as u32 } else { value as u32 % 300 });
+                let offset = if op & 0x40 != 0 { offset } else { offset % 0x1_1000 };
+                let size = if op & 0x20 != 0 { 1 << (size & 3) } else { size };
+                let mask = Mask { priority: size, groups: op & 3 };
+                match op % 16 {
+                    0..3 => done(vgic.dist_write(vcpu, offset, size, value)),
+                    3 => done(vgic.dist_read(vcpu, offset, size)),
+                    4 | 5 => done(vgic.redist_write(vcpu, offset, size, value)),
+                    6 => done(vgic.redist_read(vcpu, offset, size)),
+                    7 => done(vgic.sgi1r(vcpu, SgiRegister::Sgi1r, value)),
+                    8 => done(vgic.set_line(vcpu, intid, if op & 16 != 0 { Line::High } else { Line::Low })),
+                    9 => done(vgic.pend(vcpu, intid)),
+                    10 => done(vgic.deactivate(vcpu, value)),
+                    11 => vgic.map_hw(vcpu, intid, IntId(offset as u32 % 1100)),
+                    12 => {
+                        done((vgic.deliverable(vcpu, mask), vgic.hw_active(vcpu, intid), vgic.view(vcpu).to_string()))
+                    }
+                    13 => {
+                        // Lists that no hardware would give back.
+                        lists.lr[0] = value;
+                        lists.used = size;
+                        lists.hcr |= u32::from(op >> 4) << hcr::EOI_COUNT_SHIFT;
+                        done(vgic.fold(vcpu, &mut lists));
+                    }
+                    _ => done(vgic.refill(vcpu, &mut lists, mask)),
+                }
+                assert!(lists.used <= 16);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    println!("hostile accesses: {}", calls.get());
+}

@@ -1,0 +1,504 @@
+//! The machine as an adversary: everything the architecture allows and QEMU does not do.
+//!
+//! [`Model`] implements `Machine` over ordinary memory. Beside what CPUs see, it keeps what they *may* see:
+//!
+//! * a store to a descriptor may stay unseen by walkers until it is published: each walk sees old or new, by dice;
+//! * translations and pointers to tables are remembered, and other CPUs walk at any moment, before every step of ours;
+//! * to forget a leaf drops what translates its first address, and no pointer to a table;
+//! * DRAM is apart from the caches: what is not cleaned is not seen with caches off.
+//!
+//! It records an error when a valid descriptor gives way to another without a break that was published and forgotten,
+//! when a frame is mapped before its zeroes are published, when two translations answer to one address, and, in
+//! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
+
+use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
+use flatland::arm::desc::{Desc, SOFTWARE_BITS, is_valid};
+use flatland::arm::el1::El1;
+use flatland::arm::esr::Access;
+use flatland::arm::vmsa::{Geometry, Level};
+use flatland::machine::{Forget, Machine, Point, Words};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+
+/// Dice with a seed (xorshift), so that every run is the same.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice that fall as `seed` says.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Any number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `limit`, which is not 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        (self.roll() >> 16) % limit
+    }
+
+    /// True once in `times` on average.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of `all`, which is not empty.
+    pub fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
+
+/// A bug to seed: one in four of these does not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// None: all is done as asked.
+    None,
+    /// A TLB invalidation.
+    Forget,
+    /// The store of an invalid descriptor over a valid one.
+    Break,
+    /// A barrier.
+    Publish,
+}
+
+/// How often what was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Stores to descriptors.
+    pub stores: u64,
+    /// Barriers.
+    pub publishes: u64,
+    /// Invalidations of one leaf.
+    pub leaves: u64,
+    /// Invalidations of a VMID.
+    pub vmids: u64,
+    /// Invalidations of all.
+    pub alls: u64,
+    /// Walks and TLB hits of the modelled CPUs.
+    pub accesses: u64,
+    /// Bytes cleaned to the point of unification.
+    pub unified: u64,
+}
+
+/// What a CPU has in VTTBR_EL2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Context {
+    vmid: Vmid,
+    root: u64,
+    geometry: Geometry,
+}
+
+/// Something remembered: the descriptor `word`, of `level`, found at `at`, speaks for the span from `input`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    context: Context,
+    input: u64,
+    level: Level,
+    at: u64,
+    word: u64,
+}
+
+impl Entry {
+    fn covers(&self, ipa: u64) -> bool {
+        ipa & !(self.level.span() - 1) == self.input
+    }
+
+    fn is_leaf(&self) -> bool {
+        matches!(Desc::decode(self.word, self.level), Desc::Leaf(..))
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    /// What walkers may still see at an address.
+    hidden: BTreeMap<u64, u64>,
+    /// Frames zeroed and not published.
+    fresh: BTreeSet<u64>,
+    remembered: Vec<Entry>,
+    cpus: BTreeMap<CpuId, Context>,
+    hot: Vec<u64>,
+    errors: Vec<String>,
+    dice: Dice,
+    flaw: Flaw,
+    tally: Tally,
+}
+
+/// The most that is remembered; more pushes out older things by dice.
+const CAPACITY: usize = 192;
+/// How many addresses the other CPUs like to use.
+const HOT: usize = 48;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Model {
+    base: u64,
+    words: Vec<Words>,
+    dram: Vec<Words>,
+    state: Mutex<State>,
+}
+
+fn frames(count: u64, word: u64) -> Vec<Words> {
+    (0..count).map(|_| std::array::from_fn(|_| AtomicU64::new(word))).collect()
+}
+
+impl Model {
+    /// A machine with `bytes` of RAM from `base`, full of what somebody left there.
+    pub fn new(base: Addr<Pa>, bytes: u64, seed: u64, flaw: Flaw) -> Self {
+        let count = bytes / Size::Page.bytes();
+        let state = State {
+            hidden: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            remembered: Vec::new(),
+            cpus: BTreeMap::new(),
+            hot: Vec::new(),
+            errors: Vec::new(),
+            dice: Dice::new(seed),
+            flaw,
+            tally: Tally::default(),
+        };
+        let garbage = 0xdead_beef_dead_beef;
+        Self {
+            base: base.bits(),
+            words: frames(count, garbage),
+            dram: frames(count, garbage),
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        let offset = at - self.base;
+        &self.words[(offset >> 12) as usize][(offset >> 3 & 511) as usize]
+    }
+
+    /// Loads VTTBR_EL2 on a CPU: from now on it may walk there at any moment.
+    pub fn enter(&self, cpu: CpuId, vttbr: u64, geometry: Geometry) {
+        let context = Context { vmid: Vmid((vttbr >> 48) as u16), root: vttbr & 0xffff_ffff_fffe, geometry };
+        let mut state = self.state();
+        state.cpus.remove(&cpu);
+        let others = state.cpus.values().chain(state.remembered.iter().map(|entry| &entry.context));
+        if let Some(other) = others.into_iter().find(|other| other.vmid == context.vmid && other.root != context.root) {
+            let error = format!("{:?} is lent twice: {other:?} and {context:?}", context.vmid);
+            state.errors.push(error);
+        }
+        state.cpus.insert(cpu, context);
+    }
+
+    /// The CPU has no guest's table in VTTBR_EL2 any more.
+    pub fn leave(&self, cpu: CpuId) {
+        self.state().cpus.remove(&cpu);
+    }
+
+    /// Uses an address as the guest on `cpu`: where it is in physical memory, or nothing for a fault. `cpu` must have entered.
+    pub fn access(&self, cpu: CpuId, ipa: Addr<Ipa>) -> Option<Addr<Pa>> {
+        let mut state = self.state();
+        let context = state.cpus[&cpu];
+        self.translate(&mut state, context, ipa.bits()).map(|(pa, _)| Addr::new(pa))
+    }
+
+    /// The same with the descriptor.
+    pub fn translation(&self, cpu: CpuId, ipa: Addr<Ipa>) -> Option<(Addr<Pa>, Desc)> {
+        let mut state = self.state();
+        let context = state.cpus[&cpu];
+        self.translate(&mut state, context, ipa.bits()).map(|(pa, desc)| (Addr::new(pa), desc))
+    }
+
+    /// Tells the other CPUs of an address worth using.
+    pub fn tempt(&self, ipa: Addr<Ipa>) {
+        let mut state = self.state();
+        if state.hot.len() < HOT {
+            state.hot.push(ipa.bits());
+        } else {
+            let place = state.dice.below(HOT as u64) as usize;
+            state.hot[place] = ipa.bits();
+        }
+    }
+
+    /// The word at `pa` as a guest with caches on sees it.
+    pub fn cached(&self, pa: Addr<Pa>) -> u64 {
+        self.word(pa.bits()).load(Relaxed)
+    }
+
+    /// The word at `pa` as a guest with caches off sees it.
+    pub fn uncached(&self, pa: Addr<Pa>) -> u64 {
+        let offset = pa.bits() - self.base;
+        self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].load(Relaxed)
+    }
+
+    /// A guest's store that reaches caches and DRAM.
+    pub fn guest_store(&self, pa: Addr<Pa>, value: u64) {
+        let offset = pa.bits() - self.base;
+        self.word(pa.bits()).store(value, Relaxed);
+        self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].store(value, Relaxed);
+    }
+
+    /// Ends an operation: whatever is still remembered must be what the tables say, and nothing may be unpublished.
+    pub fn settle(&self) {
+        let mut state = self.state();
+        if !state.hidden.is_empty() {
+            state.errors.push("a store was not published".into());
+        }
+        let stale: Vec<Entry> = state.remembered.iter().filter(|entry| !self.is_true(entry)).copied().collect();
+        if let Some(entry) = stale.first() {
+            state.errors.push(format!("{} remembered and no longer true, such as {entry:x?}", stale.len()));
+        }
+        state.remembered.retain(|entry| !stale.contains(entry));
+        state.hidden.clear();
+    }
+
+    /// Whether anything under the table at `root` is still remembered, or a CPU may walk it.
+    pub fn knows(&self, root: Addr<Pa>) -> bool {
+        let state = self.state();
+        state.remembered.iter().any(|entry| entry.context.root == root.bits())
+            || state.cpus.values().any(|context| context.root == root.bits())
+    }
+
+    /// What has gone wrong so far, and forgets it.
+    pub fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().errors)
+    }
+
+    /// How often what was asked for so far.
+    pub fn tally(&self) -> Tally {
+        self.state().tally
+    }
+
+    /// Whether a walk by the truth comes by this descriptor.
+    fn is_true(&self, entry: &Entry) -> bool {
+        let Context { root, geometry, .. } = entry.context;
+        let mut level = geometry.start();
+        let mut at = root + geometry.root_index(entry.input).unwrap() * 8;
+        loop {
+            let word = self.word(at).load(Relaxed);
+            if level == entry.level {
+                return at == entry.at && (word ^ entry.word) & !SOFTWARE_BITS == 0;
+            }
+            match (Desc::decode(word, level), level.next()) {
+                (Desc::Table(next), Some(below)) => {
+                    level = below;
+                    at = next + level.index(entry.input) * 8;
+                }
+                _ => return false,
+            }
+        }
+    }
+
+    fn translate(&self, state: &mut State, context: Context, ipa: u64) -> Option<(u64, Desc)> {
+        state.tally.accesses += 1;
+        let known: Vec<Entry> =
+            state.remembered.iter().filter(|e| e.context == context && e.covers(ipa)).copied().collect();
+        let mut hits = known.iter().filter(|entry| entry.is_leaf());
+        if let Some(hit) = hits.next() {
+            if let Some(other) = hits.find(|other| other.at != hit.at) {
+                state.errors.push(format!("two translations of {ipa:#x}: {hit:x?} and {other:x?}"));
+            }
+            return output(hit, ipa);
+        }
+        let mut level = context.geometry.start();
+        let mut at = context.root + context.geometry.root_index(ipa)? * 8;
+        // A remembered pointer to a table may stand for the first part of the walk.
+        let skip = known.iter().find(|_| state.dice.one_in(2));
+        if let Some((Desc::Table(next), Some(below))) =
+            skip.map(|entry| (Desc::decode(entry.word, entry.level), entry.level.next()))
+        {
+            level = below;
+            at = next + level.index(ipa) * 8;
+        }
+        loop {
+            let word = match state.hidden.get(&at) {
+                Some(&old) if state.dice.one_in(2) => old,
+                _ => self.word(at).load(Relaxed),
+            };
+            let entry = Entry { context, input: ipa & !(level.span() - 1), level, at, word };
+            match Desc::decode(word, level) {
+                Desc::Hole(_) => return None,
+                Desc::Leaf(..) => {
+                    state.remember(entry);
+                    return output(&entry, ipa);
+                }
+                Desc::Table(next) => {
+                    state.remember(entry);
+                    level = level.next()?;
+                    at = next + level.index(ipa) * 8;
+                }
+            }
+        }
+    }
+
+    /// Lets other CPUs do what they may at any moment.
+    fn stir(&self, state: &mut State) {
+        for _ in 0..2 {
+            let contexts: Vec<Context> = state.cpus.values().copied().collect();
+            if !contexts.is_empty() && !state.hot.is_empty() {
+                let context = state.dice.pick(&contexts);
+                let place = state.dice.below(state.hot.len() as u64) as usize;
+                let ipa = state.hot[place] % context.geometry.limit();
+                self.translate(state, context, ipa);
+            }
+        }
+    }
+}
+
+fn output(entry: &Entry, ipa: u64) -> Option<(u64, Desc)> {
+    match Desc::decode(entry.word, entry.level) {
+        desc @ Desc::Leaf(output, _) => Some((output | ipa & (entry.level.span() - 1), desc)),
+        _ => None,
+    }
+}
+
+impl State {
+    fn remember(&mut self, entry: Entry) {
+        if self.remembered.contains(&entry) {
+            return;
+        }
+        if self.remembered.len() == CAPACITY {
+            let place = self.dice.below(CAPACITY as u64) as usize;
+            self.remembered.swap_remove(place);
+        }
+        self.remembered.push(entry);
+    }
+
+    fn fails(&mut self, flaw: Flaw) -> bool {
+        self.flaw == flaw && self.dice.one_in(4)
+    }
+
+    /// The rules for a store of a valid descriptor.
+    fn check_store(&mut self, at: u64, old: u64, new: u64) {
+        let differs = |word: u64| is_valid(word) && (word ^ new) & !SOFTWARE_BITS != 0;
+        if differs(old) {
+            self.errors.push(format!("{old:#x} at {at:#x} became {new:#x} without a break"));
+        }
+        if self.hidden.get(&at).is_some_and(|word| differs(*word)) {
+            self.errors.push(format!("the break at {at:#x} was not published"));
+        }
+        if self.remembered.iter().any(|entry| entry.at == at && differs(entry.word)) {
+            self.errors.push(format!("the break at {at:#x} was not followed by forgetting"));
+        }
+        let output = new & 0xffff_ffff_f000;
+        if self.fresh.range(output..output + 4096).next().is_some() {
+            self.errors.push(format!("{output:#x} is mapped before its zeroes are seen"));
+        }
+    }
+}
+
+impl Machine for Model {
+    fn load(&self, at: Addr<Pa>) -> u64 {
+        self.word(at.bits()).load(Relaxed)
+    }
+
+    fn store(&self, at: Addr<Pa>, value: u64) {
+        let mut state = self.state();
+        self.stir(&mut state);
+        state.tally.stores += 1;
+        let at = at.bits();
+        let old = self.word(at).load(Relaxed);
+        if is_valid(value) {
+            state.check_store(at, old, value);
+        } else if is_valid(old) && state.fails(Flaw::Break) {
+            return;
+        }
+        state.hidden.entry(at).or_insert(old);
+        self.word(at).store(value, Relaxed);
+    }
+
+    fn frame(&self, frame: Addr<Pa>) -> &Words {
+        assert!(frame.is_aligned(Size::Page), "{frame:?} is no frame");
+        &self.words[((frame.bits() - self.base) >> 12) as usize]
+    }
+
+    fn zero(&self, start: Addr<Pa>, size: Size) {
+        assert!(start.is_aligned(size), "{start:?} is not aligned to {size:?}");
+        let mut state = self.state();
+        let first = (start.bits() - self.base) >> 12;
+        for frame in first..first + size.frames() {
+            self.words[frame as usize].iter().for_each(|word| word.store(0, Relaxed));
+            state.fresh.insert(self.base + (frame << 12));
+        }
+    }
+
+    fn publish(&self) {
+        let mut state = self.state();
+        self.stir(&mut state);
+        state.tally.publishes += 1;
+        if !state.fails(Flaw::Publish) {
+            state.hidden.clear();
+            state.fresh.clear();
+        }
+    }
+
+    fn forget(&self, what: Forget) {
+        let mut state = self.state();
+        self.stir(&mut state);
+        match what {
+            Forget::Leaf(..) => state.tally.leaves += 1,
+            Forget::Vmid(_) => state.tally.vmids += 1,
+            Forget::All => state.tally.alls += 1,
+        }
+        if state.fails(Flaw::Forget) {
+            return;
+        }
+        state.remembered.retain(|entry| match what {
+            Forget::Leaf(vmid, ipa, size) => {
+                assert!(ipa.is_aligned(size), "{ipa:?} is not aligned to {size:?}");
+                entry.context.vmid != vmid || !entry.is_leaf() || !entry.covers(ipa.bits())
+            }
+            Forget::Vmid(vmid) => entry.context.vmid != vmid,
+            Forget::All => false,
+        });
+    }
+
+    fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {
+        match point {
+            Point::Coherency => {
+                // Whole words of every line that is touched.
+                for at in (start.bits() & !63..start.bits() + bytes).step_by(8) {
+                    let offset = at - self.base;
+                    let value = self.word(at).load(Relaxed);
+                    self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].store(value, Relaxed);
+                }
+            }
+            Point::Unification => self.state().tally.unified += bytes,
+        }
+    }
+
+    // The model is memory and translations; it has no vCPU loaded, no clock that moves and nobody to signal.
+    fn get(&self, _register: El1) -> u64 {
+        0
+    }
+
+    fn set(&self, _register: El1, _value: u64) {}
+
+    fn translate(&self, _va: u64, _access: Access, _user: bool) -> Option<Addr<Ipa>> {
+        None
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn signal(&self, _cpu: CpuId) {}
+
+    fn nudge(&self, _cpu: CpuId) {}
+
+    fn read_lists(&self, _lr: &mut [u64]) -> u32 {
+        0
+    }
+
+    fn write_lists(&self, _lr: &[u64], _control: u32) {}
+
+    fn interface(&self) -> u64 {
+        0
+    }
+
+    fn release(&self, _intid: IntId) {}
+}
