@@ -130,6 +130,9 @@ pub fn init() {
         }
     }
     for intid in 32..n_interrupts() {
+        if intid % 16 == 0 {
+            mmio::write32(board::GICD + ICFGR + u64::from(intid / 4), 0);
+        }
         set_priority(intid, DEFAULT_PRIORITY);
         set_target(intid, 0);
     }
@@ -147,6 +150,7 @@ pub fn init_cpu() {
     for intid in 0..32 {
         set_priority(intid, DEFAULT_PRIORITY);
     }
+    mmio::write32(bank(16, ICFGR) + 4, 0);
     by_version!(enable_interface());
     set_mask(ALL_PRIORITIES);
 }

@@ -18,6 +18,8 @@ const GICC_IAR: u64 = 0x0c;
 const GICC_EOIR: u64 = 0x10;
 const GICC_RPR: u64 = 0x14;
 const GICC_HPPIR: u64 = 0x18;
+/// Active priorities, four words: what a guest that wrote garbage there must clear to be interrupted again.
+const GICC_APR: u64 = 0xd0;
 const GICC_DIR: u64 = 0x1000;
 const EOI_MODE: u32 = 1 << 9;
 
@@ -52,6 +54,10 @@ pub(super) fn wake() {
 }
 
 pub(super) fn enable_interface() {
+    for word in 0..4 {
+        write(GICC_APR + word * 4, 0);
+    }
+    write(GICC_BPR, 0);
     write(GICC_CTLR, 1);
 }
 

@@ -70,6 +70,7 @@ pub(super) fn enable_interface() {
         write_register!("icc_sre_el1", 7);
         cpu::isb();
         write_register!("icc_ctlr_el1", 0);
+        write_register!("icc_ap1r0_el1", 0);
         write_register!("icc_bpr1_el1", 0);
         write_register!("icc_igrpen1_el1", 1);
     }
