@@ -11,3 +11,4 @@ mod gzip;
 mod image;
 mod manifest;
 mod seeds;
+mod syndrome;

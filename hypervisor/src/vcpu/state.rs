@@ -70,9 +70,9 @@ pub struct Fp {
 pub struct Interface {
     /// ICH_VMCR_EL2 or GICH_VMCR.
     pub vmcr: u64,
-    /// ICH_AP0R<n>_EL2.
+    /// `ICH_AP0R<n>_EL2`.
     pub ap0r: [u32; 4],
-    /// ICH_AP1R<n>_EL2; the first is GICH_APR on GICv2.
+    /// `ICH_AP1R<n>_EL2`; the first is GICH_APR on GICv2.
     pub ap1r: [u32; 4],
 }
 
