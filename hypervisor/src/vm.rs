@@ -50,6 +50,9 @@ pub enum Power {
     Pending = 2,
 }
 
+/// When an alarm that is not set is due.
+pub const NEVER: u64 = u64::MAX;
+
 /// On which CPU a vCPU runs: none.
 pub const NOWHERE: u32 = u32::MAX;
 
@@ -197,6 +200,8 @@ pub struct Vm {
     pub gic: Gic,
     /// What its virtual counter lags behind the system counter, in ticks.
     pub offset: AtomicU64,
+    /// The second at which its clock's alarm is due, or [`NEVER`]: kept here so that looking takes no lock.
+    pub alarm: AtomicU64,
     /// Places whose strange accesses were logged: each is told once.
     pub told: SpinMutex<Told>,
 }

@@ -50,3 +50,14 @@ fn a_guest_whose_vcpus_are_all_off_has_crashed() {
     let ended = Run::start(Board::Virt, &manifest(&[Vm::bare("crash", 2, "how=off-all")]), &[], 60).end();
     ended.exits_with(1).has("crashed: all its vCPUs are off");
 }
+
+#[test]
+fn a_watchdog_stops_a_guest_without_a_sign_of_life() {
+    let mut spin = Vm::bare("spin", 2, "");
+    spin.rest.push_str(" watchdog-seconds = <2>;");
+    let mut busy = Vm::bare("wfi", 2, "wakes=2000 period=3000");
+    busy.rest.push_str(" watchdog-seconds = <2>;");
+    let ended = Run::start(Board::Virt, &manifest(&[spin, busy]), &[], 90).end();
+    ended.exits_with(1).has_line("flatland: spin: crashed: its watchdog saw no sign of life");
+    ended.has("[wfi] guest wfi: PASS").has_line("flatland: all VMs ended: 1 crashed");
+}

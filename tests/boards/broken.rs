@@ -42,6 +42,18 @@ fn every_error_of_a_manifest_is_named_at_once() {
 }
 
 #[test]
+fn an_image_that_does_not_fit_is_refused_with_the_amount() {
+    let mut linux = Vm::linux("small", 1, "");
+    linux.memory = "16M";
+    let whole = manifest(&[linux]);
+    let out = write("small.cpio", b"");
+    let made = Command::new(root().join("scripts/bundle")).args([&whole, "-o", &out]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(!made.status.success());
+    assert!(said.contains("/vms/small/kernel") && said.contains("does not fit") && said.contains("or more"), "{said}");
+}
+
+#[test]
 fn a_vm_that_is_larger_than_the_board_is_refused_with_the_reason() {
     let mut hello = Vm::bare("hello", 1, "");
     hello.memory = "4G";

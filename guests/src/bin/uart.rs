@@ -76,6 +76,14 @@ fn clock() {
     let passed = mmio::read32(board::RTC).wrapping_sub(before);
     println!("uart: clock at {before} s");
     check!((1..60).contains(&passed), "the clock goes", "{passed} s in 1.2 s");
+    // Its alarm, one second on: RTCMR, RTCIMSC, RTCICR and the raised line at SPI 2 (ARM DDI 0224).
+    mmio::write32(board::RTC + 0x1c, 1);
+    mmio::write32(board::RTC + 0x10, 1);
+    mmio::write32(board::RTC + 0x04, mmio::read32(board::RTC).wrapping_add(1));
+    check!(timer::wait_until(3_000_000, || gic::is_pending(34)), "the alarm rings");
+    check_eq!(mmio::read32(board::RTC + 0x18), 1, "RTCMIS says so");
+    mmio::write32(board::RTC + 0x1c, 1);
+    check!(!gic::is_pending(34), "and is quiet when told");
 }
 
 /// Takes what was received; only with a real interrupt.

@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use flatland::addr::{CpuId, VcpuId};
 use flatland::arm::el1::El1;
 use flatland::exit::{self, Here};
-use flatland::host::Host;
+use flatland::host::{Host, WATCHMAN};
 use flatland::machine::Machine;
 use flatland::next::{Cause, Next};
 use flatland::sched::EntityId;
@@ -64,10 +64,8 @@ impl Seat {
             let turn = queue.pick(self.cpu, now);
             let mut deadline = queue.deadline(self.cpu);
             drop(queue);
-            if self.cpu.0 == 0
-                && let Some(watch) = self.host.watch(&El2)
-            {
-                deadline = Some(deadline.map_or(watch, |deadline| deadline.min(watch)));
+            if self.cpu == WATCHMAN {
+                deadline = [deadline, self.host.watch(&El2), self.host.alarms(&El2)].into_iter().flatten().min();
             }
             self.host.signal(&El2, turn.kick);
             match turn.run {

@@ -7,6 +7,7 @@ use crate::arm::esr::{Abort, Access, Fault, Transfer};
 use crate::arm::exception::psr;
 use crate::arm::gic::{Version, gicr};
 use crate::devices::{self, Region};
+use crate::host;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
@@ -231,10 +232,10 @@ impl Here<'_> {
                 let now = self.host.seconds(m.now());
                 let mut devices = self.vm.devices.lock();
                 devices.rtc.write(offset, bytes, value, now);
-                devices.rtc.tick(now);
-                let line = devices.rtc.line();
                 drop(devices);
-                self.host.line(m, self.vm, devices::RTC_INTID, line.into());
+                self.host.ring(m, self.vm, now);
+                // The CPU that watches alarms may be asleep, or this one.
+                m.signal(host::WATCHMAN);
             }
             Region::Virtio(_) => {}
         }

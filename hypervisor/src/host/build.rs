@@ -15,7 +15,7 @@ use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
 use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
-use crate::vm::{Devices, Gic, Life, Slot, Told, Vm};
+use crate::vm::{Devices, Gic, Life, NEVER, Slot, Told, Vm};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -65,6 +65,7 @@ pub(super) fn vm<M: Machine>(
         slots,
         life: Life::default(),
         offset: AtomicU64::new(0),
+        alarm: AtomicU64::new(NEVER),
         told: SpinMutex::new(Told::default()),
     })
 }
