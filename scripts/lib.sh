@@ -1,6 +1,9 @@
 # What the scripts share: where things are, how the metal is built, where guests come from. Sourced, not run.
 # shellcheck shell=bash
 
+# An error within $(...) is an error.
+shopt -s inherit_errexit
+
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 target=$root/target
 metal=aarch64-unknown-none-softfloat
@@ -18,7 +21,7 @@ die() {
 # library sources), or nothing. Never asks rustup for anything it does not have.
 metal_route() {
     local sysroot version
-    if sysroot=$(rustc --print sysroot 2>/dev/null) && [[ -d $sysroot/lib/rustlib/$metal/lib ]]; then
+    if sysroot=$(RUSTUP_AUTO_INSTALL=0 rustc --print sysroot 2>/dev/null) && [[ -d $sysroot/lib/rustlib/$metal/lib ]]; then
         echo plain
         return
     fi
@@ -66,8 +69,8 @@ tool() {
 flatten() {
     [[ $2 -nt $1 ]] && return
     mkdir -p "$(dirname -- "$2")"
-    tool image "$1" "$2.new"
-    mv "$2.new" "$2"
+    tool image "$1" "$2.$$"
+    mv "$2.$$" "$2"
 }
 
 # Builds the hypervisor: target/flatland.img, its symbols in $flatland_elf.
@@ -88,107 +91,159 @@ guest_binary() {
 
 lock=$root/scripts/guests.lock
 apt_dir=$target/guests/apt
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# The system's own mirror of Debian, as apt knows it: mirror security -> the URI.
-mirror() {
-    local codename=$1
-    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 2>/dev/null | awk -v name="$codename" '$2 == name { print $1; exit }'
+# Writes the configuration of an apt of our own in DIR, which leaves the system's alone: private_apt DIR SETTINGS
+private_apt() {
+    mkdir -p "$1"/{lists,archives}/partial
+    cat >"$1/apt.conf" <<END
+Dir::State::lists "$1/lists"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
+Dir::Etc::sourcelist "$1/sources.list"; Dir::Etc::sourceparts "/dev/null";
+Acquire::Languages "none"; Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"; APT::Sandbox::User "root";
+$2
+END
 }
 
-debian_codename() {
-    # shellcheck disable=SC1091
-    (. /etc/os-release 2>/dev/null && [[ ${ID:-} == debian ]] && echo "${VERSION_CODENAME:-}")
+# The mirrors this system's apt has, as lines `LABEL URI`, where LABEL is Debian or Debian-Security. A fresh container
+# has no package lists yet, and apt does not know what its sources are before it has them: they are fetched privately.
+mirrors() {
+    local options=() lists=$target/mirrors/lists
+    # shellcheck disable=SC2016 # the names are for apt, not for the shell
+    list_mirrors() { apt-get "${options[@]}" indextargets --format '$(LABEL) $(REPO_URI)' | sort -u | grep ^Debian; }
+    command -v apt-get >/dev/null || return 0
+    list_mirrors && return
+    mkdir -p "$lists/partial"
+    options=(-o "Dir::State::lists=$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+        -o APT::Sandbox::User=root -o Acquire::Languages=none)
+    apt-get "${options[@]}" update -qq >&2 || return 0
+    list_mirrors || true
 }
 
-# A private apt for arm64: guest_apt ARGS...
-guest_apt() {
-    local tool=$1
-    shift
-    APT_CONFIG=$apt_dir/apt.conf "$tool" "$@"
+# Writes the sources of a private apt, with the system's mirrors: sources FILE COMPONENTS SUITE... Fails if apt knows none.
+sources() {
+    local file=$1 components=$2 known suite label uri
+    shift 2
+    known=$(mirrors)
+    [[ -e $keyring ]] || return
+    for suite in "$@"; do
+        label=Debian
+        [[ $suite != *-security ]] || label=Debian-Security
+        uri=$(awk -v label=$label '$1 == label && $2 != "Backports" { print $2; exit }' <<<"$known")
+        [[ -z $uri ]] || echo "deb [signed-by=$keyring] $uri $suite $components"
+    done >"$file"
+    [[ -s $file ]]
 }
+
+# A private apt for arm64: guest_apt TOOL ARGS...
+guest_apt() { APT_CONFIG=$apt_dir/apt.conf "$@"; }
 
 prepare_guest_apt() {
-    local base security keyring=/usr/share/keyrings/debian-archive-keyring.gpg components="main non-free-firmware"
-    base=$(mirror bookworm)
-    [[ -n $base && -e $keyring ]] || die "this system has no Debian bookworm mirror to fetch guests from; set" \
-        "FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
-    security=$(mirror bookworm-security)
-    mkdir -p "$apt_dir"/{state/lists/partial,cache/archives/partial}
-    : >"$apt_dir/state/status"
-    cat >"$apt_dir/apt.conf" <<END
-APT::Architecture "arm64"; APT::Architectures "arm64"; APT::Sandbox::User "root";
-Dir::State "$apt_dir/state"; Dir::State::status "$apt_dir/state/status"; Dir::Cache "$apt_dir/cache";
-Dir::Etc::sourcelist "$apt_dir/sources.list"; Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
-Acquire::Languages "none"; Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-END
-    {
-        echo "deb [signed-by=$keyring] $base bookworm $components"
-        [[ -z $security ]] || echo "deb [signed-by=$keyring] $security bookworm-security $components"
-    } >"$apt_dir/sources.list"
-    guest_apt apt-get update -qq
+    local suites
+    private_apt "$apt_dir" "APT::Architecture \"arm64\"; APT::Architectures \"arm64\"; Dir::Cache \"$apt_dir\";
+Dir::State \"$apt_dir\"; Dir::State::status \"$apt_dir/status\"; Dir::Etc::preferencesparts \"/dev/null\";"
+    : >"$apt_dir/status"
+    suites=$(awk '!/^#/ { sub(/-security$/, "", $5); print $5; print $5 "-security" }' "$lock" | sort -u)
+    # shellcheck disable=SC2086 # one word for each suite
+    sources "$apt_dir/sources.list" "main non-free-firmware" $suites || die "this system's apt has no mirror of Debian to" \
+        "fetch guests from; set FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
+    guest_apt apt-get update -qq >&2 || die "apt could not fetch Debian's package lists for arm64 (see above)"
+    : >"$apt_dir/ready"
 }
 
-# Fetches the locked package whose name begins with $1 and unpacks it below target/guests/packages: prints where.
+# The line of the lock for the package whose name PATTERN matches.
+locked() { grep -E "^$1 " "$lock" | head -n 1; }
+
+# Fetches the locked package whose name PATTERN matches, and unpacks it, or only the files named, below
+# target/guests/packages: locked_package PATTERN [FILE-GLOB]... Prints where.
 locked_package() {
-    local package version sum where file
-    read -r package version sum < <(grep -E "^$1" "$lock" | head -n 1) || true
-    [[ -n ${package:-} ]] || die "$lock has no package $1"
+    local line package version sum where new file tool
+    line=$(locked "$1") || die "$lock has no package $1"
+    shift
+    read -r package version sum _ <<<"$line"
     where=$target/guests/packages/${package}_${version//[:\/]/_}
     if [[ ! -e $where/.done ]]; then
+        for tool in apt-get dpkg-deb; do
+            command -v $tool >/dev/null || die "guests are fetched from Debian, with apt and dpkg; set FLATLAND_KERNEL and" \
+                "FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
+        done
         note "fetching $package $version (arm64, for guests; nothing is installed)"
-        [[ -n ${guest_apt_ready:-} ]] || prepare_guest_apt >&2
-        guest_apt_ready=1
-        rm -rf "$where" && mkdir -p "$where"
-        (cd "$where" && guest_apt apt-get download -qq "$package=$version" >&2) ||
+        [[ -n $(find "$apt_dir/ready" -mmin -60 2>/dev/null) ]] || prepare_guest_apt
+        new=$where.$$
+        rm -rf "$new" && mkdir -p "$new/root"
+        (cd "$new" && guest_apt apt-get download -qq "$package=$version" >&2) ||
             die "$package $version is not on the mirror any more; move the pins with: scripts/setup --update-guests"
-        file=$(echo "$where"/*.deb)
-        echo "$sum  $file" | sha256sum --quiet -c - >&2 || die "$file is not what $lock says; remove target/guests/packages and try again"
-        dpkg-deb -x "$file" "$where/root"
+        file=$(echo "$new"/*.deb)
+        sha256sum --quiet -c - <<<"$sum  $file" >&2 || { rm -rf "$new" && die "$package is not what $lock says it is"; }
+        dpkg-deb --fsys-tarfile "$file" | tar -x -C "$new/root" --wildcards "$@"
         rm "$file"
-        : >"$where/.done"
+        : >"$new/.done"
+        # Whole or not at all: another run may be doing the same.
+        rm -rf "$where"
+        mv -T "$new" "$where" 2>/dev/null || rm -rf "$new"
     fi
     echo "$where/root"
 }
 
-# Makes target/guests/linux/{Image,initrd.gz}, from Debian's packages or from what the user names.
+# Copies a file of the user's to where it is used, unless it is there already: own FILE OUT
+own() {
+    [[ -f $1 ]] || die "there is no $1, which FLATLAND_KERNEL or FLATLAND_INITRD names"
+    cmp -s "$1" "$2" && return
+    cp "$1" "$2.$$"
+    mv "$2.$$" "$2"
+}
+
+# Makes the initramfs from a busybox: initramfs BUSYBOX OUT. The same input makes the same bytes.
+initramfs() {
+    local stage=$2.stage.$$
+    rm -rf "$stage"
+    install -d -m 755 "$stage"/{,bin,dev,proc,sys,tmp}
+    install -m 755 "$1" "$stage/bin/busybox"
+    install -m 755 "$root/scripts/linux/init" "$stage/init"
+    find "$stage" -exec touch -h -d @0 {} +
+    (cd "$stage" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0) | gzip -9n >"$2.$$"
+    rm -rf "$stage"
+    mv "$2.$$" "$2"
+}
+
+# Makes target/guests/linux/{Image,initrd.gz}, from Debian's packages or from what the user names. Each has a file
+# beside it that says what it was made from.
 linux_guest() {
-    local out=$target/guests/linux kernel busybox stage
+    local out=$target/guests/linux from stage
     mkdir -p "$out"
     if [[ -n ${FLATLAND_KERNEL:-} ]]; then
-        cp "$FLATLAND_KERNEL" "$out/Image"
-        rm -f "$out/.kernel"
+        rm -f "$out/Image.from"
+        own "$FLATLAND_KERNEL" "$out/Image"
     else
-        kernel=$(grep -E '^linux-image-.*cloud' "$lock")
-        if [[ ! -e $out/Image || $(cat "$out/.kernel" 2>/dev/null) != "$kernel" ]]; then
-            stage=$(locked_package 'linux-image-.*cloud')
-            cp "$stage"/boot/vmlinuz-* "$out/Image"
-            echo "$kernel" >"$out/.kernel"
+        from=$(locked 'linux-image-.*-cloud-arm64') || die "$lock has no kernel"
+        if [[ ! -e $out/Image || $(cat "$out/Image.from" 2>/dev/null) != "$from" ]]; then
+            stage=$(locked_package 'linux-image-.*-cloud-arm64' './boot/vmlinuz-*')
+            rm -f "$out/Image.from"
+            own "$(echo "$stage"/boot/vmlinuz-*)" "$out/Image"
+            echo "$from" >"$out/Image.from"
         fi
     fi
     if [[ -n ${FLATLAND_INITRD:-} ]]; then
-        cp "$FLATLAND_INITRD" "$out/initrd.gz"
-        touch -d @0 "$out/initrd.gz"
-        return
-    fi
-    if [[ ! -e $out/initrd.gz || $root/scripts/linux/init -nt $out/initrd.gz || $lock -nt $out/initrd.gz ]]; then
-        busybox=$(locked_package busybox-static)
-        stage=$(mktemp -d)
-        mkdir -p "$stage"/{bin,dev,proc,sys,tmp,run}
-        cp "$busybox/bin/busybox" "$stage/bin/busybox"
-        cp "$root/scripts/linux/init" "$stage/init"
-        chmod 755 "$stage/init" "$stage/bin/busybox"
-        find "$stage" -exec touch -h -d @0 {} +
-        (cd "$stage" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0) | gzip -9n >"$out/initrd.gz"
-        rm -rf "$stage"
+        rm -f "$out/initrd.from"
+        own "$FLATLAND_INITRD" "$out/initrd.gz"
+    else
+        from="$(locked busybox-static) $(sha256sum <"$root/scripts/linux/init")"
+        if [[ ! -e $out/initrd.gz || $(cat "$out/initrd.from" 2>/dev/null) != "$from" ]]; then
+            stage=$(locked_package busybox-static ./bin/busybox)
+            rm -f "$out/initrd.from"
+            initramfs "$stage/bin/busybox" "$out/initrd.gz"
+            echo "$from" >"$out/initrd.from"
+        fi
     fi
 }
 
 # Makes target/guests/bcm2711-rpi-4-b.dtb: what QEMU's raspi4b and a Pi 4 without its firmware's own boot with.
 pi4_tree() {
-    local out=$target/guests/bcm2711-rpi-4-b.dtb stage
-    [[ -e $out ]] && return
-    stage=$(locked_package 'linux-image-[0-9.-]*-arm64')
-    cp "$stage"/usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb "$out"
+    local out=$target/guests/bcm2711-rpi-4-b.dtb from stage
+    from=$(locked 'linux-image-[0-9.-]*-arm64') || die "$lock has no kernel for a Raspberry Pi"
+    [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
+    stage=$(locked_package 'linux-image-[0-9.-]*-arm64' './usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb')
+    own "$(echo "$stage"/usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb)" "$out"
+    echo "$from" >"$out.from"
 }
 
 # Makes the bundle of a manifest, and its images where it names them: bare guests NAME.bin, Debian's Linux. Prints where.
