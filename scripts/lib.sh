@@ -17,6 +17,12 @@ die() {
     exit 1
 }
 
+# Runs a command whose words are of interest only if it fails.
+quietly() {
+    local words
+    words=$("$@" 2>&1) || { printf '%s\n' "$words" >&2 && return 1; }
+}
+
 # Which toolchain builds for the metal: `plain` (the active one has the target's std), `debian` (Debian's rustc with its
 # library sources), or nothing. Never asks rustup for anything it does not have.
 metal_route() {
@@ -115,7 +121,7 @@ mirrors() {
     mkdir -p "$lists/partial"
     options=(-o "Dir::State::lists=$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
         -o APT::Sandbox::User=root -o Acquire::Languages=none)
-    apt-get "${options[@]}" update -qq >&2 || return 0
+    quietly apt-get "${options[@]}" update -qq || return 0
     list_mirrors || true
 }
 
@@ -146,7 +152,7 @@ Dir::State \"$apt_dir\"; Dir::State::status \"$apt_dir/status\"; Dir::Etc::prefe
     # shellcheck disable=SC2086 # one word for each suite
     sources "$apt_dir/sources.list" "main non-free-firmware" $suites || die "this system's apt has no mirror of Debian to" \
         "fetch guests from; set FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
-    guest_apt apt-get update -qq >&2 || die "apt could not fetch Debian's package lists for arm64 (see above)"
+    quietly guest_apt apt-get update -qq || die "apt could not fetch Debian's package lists for arm64 (see above)"
     : >"$apt_dir/ready"
 }
 
@@ -170,10 +176,17 @@ locked_package() {
         [[ -n $(find "$apt_dir/ready" -mmin -60 2>/dev/null) ]] || prepare_guest_apt
         new=$where.$$
         rm -rf "$new" && mkdir -p "$new/root"
-        (cd "$new" && guest_apt apt-get download -qq "$package=$version" >&2) ||
+        if ! (cd "$new" && guest_apt apt-get download -qq "$package=$version" >&2); then
+            rm -rf "$new"
+            # Not there, or not reached.
+            guest_apt apt-cache madison "$package" | grep -qF "| $version |" && die "$package could not be fetched (see above)"
             die "$package $version is not on the mirror any more; move the pins with: scripts/setup --update-guests"
+        fi
         file=$(echo "$new"/*.deb)
-        sha256sum --quiet -c - <<<"$sum  $file" >&2 || { rm -rf "$new" && die "$package is not what $lock says it is"; }
+        if [[ $(sha256sum <"$file") != "$sum  -" ]]; then
+            rm -rf "$new"
+            die "the mirror's $package $version is not what $lock says it is"
+        fi
         dpkg-deb --fsys-tarfile "$file" | tar -x -C "$new/root" --wildcards "$@"
         rm "$file"
         : >"$new/.done"
