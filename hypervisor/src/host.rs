@@ -6,6 +6,7 @@
 mod build;
 mod load;
 mod report;
+mod watch;
 
 use crate::addr::{CpuId, IntId, Size, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
@@ -13,21 +14,22 @@ use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic, OnCrash};
 use crate::devices::uart::Flow;
-use crate::devices::{self, RTC_INTID, UART_INTID};
+use crate::devices::{self, UART_INTID};
 use crate::frames::{Pool, SharedPool};
 use crate::machine::Machine;
 use crate::monitor::Console;
 use crate::next::{Cause, Kicks, Next};
-use crate::sched::{self, CpuSet, Frequency, Queue};
+use crate::sched::{CpuSet, Frequency, Queue};
 use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
-use crate::vm::{Gic, NEVER, Slot, State, Vm, request};
+use crate::vm::{Gic, Slot, State, Vm, request};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use spin::mutex::SpinMutex;
+pub use watch::WATCHMAN;
 
 /// What the board and its CPUs offer to VMs.
 #[derive(Clone, Debug)]
@@ -86,9 +88,6 @@ impl Facts {
         }
     }
 }
-
-/// The CPU that looks after watchdogs and alarms.
-pub const WATCHMAN: CpuId = CpuId(0);
 
 /// How long a vCPU runs while others wait, in nanoseconds.
 const SLICE: u64 = 5_000_000;
@@ -436,64 +435,6 @@ impl Host {
             report::crash(self, m, vm, vcpu, why);
         }
         self.stop(m, vm, cause);
-    }
-
-    /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.
-    pub fn ring<M: Machine>(&self, m: &M, vm: &Vm, now: u64) {
-        let mut devices = vm.devices.lock();
-        devices.rtc.tick(now);
-        let line = devices.rtc.line();
-        vm.alarm.store(devices.rtc.alarm().unwrap_or(NEVER), Ordering::Relaxed);
-        drop(devices);
-        self.line(m, vm, RTC_INTID, line.into());
-    }
-
-    /// Rings the alarms that are due. Returns when the next one is. One CPU does so.
-    pub fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
-        let hz = u64::from(self.frequency.hz());
-        let due = |vm: &Vm| vm.alarm.load(Ordering::Relaxed);
-        for vm in self.vms.iter().filter(|vm| due(vm) != NEVER) {
-            let now = self.seconds(m.now());
-            if due(vm) <= now {
-                self.ring(m, vm, now);
-            }
-        }
-        let next = self.vms.iter().map(due).min().filter(|at| *at != NEVER)?;
-        Some(next.saturating_mul(hz))
-    }
-
-    /// Looks for signs of life of the VMs that have a watchdog, and stops those that had none for too long. Returns when to
-    /// look again. One CPU does so.
-    pub fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
-        let hz = u64::from(self.frequency.hz());
-        let mut next = None;
-        for (at, vm) in self.vms.iter().enumerate() {
-            let Some(seconds) = vm.spec.watchdog else { continue };
-            let now = m.now();
-            let again = now.saturating_add(hz / 4);
-            next = Some(next.map_or(again, |next: u64| next.min(again)));
-            if vm.life.state() != State::Running {
-                continue;
-            }
-            let signs = vm.slots.iter().map(Slot::life).sum();
-            // A vCPU that waits for an interrupt is well.
-            let asleep = vm.slots.iter().all(|slot| self.is_idle(slot));
-            let mut watched = self.watched.lock();
-            let Some((last, since)) = watched.get_mut(at) else { continue };
-            if *last != signs || asleep || *since < vm.life.since() {
-                (*last, *since) = (signs, now);
-            }
-            let late = now.saturating_sub(*since) >= u64::from(seconds).saturating_mul(hz);
-            drop(watched);
-            if late {
-                self.stop(m, vm, Cause::Crash("its watchdog saw no sign of life"));
-            }
-        }
-        next
-    }
-
-    fn is_idle(&self, slot: &Slot) -> bool {
-        matches!(self.queue.lock().state(slot.entity), sched::State::Blocked(_) | sched::State::Off)
     }
 
     /// Seconds since the board was turned on, at counter value `now`.

@@ -45,12 +45,8 @@ fn every_error_of_a_manifest_is_named_at_once() {
 fn an_image_that_does_not_fit_is_refused_with_the_amount() {
     let mut linux = Vm::linux("small", 1, "");
     linux.memory = "16M";
-    let whole = manifest(&[linux]);
-    let out = write("small.cpio", b"");
-    let made = Command::new(root().join("scripts/bundle")).args([&whole, "-o", &out]).output().expect("it starts");
-    let said = String::from_utf8_lossy(&made.stderr);
-    assert!(!made.status.success());
-    assert!(said.contains("/vms/small/kernel") && said.contains("does not fit") && said.contains("or more"), "{said}");
+    let ended = Run::start(Board::Virt, &manifest(&[linux]), &[], 60).end();
+    ended.exits_with(1).has("/vms/small/kernel").has("does not fit").has("or more").lacks("flatland: Flatland");
 }
 
 #[test]

@@ -1,0 +1,73 @@
+//! What has to be looked after from time to time: watchdogs and alarms. One CPU does, [`WATCHMAN`].
+
+use super::Host;
+use crate::addr::CpuId;
+use crate::devices::RTC_INTID;
+use crate::machine::Machine;
+use crate::next::Cause;
+use crate::sched;
+use crate::vm::{NEVER, Slot, State, Vm};
+use core::sync::atomic::Ordering;
+
+/// The CPU that looks after watchdogs and alarms.
+pub const WATCHMAN: CpuId = CpuId(0);
+
+impl Host {
+    /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.
+    pub fn ring<M: Machine>(&self, m: &M, vm: &Vm, now: u64) {
+        let mut devices = vm.devices.lock();
+        devices.rtc.tick(now);
+        let line = devices.rtc.line();
+        vm.alarm.store(devices.rtc.alarm().unwrap_or(NEVER), Ordering::Relaxed);
+        drop(devices);
+        self.line(m, vm, RTC_INTID, line.into());
+    }
+
+    /// Rings the alarms that are due. Returns when the next one is. One CPU does so.
+    pub fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
+        let hz = u64::from(self.frequency.hz());
+        let due = |vm: &Vm| vm.alarm.load(Ordering::Relaxed);
+        for vm in self.vms.iter().filter(|vm| due(vm) != NEVER) {
+            let now = self.seconds(m.now());
+            if due(vm) <= now {
+                self.ring(m, vm, now);
+            }
+        }
+        let next = self.vms.iter().map(due).min().filter(|at| *at != NEVER)?;
+        Some(next.saturating_mul(hz))
+    }
+
+    /// Looks for signs of life of the VMs that have a watchdog, and stops those that had none for too long. Returns when to
+    /// look again. One CPU does so.
+    pub fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
+        let hz = u64::from(self.frequency.hz());
+        let mut next = None;
+        for (at, vm) in self.vms.iter().enumerate() {
+            let Some(seconds) = vm.spec.watchdog else { continue };
+            let now = m.now();
+            let again = now.saturating_add(hz / 4);
+            next = Some(next.map_or(again, |next: u64| next.min(again)));
+            if vm.life.state() != State::Running {
+                continue;
+            }
+            let signs = vm.slots.iter().map(Slot::life).sum();
+            // A vCPU that waits for an interrupt is well.
+            let asleep = vm.slots.iter().all(|slot| self.is_idle(slot));
+            let mut watched = self.watched.lock();
+            let Some((last, since)) = watched.get_mut(at) else { continue };
+            if *last != signs || asleep || *since < vm.life.since() {
+                (*last, *since) = (signs, now);
+            }
+            let late = now.saturating_sub(*since) >= u64::from(seconds).saturating_mul(hz);
+            drop(watched);
+            if late {
+                self.stop(m, vm, Cause::Crash("its watchdog saw no sign of life"));
+            }
+        }
+        next
+    }
+
+    fn is_idle(&self, slot: &Slot) -> bool {
+        matches!(self.queue.lock().state(slot.entity), sched::State::Blocked(_) | sched::State::Off)
+    }
+}
