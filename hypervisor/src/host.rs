@@ -131,6 +131,8 @@ pub struct Host {
     pub to_send: AtomicBool,
     /// Whether some VM is stopping: CPUs that pass look whether they can settle it.
     pub stopping: AtomicBool,
+    /// Whether some VM has a watchdog or has set an alarm.
+    has_chores: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
     pub closed: AtomicBool,
     /// For each VM: its signs of life when they last grew, and when that was.
@@ -196,6 +198,7 @@ impl Host {
             to_send: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            has_chores: AtomicBool::new(vms.iter().any(|vm| vm.spec.watchdog.is_some())),
             watched: SpinMutex::new(vms.iter().map(|_| (0, 0)).collect()),
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),

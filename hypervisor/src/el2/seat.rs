@@ -60,17 +60,12 @@ impl Seat {
             self.part_with_the_leaving();
             self.send();
             let now = El2.now();
-            let mut queue = self.host.queue.lock();
-            let turn = queue.pick(self.cpu, now);
-            let mut deadline = queue.deadline(self.cpu);
-            drop(queue);
-            if self.cpu == WATCHMAN {
-                deadline = [deadline, self.host.watch(&El2), self.host.alarms(&El2)].into_iter().flatten().min();
-            }
+            let turn = self.host.queue.lock().pick(self.cpu, now);
+            let chores = if self.cpu == WATCHMAN { self.host.chores(&El2) } else { None };
             self.host.signal(&El2, turn.kick);
             match turn.run {
-                Some(entity) => self.run(entity, deadline),
-                None => self.idle(deadline),
+                Some(entity) => self.run(entity, chores),
+                None => self.idle(chores),
             }
         }
     }
@@ -107,15 +102,17 @@ impl Seat {
         }
     }
 
-    fn idle(&mut self, deadline: Option<u64>) {
-        timer::set(deadline);
+    /// Sleeps until an interrupt, or until `chores` are to be done.
+    fn idle(&mut self, chores: Option<u64>) {
+        let queue = self.host.queue.lock().deadline(self.cpu);
+        timer::set([queue, chores].into_iter().flatten().min());
         // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
         wfi();
         let _ = self.interrupt();
     }
 
     /// Runs `entity` until the queue has to be asked again.
-    fn run(&mut self, entity: EntityId, deadline: Option<u64>) {
+    fn run(&mut self, entity: EntityId, chores: Option<u64>) {
         let Some((vm, slot)) = self.find(entity) else { return };
         if !self.load(vm, slot) {
             return;
@@ -123,9 +120,9 @@ impl Seat {
         slot.running.store(u32::from(self.cpu.0), Ordering::SeqCst);
         let Some(loaded) = &mut self.loaded else { return };
         let own = exit::sysreg::poll_timer(loaded.here(self.host), &El2, &mut loaded.vcpu);
-        // Loading it unloaded another, whose timers are ours to watch from then on.
+        // Asked only now: loading it may have unloaded another, whose timers are ours to watch from then on.
         let queue = self.host.queue.lock().deadline(self.cpu);
-        timer::set([deadline, queue, own].into_iter().flatten().min());
+        timer::set([chores, queue, own].into_iter().flatten().min());
         let next = self.stay();
         self.leave(entity, next);
     }

@@ -13,18 +13,31 @@ use core::sync::atomic::Ordering;
 pub const WATCHMAN: CpuId = CpuId(0);
 
 impl Host {
+    /// Does what is due. Returns when something is due again, if anything ever is.
+    #[inline]
+    pub fn chores<M: Machine>(&self, m: &M) -> Option<u64> {
+        if !self.has_chores.load(Ordering::Relaxed) {
+            return None;
+        }
+        [self.watch(m), self.alarms(m)].into_iter().flatten().min()
+    }
+
     /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.
     pub fn ring<M: Machine>(&self, m: &M, vm: &Vm, now: u64) {
         let mut devices = vm.devices.lock();
         devices.rtc.tick(now);
         let line = devices.rtc.line();
-        vm.alarm.store(devices.rtc.alarm().unwrap_or(NEVER), Ordering::Relaxed);
+        let alarm = devices.rtc.alarm();
+        vm.alarm.store(alarm.unwrap_or(NEVER), Ordering::Relaxed);
+        if alarm.is_some() {
+            self.has_chores.store(true, Ordering::Relaxed);
+        }
         drop(devices);
         self.line(m, vm, RTC_INTID, line.into());
     }
 
-    /// Rings the alarms that are due. Returns when the next one is. One CPU does so.
-    pub fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
+    /// Rings the alarms that are due. Returns when the next one is.
+    fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
         let hz = u64::from(self.frequency.hz());
         let due = |vm: &Vm| vm.alarm.load(Ordering::Relaxed);
         for vm in self.vms.iter().filter(|vm| due(vm) != NEVER) {
@@ -38,8 +51,8 @@ impl Host {
     }
 
     /// Looks for signs of life of the VMs that have a watchdog, and stops those that had none for too long. Returns when to
-    /// look again. One CPU does so.
-    pub fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
+    /// look again.
+    fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
         let hz = u64::from(self.frequency.hz());
         let mut next = None;
         for (at, vm) in self.vms.iter().enumerate() {
