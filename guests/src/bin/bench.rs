@@ -50,7 +50,7 @@ fn wait(n: u64) {
     }
 }
 
-fn echo(index: usize) {
+fn echo(_index: usize) {
     gic::init_cpu();
     gic::enable(PING);
     cpu::unmask();
@@ -61,7 +61,6 @@ fn echo(index: usize) {
         wait(n);
         gic::send(PING, gic::To::Cpu(0));
     }
-    let _ = index;
 }
 
 fn main() {

@@ -60,11 +60,13 @@ pub(crate) fn drain(host: &Host) {
 /// The UART's interrupt: takes what was typed, sends what waits.
 pub(crate) fn serve(host: &Host) {
     let Some(port) = port() else { return };
+    // Before the FIFO is emptied: acknowledged afterwards, a byte that came in between would lie there unannounced, and
+    // QEMU's PL011 tells again only when as many have come as its trigger says.
+    port.acknowledge();
     for _ in 0..TYPED {
         let Some(byte) = port.get() else { break };
         operator::typed(host, &El2, byte);
     }
-    port.acknowledge();
     drain(host);
     let order = *host.order.lock();
     match order {
