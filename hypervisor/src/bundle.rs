@@ -146,6 +146,23 @@ pub struct VmSpec<'a> {
     pub watchdog: Option<u32>,
     /// What a first touch allocates.
     pub granule: Granule,
+    /// Bytes of RAM that it gets whatever the others need; all of it where the manifest does not say.
+    pub min: Option<u64>,
+    /// The VMs that it may share equal pages with: those of the same name here.
+    pub domain: Option<&'a str>,
+}
+
+/// How the board's memory is managed, as the manifest wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PolicySpec {
+    /// The most bytes of RAM for guests, their tables included; all there are where the manifest does not say.
+    pub pool: Option<u64>,
+    /// The idle-memory tax in percent.
+    pub tax: Option<u8>,
+    /// How much of what sharing saves must be there to be copied, in percent.
+    pub risk: Option<u8>,
+    /// How much of one CPU the scanner may use, in percent.
+    pub scan_cpu: Option<u8>,
 }
 
 impl<'a> VmSpec<'a> {
@@ -165,6 +182,8 @@ impl<'a> VmSpec<'a> {
 pub struct Bundle<'a> {
     /// The VMs, 1 to [`manifest::MOST_VMS`] of them.
     pub vms: Vec<VmSpec<'a>>,
+    /// How memory is managed.
+    pub policy: PolicySpec,
 }
 
 impl<'a> Bundle<'a> {
@@ -176,8 +195,10 @@ impl<'a> Bundle<'a> {
         // What a damaged archive lacks is not missing by the operator's mistake.
         let is_whole = findings.is_empty();
         let mut vms = Vec::new();
+        let mut policy = PolicySpec::default();
         match members.first() {
             Some(first) if first.name == MANIFEST => {
+                policy = manifest::policy(first.data, limits, &mut findings);
                 for entry in manifest::read(first.data, limits, &mut findings) {
                     let mut missing = Findings::default();
                     vms.extend(resolve(&entry, &members, &mut missing));
@@ -194,7 +215,7 @@ impl<'a> Bundle<'a> {
             }
             None => {}
         }
-        findings.unless(Self { vms })
+        findings.unless(Self { vms, policy })
     }
 
     /// Plans all VMs ([`VmSpec::plan`]) and reports all errors at once.
@@ -246,6 +267,8 @@ fn resolve<'a>(
         affinity: entry.affinity,
         watchdog: entry.watchdog,
         granule: entry.granule,
+        min: entry.min,
+        domain: entry.domain,
     })
 }
 

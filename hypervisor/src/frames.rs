@@ -6,21 +6,59 @@
 //! only ways from one to the other. "Clean" means more than zeroed: every other CPU sees the zeroes before it can see
 //! anything that is stored afterwards, such as the descriptor that maps them.
 //!
+//! Frames of guests with equal contents are found by their [`hash`] and [`hints`]; compressed pages lie in the [`store`],
+//! where the [`press`] puts them.
+//!
 //! A `Frame` is not `Copy`. It ends in a table ([`Frame::into_table`]) or back in the pool ([`Pool::give_back`]); to drop it
 //! would lose the memory, so that fails in builds with debug assertions, and shows in the counts otherwise.
 
+pub mod hash;
+pub mod hints;
 pub mod pool;
+pub mod press;
 pub mod record;
+pub mod store;
+pub mod swap;
 
+pub use hash::Hash;
 pub use pool::{Counts, Pool};
+pub use press::Press;
 pub use record::{Order, Record, State, Use};
 
 use crate::addr::{Addr, Pa, Size, VmId};
 use crate::machine::Machine;
 use core::marker::PhantomData;
 
-/// The pool as several CPUs share it.
-pub type SharedPool<'a> = spin::Mutex<Pool<'a>>;
+/// The pool as several CPUs share it, with the room to compress pages and the hash that finds equal ones.
+#[derive(Debug)]
+pub struct SharedPool<'a> {
+    pool: spin::Mutex<Pool<'a>>,
+    press: spin::Mutex<Press>,
+    hash: Hash,
+}
+
+impl<'a> SharedPool<'a> {
+    /// Shares `pool`; hashes are keyed by `seed`, which guests should not be able to guess.
+    pub fn new(pool: Pool<'a>, seed: u64) -> Self {
+        Self { pool: spin::Mutex::new(pool), press: spin::Mutex::new(Press::default()), hash: Hash::new(seed) }
+    }
+
+    /// The pool, for as long as the guard lives.
+    #[inline(always)]
+    pub fn lock(&self) -> spin::MutexGuard<'_, Pool<'a>> {
+        self.pool.lock()
+    }
+
+    /// The room to compress, for as long as the guard lives; to be taken before the pool.
+    pub fn press(&self) -> spin::MutexGuard<'_, Press> {
+        self.press.lock()
+    }
+
+    /// The hash of pages.
+    pub const fn hash(&self) -> &Hash {
+        &self.hash
+    }
+}
 
 /// The owner of what belongs to no VM.
 pub const HOUSE: VmId = VmId(u16::MAX);
@@ -102,6 +140,21 @@ impl Frame<Dirty> {
                 place.store(word(number), core::sync::atomic::Ordering::Relaxed);
             }
         }
+        m.publish();
+        Frame::new(start, order)
+    }
+}
+
+impl Frame<Dirty> {
+    /// Fills it, one frame, with what the frame at `from` holds, and waits until every CPU sees that.
+    pub fn copy<M: Machine>(self, m: &M, from: Addr<Pa>) -> Frame<Clean> {
+        let mut words = m.frame(from).iter();
+        self.fill(m, |_| words.next().map_or(0, |word| word.load(core::sync::atomic::Ordering::Relaxed)))
+    }
+
+    /// It was filled by a device, which is done with it.
+    pub fn written<M: Machine>(self, m: &M) -> Frame<Clean> {
+        let (start, order) = self.release();
         m.publish();
         Frame::new(start, order)
     }

@@ -5,10 +5,12 @@
 
 mod build;
 mod load;
+mod relief;
 mod report;
+mod scan;
 mod watch;
 
-use crate::addr::{CpuId, IntId, Size, VcpuId, VmId};
+use crate::addr::{Addr, CpuId, IntId, Pa, Size, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
@@ -27,8 +29,9 @@ use crate::vm::{Gic, Slot, State, Vm, request};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
+pub use scan::Scanner;
 pub use watch::WATCHMAN;
 
 /// What the board and its CPUs offer to VMs.
@@ -52,6 +55,10 @@ pub struct Facts {
     pub frequency: u64,
     /// Bytes of RAM that the hypervisor keeps for itself.
     pub own_bytes: u64,
+    /// A number that guests cannot guess, as far as the board has one.
+    pub seed: u64,
+    /// Where the bundle lies, and where its first byte is in physical memory.
+    pub images: (&'static [u8], Addr<Pa>),
 }
 
 /// Refuses VMs that together want more memory than there is: nothing takes memory back from a VM that runs.
@@ -143,6 +150,10 @@ pub struct Host {
     pub(crate) top: SpinMutex<(u64, Vec<u64>)>,
     /// Where compressed kernels are unpacked, one at a time.
     pub workspace: SpinMutex<Workspace>,
+    /// Chooses pages at random.
+    dice: AtomicU64,
+    /// Who looks for equal pages.
+    pub scanner: SpinMutex<Scanner>,
 }
 
 /// What the operator wants of the board.
@@ -168,7 +179,7 @@ impl Host {
         let mut workspace = Workspace::new();
         bundle.plan(devices::RAM, &mut workspace)?;
         admit(&pool, &bundle)?;
-        let pool = SharedPool::new(pool);
+        let pool = SharedPool::new(pool, facts.seed);
         let frequency = u32::try_from(facts.frequency).ok().and_then(Frequency::new);
         let frequency = frequency.or(Frequency::new(62_500_000)).ok_or_else(Vec::new)?;
         let mut queue = Queue::new(facts.n_cpus, frequency.ticks(SLICE));
@@ -203,6 +214,8 @@ impl Host {
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),
             workspace: SpinMutex::new(workspace),
+            dice: AtomicU64::new(facts.seed | 1),
+            scanner: SpinMutex::new(Scanner::default()),
             vms,
         })
     }

@@ -48,6 +48,12 @@ pub trait Machine {
     fn forget(&self, what: Forget);
     /// Cleans `bytes` from `start` to `point`.
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point);
+    /// How many blocks of 4 KiB the swap area has; 0 where there is none.
+    fn swap_blocks(&self) -> u32;
+    /// Writes the frame at `frame` to a block of the swap area, and waits for it. False if the disk failed.
+    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool;
+    /// Reads a block of the swap area into the frame at `frame`, and waits for it. False if the disk failed.
+    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool;
     /// Reads a register of the vCPU that is loaded on this CPU.
     fn get(&self, register: El1) -> u64;
     /// Writes a register of the vCPU that is loaded on this CPU.

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use el2::machine::El2;
 use el2::seat::Seat;
 use el2::{cpu, entry, irq, lists, logger, mmu, percpu, smp, timer};
-use flatland::addr::CpuId;
+use flatland::addr::{Addr, CpuId};
 use flatland::arm::idreg::{IdRegs, Offer};
 use flatland::arm::vmsa::{PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits};
@@ -63,9 +63,10 @@ fn boot(image: u64, dtb: u64) -> ! {
         own.stacks / 1024
     );
 
-    let facts = facts(board, total * 1024);
+    let bundle = entry::bundle(board);
+    let facts = facts(board, total * 1024, bundle);
     let limits = Limits { vcpus: facts.max_vcpus(), cpus: facts.n_cpus as u16, memory: 255 << 30 };
-    let host = match Bundle::open(entry::bundle(board), &limits) {
+    let host = match Bundle::open(bundle, &limits) {
         Ok(bundle) => Host::build(&El2, pool, facts, bundle),
         Err(errors) => Err(errors),
     };
@@ -105,7 +106,7 @@ fn mib(board: &Board) -> u64 {
 }
 
 /// What the board and its CPUs offer to VMs.
-fn facts(board: &Board, own_bytes: u64) -> Facts {
+fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
     let gic = match board.gic {
         board::Gic::V2 { .. } => Gic::V2,
         board::Gic::V3 { .. } => Gic::V3,
@@ -125,6 +126,9 @@ fn facts(board: &Board, own_bytes: u64) -> Facts {
         ids: IdRegs::new(cpu::id_register, offer),
         frequency: timer::frequency(),
         own_bytes,
+        // Without a number from the boot loader, the time it took to get here is better than nothing.
+        seed: board.seed.unwrap_or_else(|| flatland::machine::Machine::now(&El2)),
+        images: (bundle, Addr::new(board.initrd.map_or(0, |range| range.start))),
     }
 }
 

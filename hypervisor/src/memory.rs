@@ -2,8 +2,19 @@
 //!
 //! [`Memory`] is a VM's RAM and the devices handed through to it, in one stage-2 table whose descriptors are the only
 //! record of what backs a page. RAM is allocated on first touch: [`Memory::resolve`] is the one way to a page, for the
-//! guest's faults and for our own copies ([`access`]) alike, so that a page comes back whoever asks. [`change`] maps
-//! devices, splits and joins, and gives everything back. [`stage1`] reads a guest's own tables for crash reports.
+//! guest's faults and for our own copies ([`access`]) alike, so that a page comes back whoever asks, from wherever it is.
+//! [`change`] maps devices, splits and joins, and gives everything back; [`share`] merges pages, [`pack`] compresses and
+//! swaps them, [`balloon`] takes what the guest gives, [`sample`] notices which are used. [`stage1`] reads a guest's own
+//! tables for crash reports.
+//!
+//! ```text
+//!              ┌──────────── share ───────────┐        leaf, written by whoever may
+//!  Absent ─touch─▶ Own ─────────────────▶ Shared       leaf, copied on write
+//!     ▲             │  ◀─── write ────────────┘
+//!     │ zero,       │ pack          swap
+//!     │ balloon     ▼                               any hole ─touch─▶ Own, by `fault` alone
+//!     └────────── Packed       Swapped
+//! ```
 //!
 //! A vCPU enters by [`Root`], which needs no lock.
 //!
@@ -16,19 +27,25 @@
 //!
 //! # Invariants
 //!
-//! * Each Normal leaf names frames that the pool has recorded as this VM's; each frame is named by one leaf.
+//! * Each Normal leaf names frames that the pool has recorded as this VM's and that no other leaf names; or it is marked
+//!   shared and read-only, and names a frame that the pool has recorded as shared, once for each leaf.
+//! * A packed or swapped hole names a place in the store or the swap area that nothing else names.
 //! * RAM and devices do not overlap; no device leaf is ever read or written by us.
 //! * The caller holds the VM's memory lock (`&mut Memory`) and may not hold the pool's: it is taken inside.
 
 pub mod access;
+pub mod balloon;
 pub mod change;
 pub mod fault;
+pub mod pack;
+pub mod sample;
+pub mod share;
 pub mod stage1;
 
 pub use fault::{Access, Miss};
 
 use crate::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
-use crate::arm::desc::{Attr, MemType};
+use crate::arm::desc::{Attr, Hole, MemType};
 use crate::arm::vmsa::{Geometry, vttbr};
 use crate::frames::{Order, SharedPool, Use};
 use crate::machine::Machine;
@@ -76,13 +93,38 @@ pub struct Layout {
     pub coherence: Coherence,
 }
 
-/// How much physical memory a VM holds.
+/// Where a VM's memory is, in 4 KiB. What is in none of these was never touched, or is zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Resident {
-    /// 4 KiB frames of RAM.
+    /// Frames of RAM that are this VM's alone.
     pub frames: u64,
     /// Frames of tables, the root included.
     pub tables: u64,
+    /// Pages in shared frames.
+    pub shared: u64,
+    /// Pages that are compressed.
+    pub packed: u64,
+    /// What these take in the store, in units of 256 bytes.
+    pub units: u64,
+    /// Pages in the swap area.
+    pub swapped: u64,
+    /// Pages found full of zeroes and dropped.
+    pub zero: u64,
+    /// Pages in the balloon.
+    pub ballooned: u64,
+}
+
+impl Resident {
+    /// The count of pages in holes of this kind, if it is kept.
+    pub(crate) const fn of(&mut self, hole: Hole) -> Option<&mut u64> {
+        match hole {
+            Hole::Ballooned => Some(&mut self.ballooned),
+            Hole::Zero => Some(&mut self.zero),
+            Hole::Packed(_) => Some(&mut self.packed),
+            Hole::Swapped(_) => Some(&mut self.swapped),
+            Hole::Absent | Hole::Poisoned => None,
+        }
+    }
 }
 
 /// What a CPU needs to enter the VM. Cloned once for each vCPU when the VM is built, and valid until
@@ -114,6 +156,9 @@ pub struct Memory {
     table: Table<Ipa, Pa>,
     tag: Arc<Tag>,
     resident: Resident,
+    /// What a ballooned page is full of when it comes back, twice 32 bits.
+    filling: u64,
+    sample: sample::Sample,
 }
 
 impl Memory {
@@ -133,8 +178,9 @@ impl Memory {
         let order = Order::holding(tables).ok_or(Refusal::Outside)?;
         let root = pool.lock().take(order, layout.owner, Use::Table).ok_or(Refusal::Short)?;
         let table = Table::new(root.zero(m).into_table(), layout.geometry);
-        let resident = Resident { frames: 0, tables };
-        Ok(Self { layout, table, tag: Arc::new(Tag::new()), resident })
+        let resident = Resident { tables, ..Resident::default() };
+        let sample = sample::Sample::default();
+        Ok(Self { layout, table, tag: Arc::new(Tag::new()), resident, filling: 0, sample })
     }
 
     /// What a CPU needs to enter the VM.
@@ -170,6 +216,13 @@ impl Memory {
         match self.layout.coherence {
             Coherence::Cleaned => Attr::RAM,
             Coherence::Forced => Attr { mem: MemType::Forced, ..Attr::RAM },
+        }
+    }
+
+    /// Counts `pages` pages more, or less, in holes of this kind.
+    fn count(&mut self, hole: Hole, pages: i64) {
+        if let Some(count) = self.resident.of(hole) {
+            *count = count.saturating_add_signed(pages);
         }
     }
 

@@ -202,6 +202,12 @@ pub struct Vm {
     pub offset: AtomicU64,
     /// The second at which its clock's alarm is due, or [`NEVER`]: kept here so that looking takes no lock.
     pub alarm: AtomicU64,
+    /// Since when a vCPU of it waits for memory, by the system counter; 0 if none does.
+    pub starving: AtomicU64,
+    /// Frames of RAM it should have, by the policy's last word.
+    pub entitled: AtomicU64,
+    /// Whether its pages are looked at for merging.
+    pub merges: bool,
     /// Places whose strange accesses were logged: each is told once.
     pub told: SpinMutex<Told>,
 }

@@ -39,6 +39,8 @@ pub struct Board {
     pub initrd: Option<Range>,
     /// The command line, if there is one of at most 512 bytes.
     pub bootargs: Option<ArrayString<512>>,
+    /// A random number from the boot loader, if it gave one (`/chosen/kaslr-seed`).
+    pub seed: Option<u64>,
     /// Every device window the hypervisor itself touches, as whole frames, sorted and merged, for its own map. The GIC's
     /// virtual CPU interface is not in it: that one only guests touch.
     pub mmio: ArrayVec<Range, 16>,
@@ -204,6 +206,7 @@ impl Board {
             watchdog: facts::watchdog(&tree),
             initrd: facts::initrd(&tree),
             bootargs: facts::bootargs(&tree),
+            seed: tree.node("/chosen").and_then(|chosen| chosen.number("kaslr-seed")),
             mmio: ArrayVec::new(),
         };
         board.mmio = board.windows()?;

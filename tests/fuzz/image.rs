@@ -105,6 +105,8 @@ fn no_image_writes_beyond_its_vm() {
             affinity: 1,
             watchdog: None,
             granule: Granule::Block,
+            min: None,
+            domain: None,
         };
         let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
             Ok(plan) => plan,

@@ -95,7 +95,7 @@ impl<'m> World<'m> {
     fn attr(&mut self) -> Attr {
         let rights = self.dice.pick(&[Rights::R, Rights::RX, Rights::RW, Rights::RWX]);
         let mem = self.dice.pick(&[MemType::Normal, MemType::Device]);
-        Attr { mem, rights, marks: Marks::new(self.dice.below(16) as u8) }
+        Attr { mem, rights, marks: Marks::new(self.dice.below(16) as u8), accessed: true }
     }
 
     fn covering(&self, at: Addr<Ipa>) -> Option<Leaf<Ipa, Pa>> {
@@ -308,6 +308,7 @@ impl<'m> World<'m> {
         self.table.clear(self.model, &self.tag, |part| match part {
             Part::Leaf(at, size, attr) => outputs.push((at, size, attr)),
             Part::Table(at) => tables.push(at),
+            Part::Hole(_) => {}
         });
         self.model.settle();
         tables.into_iter().for_each(|table| self.stock.give(table));

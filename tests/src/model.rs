@@ -5,14 +5,16 @@
 //! * a store to a descriptor may stay unseen by walkers until it is published: each walk sees old or new, by dice;
 //! * translations and pointers to tables are remembered, and other CPUs walk at any moment, before every step of ours;
 //! * to forget a leaf drops what translates its first address, and no pointer to a table;
-//! * DRAM is apart from the caches: what is not cleaned is not seen with caches off.
+//! * DRAM is apart from the caches: what is not cleaned is not seen with caches off;
+//! * where it is told to ([`Model::let_scribble`]), guests on other CPUs write through whatever translation they have, at
+//!   any moment, and what they wrote is reported for comparison.
 //!
 //! It records an error when a valid descriptor gives way to another without a break that was published and forgotten,
 //! when a frame is mapped before its zeroes are published, when two translations answer to one address, and, in
 //! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
-use flatland::arm::desc::{Desc, SOFTWARE_BITS, is_valid};
+use flatland::arm::desc::{Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::Access;
 use flatland::arm::vmsa::{Geometry, Level};
@@ -124,6 +126,10 @@ struct State {
     remembered: Vec<Entry>,
     cpus: BTreeMap<CpuId, Context>,
     hot: Vec<u64>,
+    /// Whether guests write on their own.
+    scribbles: bool,
+    /// What they wrote: on which CPU, where, what.
+    scribbled: Vec<(CpuId, u64, u64)>,
     errors: Vec<String>,
     dice: Dice,
     flaw: Flaw,
@@ -158,6 +164,8 @@ impl Model {
             remembered: Vec::new(),
             cpus: BTreeMap::new(),
             hot: Vec::new(),
+            scribbles: false,
+            scribbled: Vec::new(),
             errors: Vec::new(),
             dice: Dice::new(seed),
             flaw,
@@ -213,6 +221,16 @@ impl Model {
         self.translate(&mut state, context, ipa.bits()).map(|(pa, desc)| (Addr::new(pa), desc))
     }
 
+    /// From now on guests write to pages they may write to, of those they were tempted with, at any moment.
+    pub fn let_scribble(&self) {
+        self.state().scribbles = true;
+    }
+
+    /// What guests wrote on their own since the last call, in order.
+    pub fn scribbled(&self) -> Vec<(CpuId, u64, u64)> {
+        std::mem::take(&mut self.state().scribbled)
+    }
+
     /// Tells the other CPUs of an address worth using.
     pub fn tempt(&self, ipa: Addr<Ipa>) {
         let mut state = self.state();
@@ -237,9 +255,7 @@ impl Model {
 
     /// A guest's store that reaches caches and DRAM.
     pub fn guest_store(&self, pa: Addr<Pa>, value: u64) {
-        let offset = pa.bits() - self.base;
-        self.word(pa.bits()).store(value, Relaxed);
-        self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].store(value, Relaxed);
+        self.write_through(pa.bits(), value);
     }
 
     /// Ends an operation: whatever is still remembered must be what the tables say, and nothing may be unpublished.
@@ -322,6 +338,8 @@ impl Model {
             let entry = Entry { context, input: ipa & !(level.span() - 1), level, at, word };
             match Desc::decode(word, level) {
                 Desc::Hole(_) => return None,
+                // An access without the flag faults, and what faults is not remembered (Arm ARM D8.4.5).
+                Desc::Leaf(_, attr) if !attr.accessed => return None,
                 Desc::Leaf(..) => {
                     state.remember(entry);
                     return output(&entry, ipa);
@@ -338,15 +356,42 @@ impl Model {
     /// Lets other CPUs do what they may at any moment.
     fn stir(&self, state: &mut State) {
         for _ in 0..2 {
-            let contexts: Vec<Context> = state.cpus.values().copied().collect();
+            let contexts: Vec<(CpuId, Context)> = state.cpus.iter().map(|(cpu, context)| (*cpu, *context)).collect();
             if !contexts.is_empty() && !state.hot.is_empty() {
-                let context = state.dice.pick(&contexts);
+                let (cpu, context) = state.dice.pick(&contexts);
                 let place = state.dice.below(state.hot.len() as u64) as usize;
                 let ipa = state.hot[place] % context.geometry.limit();
-                self.translate(state, context, ipa);
+                let found = self.translate(state, context, ipa);
+                if let Some((pa, Desc::Leaf(_, attr))) = found
+                    && state.scribbles
+                    && attr.mem != MemType::Device
+                    && attr.rights.allows(Rights::W)
+                    && state.dice.one_in(32)
+                {
+                    let value = state.dice.pick(&[0, 1, 2, ipa]);
+                    self.write_through(pa, value);
+                    state.scribbled.push((cpu, ipa, value));
+                }
             }
         }
     }
+
+    fn write_through(&self, pa: u64, value: u64) {
+        let offset = pa - self.base;
+        self.word(pa).store(value, Relaxed);
+        self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].store(value, Relaxed);
+    }
+}
+
+/// Whether a descriptor may be in a TLB: valid, and a leaf only with its access flag. In a table's descriptor the bit is
+/// part of nothing, so bit 10 says it for blocks and pages; a table at an address with that bit clear is cached as well.
+fn is_cached(word: u64) -> bool {
+    is_valid(word) && !(is_ram_leaf(word) && word & 1 << 10 == 0)
+}
+
+/// Whether it is a block or page of RAM as `Desc` writes it: inner shareable; a table's descriptor has zeroes there.
+fn is_ram_leaf(word: u64) -> bool {
+    word & 3 << 8 == 3 << 8
 }
 
 fn output(entry: &Entry, ipa: u64) -> Option<(u64, Desc)> {
@@ -374,7 +419,7 @@ impl State {
 
     /// The rules for a store of a valid descriptor.
     fn check_store(&mut self, at: u64, old: u64, new: u64) {
-        let differs = |word: u64| is_valid(word) && (word ^ new) & !SOFTWARE_BITS != 0;
+        let differs = |word: u64| is_cached(word) && (word ^ new) & !SOFTWARE_BITS != 0;
         if differs(old) {
             self.errors.push(format!("{old:#x} at {at:#x} became {new:#x} without a break"));
         }
@@ -413,6 +458,7 @@ impl Machine for Model {
 
     fn frame(&self, frame: Addr<Pa>) -> &Words {
         assert!(frame.is_aligned(Size::Page), "{frame:?} is no frame");
+        self.stir(&mut self.state());
         &self.words[((frame.bits() - self.base) >> 12) as usize]
     }
 
@@ -469,6 +515,18 @@ impl Machine for Model {
             }
             Point::Unification => self.state().tally.unified += bytes,
         }
+    }
+
+    fn swap_blocks(&self) -> u32 {
+        0
+    }
+
+    fn swap_out(&self, _block: u32, _frame: Addr<Pa>) -> bool {
+        false
+    }
+
+    fn swap_in(&self, _block: u32, _frame: Addr<Pa>) -> bool {
+        false
     }
 
     // The model is memory and translations; it has no vCPU loaded, no clock that moves and nobody to signal.

@@ -14,7 +14,7 @@
 //! Follows Arm ARM D8.3 (formats), D8.4 (S2AP, XN), D8.6 (MemAttr, SH), D8.6.6 (FEAT_S2FWB).
 
 use crate::arm::vmsa::Level;
-use core::ops::BitAnd;
+use core::ops::{BitAnd, BitOr};
 
 const VALID: u64 = 1 << 0;
 const TABLE: u64 = 1 << 1;
@@ -70,6 +70,13 @@ impl BitAnd for Rights {
     }
 }
 
+impl BitOr for Rights {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// The memory type stage 2 asks for. The stricter one is the lesser, as the hardware combines the stages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MemType {
@@ -111,6 +118,8 @@ pub struct Marks(u8);
 impl Marks {
     /// None set.
     pub const NONE: Self = Self(0);
+    /// The frame may be named by other leaves, too, and is copied before it is written.
+    pub const SHARED: Self = Self(1);
 
     /// These bits; only the low four exist.
     pub const fn new(bits: u8) -> Self {
@@ -132,17 +141,30 @@ pub struct Attr {
     pub rights: Rights,
     /// Our own bits.
     pub marks: Marks,
+    /// The access flag: without it an access faults, and the leaf is in no TLB (Arm ARM D8.4.5). Set, but for pages whose
+    /// next use is to be noticed.
+    pub accessed: bool,
 }
 
 impl Attr {
     /// A guest's RAM: write-back, everything allowed.
-    pub const RAM: Self = Self { mem: MemType::Normal, rights: Rights::RWX, marks: Marks::NONE };
+    pub const RAM: Self = Self { mem: MemType::Normal, rights: Rights::RWX, marks: Marks::NONE, accessed: true };
     /// A device handed through: nGnRE, no instructions from it.
-    pub const DEVICE: Self = Self { mem: MemType::Device, rights: Rights::RW, marks: Marks::NONE };
+    pub const DEVICE: Self = Self { mem: MemType::Device, rights: Rights::RW, ..Self::RAM };
 
     /// What both allow, of the stricter type. Marks belong to one table and are not handed on.
     pub fn common(self, other: Self) -> Self {
-        Self { mem: self.mem.min(other.mem), rights: self.rights & other.rights, marks: Marks::NONE }
+        Self {
+            mem: self.mem.min(other.mem),
+            rights: self.rights & other.rights,
+            marks: Marks::NONE,
+            accessed: self.accessed && other.accessed,
+        }
+    }
+
+    /// Whether the frame may be named by other leaves, too.
+    pub const fn is_shared(self) -> bool {
+        self.marks.0 & Marks::SHARED.0 != 0
     }
 }
 
@@ -245,11 +267,11 @@ fn attr(word: u64) -> Attr {
         rights: Rights(read | write | fetch),
         // Masked to four bits by the constructor; what the cast drops is above them.
         marks: Marks::new((word >> SOFTWARE & 0xf) as u8),
+        accessed: word & ACCESSED != 0,
     }
 }
 
-/// AF is always set: an access-flag fault would be one more exit for nothing. SH is inner shareable for RAM; for a
-/// device the hardware ignores it.
+/// SH is inner shareable for RAM; for a device the hardware ignores it.
 fn attr_bits(attr: Attr) -> u64 {
     let bit = |right: Rights, bit: u64| if attr.rights.allows(right) { bit } else { 0 };
     attr.mem.field() << MEM_ATTR
@@ -257,7 +279,7 @@ fn attr_bits(attr: Attr) -> u64 {
         | bit(Rights::W, WRITE)
         | if attr.rights.allows(Rights::X) { 0 } else { NO_EXEC }
         | INNER_SHAREABLE
-        | ACCESSED
+        | if attr.accessed { ACCESSED } else { 0 }
         | u64::from(attr.marks.0) << SOFTWARE
 }
 
@@ -309,7 +331,8 @@ mod tests {
     fn every_attribute_comes_back() {
         for mem in [MemType::Device, MemType::NonCacheable, MemType::Normal, MemType::Forced] {
             for bits in 0..128 {
-                let attr = Attr { mem, rights: Rights(bits & 7), marks: Marks::new(bits >> 3) };
+                let marks = Marks::new(bits >> 3);
+                let attr = Attr { mem, rights: Rights(bits & 7), marks, accessed: bits % 3 != 0 };
                 for level in [Level::L1, Level::L2, Level::L3] {
                     let leaf = Desc::Leaf(0x7fff_c000_0000, attr);
                     assert_eq!(Desc::decode(leaf.encode(level), level), leaf);

@@ -15,7 +15,15 @@
 //!             affinity = <0 1>;             // any CPU
 //!             watchdog-seconds = <10>;      // none
 //!             granule = "2M";               // what a first touch allocates: "2M" or "4K"
+//!             min = "32M";                  // all of its memory: what it has whatever others need
+//!             domain = "lab";               // none: it shares equal pages with VMs of the same domain
 //!         };
+//!     };
+//!     policy {                              // how memory is managed where it is short; may be left out
+//!         pool = "448M";                    // all there is: the most RAM for guests
+//!         idle-tax = <75>;                  // percent
+//!         cow-risk = <10>;                  // percent
+//!         scan-cpu = <20>;                  // percent of one CPU
 //!     };
 //! };
 //! ```
@@ -26,7 +34,7 @@
 
 mod value;
 
-use super::{Findings, Granule, Limits, OnCrash, quote};
+use super::{Findings, Granule, Limits, OnCrash, PolicySpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -42,7 +50,7 @@ pub const MOST_BYTES: usize = 256 << 10;
 pub const COMPATIBLE: &str = "flatland,bundle-1";
 
 /// The keys of a VM.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "vcpus",
     "memory",
     "shares",
@@ -53,7 +61,11 @@ const KEYS: [&str; 10] = [
     "affinity",
     "watchdog-seconds",
     "granule",
+    "min",
+    "domain",
 ];
+/// The keys of the node `policy`.
+const POLICY: [&str; 4] = ["pool", "idle-tax", "cow-risk", "scan-cpu"];
 /// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
 const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
 
@@ -82,6 +94,10 @@ pub struct Entry<'a> {
     pub watchdog: Option<u32>,
     /// `granule`.
     pub granule: Granule,
+    /// `min`, in bytes.
+    pub min: Option<u64>,
+    /// `domain`.
+    pub domain: Option<&'a str>,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -170,10 +186,12 @@ fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
     if !compatible {
         findings.add("/", "there is no \"compatible\"", format!("add compatible = \"{COMPATIBLE}\";"));
     }
-    let mut n_vms = 0;
+    let (mut n_vms, mut n_policies) = (0, 0);
     for child in root.children() {
         if child.name() == "vms" {
             n_vms += 1;
+        } else if child.name() == "policy" {
+            n_policies += 1;
         } else {
             findings.add("/", format!("unknown node {}", quote(child.name())), "VMs belong in the node vms");
         }
@@ -181,6 +199,41 @@ fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
     if n_vms > 1 {
         findings.add("/vms", "there are two nodes of this name", "put all VMs into one");
     }
+    if n_policies > 1 {
+        findings.add("/policy", "there are two nodes of this name", "leave one of them out");
+    }
+}
+
+/// Reads the node `policy` of the compiled manifest `dtb`, if it has one. Errors of its own go to `findings`; those of the
+/// tree are for [`read`] to find.
+pub fn policy(dtb: &[u8], limits: &Limits, findings: &mut Findings) -> PolicySpec {
+    let mut policy = PolicySpec::default();
+    let Some(root) = open(dtb, &mut Findings::default()) else { return policy };
+    let Some(node) = root.children().find(|node| node.name() == "policy") else { return policy };
+    for property in node.properties() {
+        let bytes = value::bytes(&property);
+        // At most 100, so it fits.
+        let percent = |most| value::number(bytes, 0, most).map(|number| Some(number as u8));
+        let result = match property.name() {
+            "pool" => value::size(bytes, limits.memory).map(|size| policy.pool = Some(size)),
+            "idle-tax" => percent(100).map(|tax| policy.tax = tax),
+            "cow-risk" => percent(100).map(|risk| policy.risk = risk),
+            "scan-cpu" => percent(100).map(|share| policy.scan_cpu = share),
+            name if LAYOUT.contains(&name) => Ok(()),
+            name => {
+                let remedy = format!("its keys are {}", POLICY.join(", "));
+                findings.add("/policy", format!("unknown key {}", quote(name)), remedy);
+                Ok(())
+            }
+        };
+        if let Err(Fault { what, remedy }) = result {
+            findings.add(format!("/policy/{}", property.name()), what, remedy);
+        }
+    }
+    for child in node.children() {
+        findings.add("/policy", format!("unknown node {}", quote(child.name())), "it has keys only, no nodes");
+    }
+    policy
 }
 
 fn check_name(name: &str, findings: &mut Findings) {
@@ -205,6 +258,8 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         affinity: u64::MAX,
         watchdog: None,
         granule: Granule::default(),
+        min: None,
+        domain: None,
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -227,6 +282,11 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         if !KEYS.iter().zip(seen).any(|(&key, seen)| seen && key == required) {
             findings.add(place(name), format!("{required} is missing"), format!("add {example}"));
         }
+    }
+    if let (Some(min), Some(memory)) = (entry.min, entry.memory)
+        && min > memory
+    {
+        findings.add(format!("{}/min", place(name)), "it is more than its memory", "write no more than \"memory\"");
     }
     for child in node.children() {
         let what = format!("unknown node {}", quote(child.name()));
@@ -251,6 +311,8 @@ fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -
         "bootargs" => entry.bootargs = value::bootargs(value)?,
         "on-crash" => entry.on_crash = value::on_crash(value)?,
         "affinity" => entry.affinity = value::affinity(value, limits.cpus)?,
+        "min" => entry.min = Some(value::size(value, limits.memory)?),
+        "domain" => entry.domain = Some(value::text(value)?),
         "granule" => entry.granule = value::granule(value)?,
         "watchdog-seconds" => entry.watchdog = Some(value::number(value, 1, value::MOST_SECONDS)?),
         _ => {}

@@ -114,6 +114,18 @@ impl Machine for El2 {
         }
     }
 
+    fn swap_blocks(&self) -> u32 {
+        0
+    }
+
+    fn swap_out(&self, _block: u32, _frame: Addr<Pa>) -> bool {
+        false
+    }
+
+    fn swap_in(&self, _block: u32, _frame: Addr<Pa>) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn get(&self, register: El1) -> u64 {
         context::get(register)

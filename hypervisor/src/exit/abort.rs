@@ -62,7 +62,8 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, abort.access);
     match result {
         Ok(_) => Next::Resume,
-        Err(Miss::Short) => Next::Stop(Cause::Crash("the board has no memory left for it")),
+        Err(Miss::Short) => here.host.starve(m, here.vm),
+        Err(Miss::Lost) => Next::Stop(Cause::Crash("a page of its memory could not be brought back as it was")),
         Err(Miss::NotRam) => refuse(here, m, vcpu, abort.access, ipa, "nothing is there"),
         Err(Miss::Denied) => refuse(here, m, vcpu, abort.access, ipa, "the access is not allowed there"),
     }

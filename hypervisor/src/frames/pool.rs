@@ -12,7 +12,7 @@
 //! order and the rest of them `Inside`; no two free buddies; the counts by state and by owner are those of the records. A
 //! request that contradicts a record is refused and counted ([`Counts::contradictions`]): a frame lost beats one given twice.
 
-use super::record::{NONE, Order, Record, State, Use};
+use super::record::{HOUSE_BYTE, NONE, Order, Record, State, Use};
 use super::{Dirty, Frame, HOUSE};
 use crate::addr::{Addr, Pa, Size, VmId};
 use arrayvec::ArrayVec;
@@ -28,7 +28,7 @@ pub type Stretch = (Addr<Pa>, u64);
 
 /// A stretch of whole frames, and where its records start.
 #[derive(Clone, Copy, Debug)]
-struct Range {
+pub(super) struct Range {
     first: u64,
     frames: u64,
     base: u32,
@@ -49,6 +49,10 @@ pub struct Counts {
     pub table: u64,
     /// Our own.
     pub house: u64,
+    /// Shared by several leaves, or ready to be.
+    pub shared: u64,
+    /// Full of compressed pages, or partly so.
+    pub store: u64,
     /// Requests that contradicted a record: bugs of ours.
     pub contradictions: u64,
 }
@@ -67,7 +71,7 @@ pub enum Unusable {
 /// All frames.
 #[derive(Debug)]
 pub struct Pool<'a> {
-    records: &'a mut [Record],
+    pub(super) records: &'a mut [Record],
     ranges: ArrayVec<Range, MAX_RANGES>,
     /// The first run of each order.
     heads: [u32; Order::COUNT],
@@ -79,6 +83,14 @@ pub struct Pool<'a> {
     /// Frames held by each owner; the last is the house.
     owned: [u64; MAX_OWNERS + 1],
     contradictions: u64,
+    /// Frames that are not given to guests.
+    reserve: u64,
+    /// A block is only taken for a guest where as many frames stay free.
+    tight: u64,
+    pub(super) merging: super::hints::Merging,
+    pub(super) store: super::store::Bins,
+    /// The swap area.
+    pub swap: super::swap::Swap,
 }
 
 /// Whole frames inside a stretch: the first frame's number and how many.
@@ -133,6 +145,11 @@ impl<'a> Pool<'a> {
             counts,
             owned: [0; MAX_OWNERS + 1],
             contradictions: 0,
+            reserve: 0,
+            tight: 0,
+            merging: super::hints::Merging::default(),
+            store: super::store::Bins::default(),
+            swap: super::swap::Swap::default(),
         })
     }
 
@@ -159,7 +176,7 @@ impl<'a> Pool<'a> {
         let Some(at) = range.record(number) else { return 0 };
         let run = at as usize..at as usize + (1 << order.number());
         if self.records[run.clone()].iter().all(|record| record.state == State::Reserved) {
-            self.records[run].fill(Record::inside());
+            self.records[run].iter_mut().for_each(|record| record.turn_into(Record::inside()));
             self.count(State::Reserved, State::Free, HOUSE, order.frames());
             self.push_merged(range, number, order);
             return order.frames();
@@ -169,11 +186,25 @@ impl<'a> Pool<'a> {
         self.donate_run(range, number, half) + self.donate_run(range, number + half.frames(), half)
     }
 
+    /// Keeps the last `frames` free frames from guests' RAM: tables and the compressed store, which make room, need some
+    /// when there is none.
+    ///
+    /// Guests get blocks only as long as `tight` frames stay free besides: a touch of one page should not take 512 where
+    /// memory is short.
+    pub fn set_reserve(&mut self, frames: u64, tight: u64) {
+        self.reserve = frames;
+        self.tight = tight;
+    }
+
     /// Takes a run of frames for `owner`, aligned to its size, or nothing where there is none so long (nobody's fault), or
     /// `owner` is beyond [`MAX_OWNERS`].
     pub fn take(&mut self, order: impl Into<Order>, owner: VmId, purpose: Use) -> Option<Frame<Dirty>> {
         let order = order.into();
         owner_index(owner)?;
+        let kept = if order == Order::PAGE { self.reserve } else { self.tight.max(self.reserve) };
+        if purpose == Use::Guest && self.counts[State::Free as usize] < kept + order.frames() {
+            return None;
+        }
         let found = (self.nonempty >> order.number()).trailing_zeros() + u32::from(order.number());
         // 32 and more where there is none.
         let mut have = Order::new(u8::try_from(found).ok()?)?;
@@ -186,7 +217,8 @@ impl<'a> Pool<'a> {
         }
         let state = purpose.state();
         let run = at as usize..at as usize + (1 << order.number());
-        self.records[run].fill(Record::held(state, owner));
+        let held = Record::held(state, owner_byte(owner));
+        self.records[run].iter_mut().for_each(|record| record.turn_into(held));
         self.count(State::Free, state, owner, order.frames());
         Some(Frame::new(self.address(at)?, order))
     }
@@ -198,12 +230,22 @@ impl<'a> Pool<'a> {
         let Some((range, at)) = self.locate(number, order) else { return self.contradict() };
         let run = at as usize..at as usize + (1 << order.number());
         let first = self.records[at as usize];
-        let alike = |r: &Record| r.state == first.state && r.owner == first.owner && r.refs == 1;
-        if !first.state.is_held() || !self.records[run.clone()].iter().all(alike) {
+        let alike = |r: &Record| r.state == first.state && r.owner == first.owner;
+        let Some(owner) = first.owner().filter(|_| self.records[run.clone()].iter().all(alike)) else {
             return self.contradict();
+        };
+        self.free_run(range, number, order, owner);
+    }
+
+    /// Makes a run free whose records say that it is not, and are alike.
+    pub(super) fn free_run(&mut self, range: Range, number: u64, order: Order, owner: VmId) {
+        let Some(at) = range.record(number) else { return };
+        let state = self.records[at as usize].state;
+        for frame in at..at + (1 << order.number()) {
+            self.unchain(frame);
+            self.records[frame as usize].turn_into(Record::inside());
         }
-        self.records[run].fill(Record::inside());
-        self.count(first.state, State::Free, VmId(first.owner), order.frames());
+        self.count(state, State::Free, owner, order.frames());
         self.push_merged(range, number, order);
     }
 
@@ -213,7 +255,7 @@ impl<'a> Pool<'a> {
         let order = order.into();
         let agreed = self.locate(start.bits() >> 12, order).is_some_and(|(_, at)| {
             let run = at as usize..at as usize + (1 << order.number());
-            self.records[run].iter().all(|r| r.state.is_held() && r.owner == owner.0 && r.refs == 1)
+            self.records[run].iter().all(|r| r.owner() == Some(owner))
         });
         if !agreed || !start.is_aligned(Size::Page) {
             self.contradict();
@@ -238,6 +280,8 @@ impl<'a> Pool<'a> {
             guest: of(State::Guest),
             table: of(State::Table),
             house: of(State::House),
+            shared: of(State::Shared),
+            store: of(State::Store),
             contradictions: self.contradictions,
         }
     }
@@ -269,7 +313,7 @@ impl<'a> Pool<'a> {
                 inside = u64::saturating_sub(inside, 1);
                 match record.state {
                     State::Free => {
-                        let order = Order::new(record.order).ok_or("a free run has an order")?;
+                        let order = Order::new(record.order()).ok_or("a free run has an order")?;
                         inside = order.frames() - 1;
                         runs[order.index()] += 1;
                         states[State::Free as usize] += order.frames();
@@ -288,7 +332,7 @@ impl<'a> Pool<'a> {
         }
         let masks = (0..Order::COUNT).all(|order| (self.runs[order] > 0) == (self.nonempty >> order & 1 != 0));
         match (states == self.counts, owned == self.owned, runs == self.runs && masks) {
-            (true, true, true) => Ok(self.counts()),
+            (true, true, true) => self.check_chains().map(|()| self.counts()),
             (false, _, _) => Err("the counts by state are those of the records"),
             (_, false, _) => Err("the counts by owner are those of the records"),
             (_, _, false) => Err("the counts of free runs are those of the records"),
@@ -303,10 +347,10 @@ impl<'a> Pool<'a> {
             return Err("two free buddies are one run");
         }
         let record = self.records[at as usize];
-        let before = if record.prev == NONE {
+        let before = if record.more == NONE {
             self.heads[order.index()]
         } else {
-            self.records.get(record.prev as usize).map_or(NONE, |r| r.next)
+            self.records.get(record.more as usize).map_or(NONE, |r| r.next)
         };
         if before == at { Ok(()) } else { Err("a free run is in the list of its order") }
     }
@@ -329,14 +373,14 @@ impl<'a> Pool<'a> {
         order.up()?;
         let at = range.record(number ^ order.frames())?;
         let record = self.records.get(at as usize)?;
-        (record.state == State::Free && record.order == order.number()).then_some(at)
+        (record.state == State::Free && record.order() == order.number()).then_some(at)
     }
 
     fn link(&mut self, at: u32, order: Order) {
         let head = self.heads[order.index()];
-        self.records[at as usize] = Record::free(order, head);
+        self.records[at as usize].turn_into(Record::free(order, head));
         if head != NONE {
-            self.records[head as usize].prev = at;
+            self.records[head as usize].more = at;
         }
         self.heads[order.index()] = at;
         self.runs[order.index()] += 1;
@@ -344,23 +388,23 @@ impl<'a> Pool<'a> {
     }
 
     fn unlink(&mut self, at: u32, order: Order) {
-        let Record { next, prev, .. } = self.records[at as usize];
+        let Record { next, more: prev, .. } = self.records[at as usize];
         if next != NONE {
-            self.records[next as usize].prev = prev;
+            self.records[next as usize].more = prev;
         }
         if prev == NONE {
             self.heads[order.index()] = next;
         } else {
             self.records[prev as usize].next = next;
         }
-        self.records[at as usize] = Record::inside();
+        self.records[at as usize].turn_into(Record::inside());
         self.runs[order.index()] -= 1;
         if self.runs[order.index()] == 0 {
             self.nonempty &= !(1 << order.number());
         }
     }
 
-    fn count(&mut self, from: State, to: State, owner: VmId, frames: u64) {
+    pub(super) fn count(&mut self, from: State, to: State, owner: VmId, frames: u64) {
         self.counts[from as usize] -= frames;
         self.counts[to as usize] += frames;
         if let Some(index) = owner_index(owner) {
@@ -374,20 +418,20 @@ impl<'a> Pool<'a> {
     }
 
     /// The range and record of an aligned run that lies in one range.
-    fn locate(&self, number: u64, order: Order) -> Option<(Range, u32)> {
+    pub(super) fn locate(&self, number: u64, order: Order) -> Option<(Range, u32)> {
         let range = *self.ranges.iter().find(|range| range.holds(number))?;
         let last = number.checked_add(order.frames() - 1)?;
         let aligned = number & (order.frames() - 1) == 0;
         (aligned && range.holds(last)).then_some((range, range.record(number)?))
     }
 
-    fn address(&self, at: u32) -> Option<Addr<Pa>> {
+    pub(super) fn address(&self, at: u32) -> Option<Addr<Pa>> {
         let inside = |r: &&Range| at >= r.base && u64::from(at - r.base) < r.frames;
         let range = self.ranges.iter().find(inside)?;
         Some(Addr::new((range.first + u64::from(at - range.base)) << 12))
     }
 
-    fn contradict(&mut self) {
+    pub(super) fn contradict(&mut self) {
         self.contradictions += 1;
     }
 }
@@ -417,4 +461,9 @@ fn owner_index(owner: VmId) -> Option<usize> {
         index if index < MAX_OWNERS => Some(index),
         _ => None,
     }
+}
+
+/// An owner as a record has it; the pool has checked that it is one.
+pub(super) fn owner_byte(owner: VmId) -> u8 {
+    u8::try_from(owner.0).unwrap_or(HOUSE_BYTE)
 }

@@ -1,14 +1,22 @@
-//! The record of one frame: 16 bytes, the whole of what is known about it.
+//! The record of one frame: 16 bytes, the whole of what is known about it, and about merging at large.
 //!
 //! ```text
-//!  0        1       2      4          8        12       16
-//! ┌────────┬───────┬──────┬──────────┬────────┬────────┐
-//! │ state  │ order │ owner│ refs     │ next   │ prev   │   links: in a free list; of a guest's frame, room for
-//! └────────┴───────┴──────┴──────────┴────────┴────────┘   merging to keep a hint of the contents' hash
+//!  0       1       2      4        8        12       16
+//! ┌───────┬───────┬──────┬────────┬────────┬────────┐
+//! │ state │ owner │ tag  │ next   │ more   │ head   │
+//! └───────┴───────┴──────┴────────┴────────┴────────┘
 //! ```
 //!
-//! Zeroed memory is a valid array of records: frames that the pool may not use. At 16 bytes for 4 KiB the records take
-//! 0.4 % of the RAM they describe.
+//! | state | owner | tag | next, more |
+//! |---|---|---|---|
+//! | free | | order of the run | links of its order's list |
+//! | guest | a VM | of the contents' hash when last scanned, 0: never | link of the hash chain; page and calm |
+//! | shared | a merge domain | of the contents' hash, 0: in no chain | link of the hash chain; how many leaves name it |
+//! | store | | bit n: unit n is free | links of the list of store frames as full as this one |
+//!
+//! `head` has nothing to do with the frame itself: record n holds the first link of hash chain n, so that the hash table of
+//! merging costs no memory of its own ([`super::hints`]). Zeroed memory is a valid array of records: frames that the pool
+//! may not use, and empty chains. At 16 bytes for 4 KiB all of it takes 0.4 % of the RAM it describes.
 
 use crate::addr::{Size, VmId};
 
@@ -29,13 +37,17 @@ pub enum State {
     Table = 4,
     /// For our own use.
     House = 5,
+    /// RAM that several leaves may name, none of which may write.
+    Shared = 6,
+    /// Cut into units that hold compressed pages.
+    Store = 7,
 }
 
 impl State {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
 
-    /// Whether somebody holds the frame.
+    /// Whether one owner holds the frame.
     pub const fn is_held(self) -> bool {
         matches!(self, Self::Guest | Self::Table | Self::House)
     }
@@ -150,43 +162,65 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record {
     pub(super) state: State,
-    pub(super) order: u8,
-    pub(super) owner: u16,
-    pub(super) refs: u32,
+    pub(super) owner: u8,
+    pub(super) tag: u16,
     pub(super) next: u32,
-    pub(super) prev: u32,
+    pub(super) more: u32,
+    pub(super) head: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 16 && align_of::<Record>() <= 8);
 
 impl Record {
     /// The record of a frame that is not ours to give: all bits zero.
-    pub const RESERVED: Self = Self { state: State::Reserved, order: 0, owner: 0, refs: 0, next: 0, prev: 0 };
+    pub const RESERVED: Self = Self { state: State::Reserved, owner: 0, tag: 0, next: 0, more: 0, head: 0 };
 
     /// What the frame is for.
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// Whose it is, if somebody holds it.
+    /// Whose it is, if one owner holds it.
     pub const fn owner(&self) -> Option<VmId> {
-        if self.state.is_held() { Some(VmId(self.owner)) } else { None }
+        match (self.state.is_held(), self.owner) {
+            (false, _) => None,
+            (true, HOUSE_BYTE) => Some(super::HOUSE),
+            (true, owner) => Some(VmId(owner as u16)),
+        }
     }
 
     /// How many leaves name it.
     pub const fn refs(&self) -> u32 {
-        self.refs
+        match self.state {
+            State::Shared => self.more,
+            state if state.is_held() => 1,
+            _ => 0,
+        }
+    }
+
+    /// The order of a free run.
+    pub(super) const fn order(&self) -> u8 {
+        // Orders are below 19.
+        self.tag as u8
+    }
+
+    /// Makes it say something else of its frame; the chain that hangs on it stays.
+    pub(super) const fn turn_into(&mut self, new: Self) {
+        *self = Self { head: self.head, ..new };
     }
 
     pub(super) const fn free(order: Order, next: u32) -> Self {
-        Self { state: State::Free, order: order.number(), owner: 0, refs: 0, next, prev: NONE }
+        Self { state: State::Free, tag: order.number() as u16, next, more: NONE, ..Self::RESERVED }
     }
 
     pub(super) const fn inside() -> Self {
         Self { state: State::Inside, ..Self::RESERVED }
     }
 
-    pub(super) const fn held(state: State, owner: VmId) -> Self {
-        Self { state, order: 0, owner: owner.0, refs: 1, next: 0, prev: 0 }
+    pub(super) const fn held(state: State, owner: u8) -> Self {
+        Self { state, owner, ..Self::RESERVED }
     }
 }
+
+/// The house as an owner in a record.
+pub(super) const HOUSE_BYTE: u8 = u8::MAX;

@@ -66,6 +66,9 @@ pub(super) fn vm<M: Machine>(
         life: Life::default(),
         offset: AtomicU64::new(0),
         alarm: AtomicU64::new(NEVER),
+        starving: AtomicU64::new(0),
+        entitled: AtomicU64::new(u64::MAX),
+        merges: false,
         told: SpinMutex::new(Told::default()),
     })
 }

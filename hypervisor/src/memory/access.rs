@@ -10,11 +10,11 @@
 
 use super::{Access, Memory, Miss};
 use crate::addr::{Addr, Ipa, Pa, Size};
-use crate::arm::desc::MemType;
+use crate::arm::desc::{Hole, MemType};
 use crate::frames::SharedPool;
 use crate::machine::{Machine, Point, Words};
 use crate::stage2::Leaf;
-use crate::stage2::walk::Found;
+use crate::stage2::walk::{Found, Gap};
 use core::sync::atomic::Ordering::Relaxed;
 
 const PAGE: usize = 4096;
@@ -48,7 +48,7 @@ impl Memory {
         })
     }
 
-    /// Makes `length` bytes at `at` read as zero. Pages never touched stay so: they are zero already.
+    /// Makes `length` bytes at `at` read as zero. Pages that are zero without a frame stay so.
     pub fn zero<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, length: u64) -> Result<(), Miss> {
         if !self.is_ram(at, length) {
             return Err(Miss::NotRam);
@@ -57,7 +57,8 @@ impl Memory {
         while done < length {
             let here = at + done;
             let step = (Size::Page.bytes() - here.offset_in(Size::Page)).min(length - done);
-            if matches!(self.table.walk(m, here), Found::Leaf(_)) {
+            let is_zero = |gap: Gap<Ipa>| matches!(gap.hole(), Hole::Absent | Hole::Zero);
+            if !matches!(self.table.walk(m, here), Found::Gap(gap) if is_zero(gap)) {
                 // At most a page, so it fits.
                 self.pages(m, pool, here, step as usize, Access::Write, |words, offset, length| {
                     clear(words, offset, length);

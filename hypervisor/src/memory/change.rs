@@ -1,6 +1,7 @@
-//! Changing a VM's memory from our side: devices handed through, splitting and joining, giving back.
+//! Changing a VM's memory from our side: devices handed through, splitting and joining, giving everything back.
 
-use super::{Memory, give_back};
+use super::pack::vacate;
+use super::{Memory, Resident, give_back};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, MemType};
 use crate::frames::SharedPool;
@@ -73,29 +74,12 @@ impl Memory {
         table.join(m, tag, ipa, size, &mut supply)
     }
 
-    /// Takes the page of RAM around `ipa` away, contents and all, and leaves `hole`. Splits the block it is part of. The
-    /// next touch finds zeroes if `hole` is one that is filled by a touch.
-    pub fn discard<M: Machine>(
-        &mut self,
-        m: &M,
-        pool: &SharedPool<'_>,
-        ipa: Addr<Ipa>,
-        hole: Hole,
-    ) -> Result<(), Refusal> {
-        loop {
-            match self.table.walk(m, ipa) {
-                Found::Leaf(leaf) if leaf.attr.mem == MemType::Device => return Err(Refusal::Missing),
-                Found::Leaf(leaf) if leaf.size == Size::Page => break,
-                // At most twice: the leaf gets smaller.
-                Found::Leaf(_) => self.split(m, pool, ipa)?,
-                Found::Gap(_) => return Err(Refusal::Missing),
-                Found::Outside => return Err(Refusal::Outside),
-            }
+    /// Makes one hole of the 512 equal ones around `ipa`, if they are; leaves stay what they are.
+    pub fn join_holes<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Result<(), Refusal> {
+        match self.table.walk(m, ipa) {
+            Found::Gap(gap) if gap.level().span() == Size::Page.bytes() => self.join(m, pool, ipa, Size::Block),
+            _ => Err(Refusal::Missing),
         }
-        let leaf = self.table.unmap(m, &self.tag, ipa, hole)?;
-        self.resident.frames -= leaf.size.frames();
-        give_back(pool, leaf.output, leaf.size, self.layout.owner);
-        Ok(())
     }
 
     /// Gives all RAM and all tables but the root back to the pool, after every CPU has forgotten them; devices handed through
@@ -105,8 +89,14 @@ impl Memory {
     pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
         let owner = self.layout.owner;
         let mut left = self.resident;
-        self.table.clear(m, &self.tag, |part| match part {
+        let mut put_away: Resident = self.resident;
+        let table = self.table;
+        table.clear(m, &self.tag, |part| match part {
             Part::Leaf(_, _, Attr { mem: MemType::Device, .. }) => {}
+            Part::Leaf(at, _, attr) if attr.is_shared() => {
+                left.shared -= 1;
+                pool.lock().release(at);
+            }
             Part::Leaf(at, size, _) => {
                 left.frames -= size.frames();
                 give_back(pool, at, size, owner);
@@ -115,8 +105,11 @@ impl Memory {
                 left.tables -= 1;
                 give_back(pool, at, Size::Page, owner);
             }
+            Part::Hole(hole) => vacate(m, pool, &mut put_away, hole),
         });
-        self.resident = left;
+        self.resident = Resident { frames: left.frames, tables: left.tables, shared: left.shared, ..Resident::default() };
+        self.sample.clear();
+        self.filling = 0;
     }
 
     /// Gives everything back, the root included. No CPU may have the root in VTTBR_EL2 any more: each must have loaded another

@@ -1,11 +1,11 @@
-//! Making a page what an access needs: the first touch.
+//! Making a page what an access needs: the first touch, the copy before a write, the way back of what was put away.
 //!
 //! The common case is a walk of three loads to a hole, one short hold of the pool's lock, the zeroing, and one store. No
 //! heap. Two vCPUs that touch one page are put in order by the memory lock: the second finds the leaf and goes on.
 
 use super::{Coherence, Granule, Memory};
 use crate::addr::{Addr, Ipa, Pa, Size};
-use crate::arm::desc::{Hole, Rights};
+use crate::arm::desc::{Attr, Hole, MemType, Rights};
 pub use crate::arm::esr::Access;
 use crate::frames::{SharedPool, Use};
 use crate::machine::{Machine, Point};
@@ -30,8 +30,10 @@ pub enum Miss {
     NotRam,
     /// The pool has no frame. Nobody's fault: let the vCPU wait, find memory, try again.
     Short,
-    /// The page does not allow it, or its contents cannot be brought back. The guest's doing.
+    /// The page does not allow it. The guest's doing.
     Denied,
+    /// Its contents cannot be brought back as they were: a damaged store or a disk that fails. The VM must stop.
+    Lost,
 }
 
 impl Memory {
@@ -45,8 +47,8 @@ impl Memory {
         access: Access,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match self.table.walk(m, ipa) {
-            Found::Leaf(leaf) if leaf.attr.rights.allows(access.rights()) => Ok(leaf),
-            Found::Leaf(_) => Err(Miss::Denied),
+            Found::Leaf(leaf) if leaf.attr.accessed && leaf.attr.rights.allows(access.rights()) => Ok(leaf),
+            Found::Leaf(leaf) => self.relent(m, pool, ipa, access, leaf),
             Found::Gap(gap) if self.is_ram(ipa, 1) => self.touch(m, pool, ipa, access, gap),
             Found::Gap(_) | Found::Outside => Err(Miss::NotRam),
         }
@@ -62,8 +64,8 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match gap.hole() {
             Hole::Absent | Hole::Ballooned | Hole::Zero => {}
-            // Nobody packs or swaps yet; what is poisoned is lost.
-            Hole::Packed(_) | Hole::Swapped(_) | Hole::Poisoned => return Err(Miss::Denied),
+            Hole::Packed(_) | Hole::Swapped(_) => return self.unpack(m, pool, ipa, access, gap),
+            Hole::Poisoned => return Err(Miss::Lost),
         }
         let fits = self.is_ram(ipa.align_down(Size::Block), Size::Block.bytes());
         if self.layout.granule == Granule::Block
@@ -74,6 +76,37 @@ impl Memory {
             return Ok(leaf);
         }
         self.back(m, pool, ipa, access, gap, Size::Page)
+    }
+
+    /// Makes a leaf allow `access` that does not, or is not to be used unnoticed.
+    #[cold]
+    fn relent<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        access: Access,
+        mut leaf: Leaf<Ipa, Pa>,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        if leaf.attr.mem == MemType::Device {
+            return Err(Miss::Denied);
+        }
+        if !leaf.attr.accessed {
+            let page = self.page_number(leaf.input);
+            self.sample.touched(page);
+            leaf = self.table.wake(m, ipa).map_err(|_| Miss::Denied)?;
+        }
+        match access {
+            _ if leaf.attr.rights.allows(access.rights()) => Ok(leaf),
+            Access::Write if leaf.attr.is_shared() => self.unshare(m, pool, ipa, leaf),
+            Access::Execute => {
+                // Our copy of a page: nobody has seen to it that it can be fetched. See `share`.
+                m.clean(leaf.output, leaf.size.bytes(), Point::Unification);
+                let attr = Attr { rights: leaf.attr.rights | Rights::X, ..leaf.attr };
+                self.table.protect(m, &self.tag, ipa, attr).map_err(|_| Miss::Denied)
+            }
+            _ => Err(Miss::Denied),
+        }
     }
 
     /// Puts zeroed memory behind the `size` block around `ipa`.
@@ -88,12 +121,17 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         let frame = pool.lock().take(size, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let attr = self.ram_attr();
+        let hole = gap.hole();
         let (_, _, mut supply) = self.parts(m, pool);
         let Ok(ready) = gap.prepare(ipa, size, &mut supply) else {
             pool.lock().give_back(frame);
             return Err(Miss::Short);
         };
-        let frame = frame.zero(m);
+        let frame = match hole {
+            // What the guest's free pages are full of, if it has told (virtio 1.2, 5.5.6.5).
+            Hole::Ballooned if self.filling != 0 => frame.fill(m, |_| self.filling),
+            _ => frame.zero(m),
+        };
         if self.layout.coherence == Coherence::Cleaned {
             m.clean(frame.start(), size.bytes(), Point::Coherency);
         }
@@ -103,6 +141,8 @@ impl Memory {
             m.clean(frame.start(), size.bytes(), Point::Unification);
         }
         self.resident.frames += size.frames();
+        // At most 2^18 frames, so it fits.
+        self.count(hole, -(size.frames() as i64));
         Ok(ready.commit(m, frame.into_table(), attr))
     }
 }

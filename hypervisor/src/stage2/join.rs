@@ -24,6 +24,8 @@ pub enum Part<Out: Space> {
     Leaf(Addr<Out>, Size, Attr),
     /// A table lay here.
     Table(Addr<Pa>),
+    /// A hole with a place of its own was here.
+    Hole(Hole),
 }
 
 /// What 512 descriptors of one table amount to.
@@ -114,6 +116,7 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut 
             }
             take(Part::Table(table));
         }
+        (Desc::Hole(hole), _, _) if !hole.is_divisible() => take(Part::Hole(hole)),
         _ => {}
     }
 }

@@ -184,6 +184,18 @@ impl<In: Space, Out: Space> Table<In, Out> {
         Ok(leaf)
     }
 
+    /// Sets the access flag of the leaf around `at`, and hands back the new leaf. A leaf without the flag is in no TLB, so
+    /// there is nothing to break and nothing to forget (Arm ARM D8.4.5).
+    pub fn wake<M: Machine>(&self, m: &M, at: Addr<In>) -> Result<Leaf<In, Out>, Refusal> {
+        let (slot, mut leaf) = self.leaf(m, at)?;
+        if !leaf.attr.accessed {
+            leaf.attr.accessed = true;
+            m.store(slot.at, Desc::Leaf(leaf.output.bits(), leaf.attr).encode(slot.level));
+            m.publish();
+        }
+        Ok(leaf)
+    }
+
     /// Writes `hole` over the hole around `at`; its level stays.
     pub fn relabel<M: Machine>(&self, m: &M, at: Addr<In>, hole: Hole) -> Result<(), Refusal> {
         match self.descend(m, at, Level::L3) {

@@ -64,6 +64,8 @@ fn memory_and_kernel_are_enough() {
         affinity: u64::MAX,
         watchdog: None,
         granule: Granule::Block,
+        min: None,
+        domain: None,
     };
     assert_eq!(entries, [expected]);
 }
@@ -81,13 +83,15 @@ fn every_key_arrives() {
         key("affinity", [3_u32, 0]),
         key("watchdog-seconds", 10_u32),
         key("granule", "4K"),
+        key("min", "64M"),
+        key("domain", "lab"),
     ];
     let dtb = manifest(vec![vm("b-2", keys)]);
     let entry = &good(&dtb)[0];
     assert_eq!((entry.name, entry.vcpus, entry.memory, entry.shares), ("b-2", 8, Some(4 << 30), 5));
     assert_eq!((entry.kernel, entry.initrd, entry.bootargs), (Some("k"), Some("r"), "quiet"));
     assert_eq!((entry.on_crash, entry.affinity, entry.watchdog), (OnCrash::Restart, 0b1001, Some(10)));
-    assert_eq!(entry.granule, Granule::Page);
+    assert_eq!((entry.granule, entry.min, entry.domain), (Granule::Page, Some(64 << 20), Some("lab")));
     let named: Vec<_> = images(&dtb).into_iter().map(|(_, name)| name).collect();
     assert_eq!(named, ["k", "r"]);
 }
@@ -158,6 +162,24 @@ fn unknown_keys_and_nodes_are_errors_wherever_they_stand() {
     for (error, what) in errors.iter().zip(whats) {
         assert!(error.contains(what), "{error} has no {what}");
     }
+}
+
+#[test]
+fn the_policy_is_read_and_its_errors_are_told() {
+    let mut tree = DeviceTree::new();
+    let mut policy = DeviceTreeNode::new("policy").unwrap();
+    policy.add_property(key("pool", "448M"));
+    policy.add_property(key("idle-tax", 100_u32));
+    policy.add_property(key("scan-cpu", 101_u32));
+    policy.add_property(key("tax", 1_u32));
+    tree.root.add_child(policy);
+    let mut findings = Findings::default();
+    let read = super::policy(&tree.to_dtb(), &Limits::ANY_BOARD, &mut findings);
+    assert_eq!((read.pool, read.tax, read.risk, read.scan_cpu), (Some(448 << 20), Some(100), None, None));
+    let errors: Vec<String> = findings.unless(()).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("/policy/scan-cpu: 101") && errors[1].contains("unknown key \"tax\""), "{errors:?}");
+    assert!(errors_of(vec![key("memory", "2M"), key("kernel", "k"), key("min", "4M")])[0].contains("more than its memory"));
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! Finding memory where there is none: pages of VMs that have more than they should are dropped, merged or put away.
+//!
+//! Whom to take from is the policy's word ([`Vm::entitled`]); which page is left to chance. A guest that is short of
+//! memory picks the page that it has used least; a hypervisor that picks the same way would pick the same page, have it
+//! written out, and bring it back for the guest to read and write out itself. Chance has no such preference (ESX chooses
+//! so, too). What chance falls on is dropped or merged if it can be, which costs the guest nothing or little.
+//!
+//! Everything here is done by whoever needs the memory, a few pages at a time, one VM's lock at a time.
+
+use super::Host;
+use crate::machine::Machine;
+use crate::memory::pack::Put;
+use crate::next::{Cause, Next};
+use crate::vm::{State, Vm};
+use core::sync::atomic::Ordering;
+
+/// How many pages are tried for one that is needed.
+const TRIES: u32 = 96;
+/// How many frames one call frees at most.
+const ENOUGH: u64 = 16;
+/// For how many seconds a vCPU may wait for memory.
+const PATIENCE: u64 = 20;
+
+impl Host {
+    /// A number that nobody foresees (xorshift).
+    pub(super) fn roll(&self) -> u64 {
+        let mut x = self.dice.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        // Two CPUs that roll at once may roll the same.
+        self.dice.store(x, Ordering::Relaxed);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Frees some frames, of VMs that have more than they should first. Returns how many. No lock may be held.
+    pub fn relieve<M: Machine>(&self, m: &M) -> u64 {
+        let mut freed = 0;
+        for _ in 0..TRIES {
+            let Some(vm) = self.victim() else { break };
+            freed += self.take_from(m, vm);
+            if freed >= ENOUGH {
+                break;
+            }
+        }
+        freed
+    }
+
+    /// Takes one page at random from `vm`, if chance finds one. Returns how many frames came free.
+    pub(super) fn take_from<M: Machine>(&self, m: &M, vm: &Vm) -> u64 {
+        let mut memory = vm.memory.lock();
+        let pages = (memory.layout().bytes >> 12).max(1);
+        // Below 2^26 pages, so it fits.
+        let at = memory.page_at((self.roll() % pages) as u32);
+        let Some(at) = memory.next_own(m, at) else { return 0 };
+        match memory.evict(m, &self.pool, at) {
+            Put::Zero(frames) => frames,
+            Put::Packed | Put::Swapped | Put::Merged => 1,
+            Put::Nothing | Put::Stays | Put::Short => 0,
+        }
+    }
+
+    /// The VM that has most above what it should.
+    fn victim(&self) -> Option<&Vm> {
+        let above = |vm: &&Vm| {
+            let has = vm.memory.lock().resident().frames;
+            // One more than nothing, so that somebody is found where nobody has too much.
+            has.saturating_sub(vm.entitled.load(Ordering::Relaxed)).max(u64::from(has > 0))
+        };
+        let running = self.vms.iter().filter(|vm| !matches!(vm.life.state(), State::Ended(_)));
+        let start = self.roll() % (self.vms.len() as u64).max(1);
+        let mut best: Option<(u64, &Vm)> = None;
+        for (n, vm) in running.enumerate() {
+            // Among equals, chance.
+            let key = above(&vm) << 8 | (n as u64 ^ start) & 0xff;
+            if key >> 8 > 0 && best.is_none_or(|(other, _)| key > other) {
+                best = Some((key, vm));
+            }
+        }
+        best.map(|(_, vm)| vm)
+    }
+
+    /// A vCPU of `vm` needs a frame and the pool has none: finds some, or lets it wait, but not for ever.
+    #[cold]
+    pub fn starve<M: Machine>(&self, m: &M, vm: &Vm) -> Next {
+        if self.relieve(m) > 0 {
+            vm.starving.store(0, Ordering::Relaxed);
+            return Next::Resume;
+        }
+        let now = m.now().max(1);
+        let since = match vm.starving.load(Ordering::Relaxed) {
+            0 => {
+                vm.starving.store(now, Ordering::Relaxed);
+                now
+            }
+            since => since,
+        };
+        if now.saturating_sub(since) / u64::from(self.frequency.hz()).max(1) >= PATIENCE {
+            return Next::Stop(Cause::Crash("the board has no memory left for it, and nothing more can be compressed"));
+        }
+        // Others may have memory to give: their balloons fill while they run.
+        Next::Yield
+    }
+}

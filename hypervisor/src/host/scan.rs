@@ -1,0 +1,188 @@
+//! Looking for equal pages, one page at a time, in time that nobody else wants.
+//!
+//! The scanner goes through the pages of all VMs that merge, in order, again and again ([`crate::memory::share`] does
+//! the work on a page). A block is read as a whole first: it is split only if enough of its pages are equal to others, or
+//! zero, to pay for the table and for the guest's longer walks; and then only those are read again.
+
+use super::Host;
+use crate::addr::Size;
+use crate::frames::hints::Match;
+use crate::machine::Machine;
+use crate::memory::share::Sight;
+use crate::vm::{State, Vm};
+
+/// How many pages of a block must be worth merging, while there is memory and while it is short.
+const WORTH: [u32; 2] = [16, 4];
+const BLOCK: u64 = Size::Block.frames();
+
+/// Where the scanner is, and what it has done.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    vm: usize,
+    /// The page it looks at next.
+    page: u64,
+    /// Which pages of the block it is in are worth merging.
+    worth: [u64; 8],
+    zeroes: u32,
+    /// The block was split for these; the others are not looked at again.
+    acts: bool,
+    /// What was done.
+    pub totals: Totals,
+}
+
+/// What merging has done since boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Pages that were read.
+    pub scanned: u64,
+    /// Pages that were given up for a shared frame.
+    pub merged: u64,
+    /// Pages of zeroes that were dropped.
+    pub zeroed: u64,
+    /// Pages that turned out to differ when they were compared.
+    pub differed: u64,
+    /// How often all VMs were gone through.
+    pub rounds: u64,
+}
+
+impl Scanner {
+    fn forget_block(&mut self) {
+        self.worth = [0; 8];
+        self.zeroes = 0;
+        self.acts = false;
+    }
+
+    fn note(&mut self) {
+        let at = (self.page % BLOCK) as usize;
+        if let Some(word) = self.worth.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    fn is_noted(&self) -> bool {
+        let at = (self.page % BLOCK) as usize;
+        self.worth.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
+    }
+
+    fn noted(&self) -> u32 {
+        self.worth.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+impl Host {
+    /// Scans some `pages` pages. Returns how many were given up; nothing if no VM merges.
+    pub fn scan<M: Machine>(&self, m: &M, scanner: &mut Scanner, pages: u32, short: bool) -> Option<u64> {
+        let before = scanner.totals.merged + scanner.totals.zeroed;
+        let mut read = 0;
+        // Gaps cost little: a few of them for each page.
+        for _ in 0..pages * 4 {
+            if read >= pages {
+                break;
+            }
+            let vm = self.next_vm(scanner)?;
+            read += u32::from(self.scan_page(m, scanner, vm, short));
+        }
+        Some(scanner.totals.merged + scanner.totals.zeroed - before)
+    }
+
+    /// The VM the scanner is in, or goes on with.
+    fn next_vm(&self, scanner: &mut Scanner) -> Option<&Vm> {
+        for _ in 0..=self.vms.len() {
+            if let Some(vm) = self.vms.get(scanner.vm)
+                && vm.merges
+                && vm.life.state() == State::Running
+                && scanner.page < vm.spec.memory >> 12
+            {
+                return Some(vm);
+            }
+            scanner.page = 0;
+            scanner.forget_block();
+            scanner.vm += 1;
+            if scanner.vm >= self.vms.len() {
+                scanner.vm = 0;
+                scanner.totals.rounds += 1;
+            }
+        }
+        None
+    }
+
+    /// Looks at one page; true if that took its reading.
+    fn scan_page<M: Machine>(&self, m: &M, scanner: &mut Scanner, vm: &Vm, short: bool) -> bool {
+        let mut memory = vm.memory.lock();
+        // Below 2^26, so it fits.
+        let at = memory.page_at(scanner.page as u32);
+        let mut read = false;
+        let mut step = 1;
+        if !scanner.acts || scanner.is_noted() {
+            let in_block = memory.is_block(m, at);
+            let sight = memory.sight(m, &self.pool, at);
+            match sight {
+                Sight::Gap(bytes) => step = (bytes >> 12).max(1),
+                Sight::Passed => {}
+                Sight::Single => read = true,
+                Sight::Zero | Sight::Same(..) if in_block => {
+                    read = true;
+                    scanner.zeroes += u32::from(sight == Sight::Zero);
+                    scanner.note();
+                }
+                Sight::Zero => {
+                    read = true;
+                    scanner.totals.zeroed += u64::from(memory.drop_zeroes(m, &self.pool, at));
+                }
+                Sight::Same(found, hash) => {
+                    read = true;
+                    let frame = match found {
+                        Match::Shared(frame) => Some(frame),
+                        Match::Hint(other, page) => {
+                            drop(memory);
+                            let other = self.vms.get(usize::from(other.0));
+                            let frame = other.and_then(|vm| vm.memory.lock().freeze(m, &self.pool, page, hash));
+                            memory = vm.memory.lock();
+                            frame
+                        }
+                    };
+                    let merged = frame.is_some_and(|frame| memory.merge(m, &self.pool, at, frame));
+                    scanner.totals.merged += u64::from(merged);
+                    scanner.totals.differed += u64::from(!merged);
+                }
+            }
+        }
+        scanner.totals.scanned += u64::from(read);
+        scanner.page += step;
+        if scanner.page % BLOCK == 0 {
+            self.end_block(m, scanner, vm, &mut memory, short);
+        }
+        read
+    }
+
+    /// The scanner has come to the end of a block.
+    fn end_block<M: Machine>(
+        &self,
+        m: &M,
+        scanner: &mut Scanner,
+        vm: &Vm,
+        memory: &mut crate::memory::Memory,
+        short: bool,
+    ) {
+        debug_assert!(memory.layout().owner == vm.id);
+        let start = scanner.page.saturating_sub(BLOCK);
+        let at = memory.page_at(start as u32);
+        let noted = scanner.noted();
+        if scanner.acts || noted == 0 || !memory.is_block(m, at) {
+            // Where all its pages are zero, they need no table either.
+            let _ = memory.join_holes(m, &self.pool, at);
+            return scanner.forget_block();
+        }
+        if u64::from(scanner.zeroes) == BLOCK && memory.drop_zeroes(m, &self.pool, at) {
+            scanner.totals.zeroed += BLOCK;
+            return scanner.forget_block();
+        }
+        let worth = WORTH[usize::from(short)];
+        if noted >= worth && memory.split(m, &self.pool, at).is_ok() {
+            scanner.acts = true;
+            scanner.page = start;
+        } else {
+            scanner.forget_block();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Putting pages away: compressed into the store in RAM, or out to the swap area; and bringing them back.
+//!
+//! A page is taken from its guest as in [`super::share`], put away, and its descriptor says where. A touch brings it back,
+//! bit for bit: what comes out of the store or from the disk is compared with the hash of what went in, and a page that
+//! is not what it was stops its VM ([`Miss::Lost`]).
+//!
+//! Only pages of a VM's own go. Shared ones save more where they are, and blocks are split first.
+
+use super::share::Sight;
+use super::{Access, Coherence, Memory, Miss, Resident};
+use crate::addr::{Addr, Ipa, Pa, Size};
+use crate::arm::desc::{Attr, Hole, MemType, Rights};
+use crate::frames::hash::is_zero;
+use crate::frames::hints::Match;
+use crate::frames::store::Place;
+use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, press};
+use crate::machine::{Machine, Point};
+use crate::stage2::Leaf;
+use crate::stage2::walk::{Found, Gap};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// How many steps a page of the VM's own is looked for.
+const LOOKS: u32 = 64;
+
+/// What became of a page that was to be put away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// It, or the block it is in, was full of zeroes and is nowhere: so many frames.
+    Zero(u64),
+    /// It was the same as another and is in that one's frame.
+    Merged,
+    /// It is in the store.
+    Packed,
+    /// It is in the swap area.
+    Swapped,
+    /// There is nothing of the VM's own.
+    Nothing,
+    /// It does not get small enough, and there is no room on a disk.
+    Stays,
+    /// There is no room in the store, or none for a table.
+    Short,
+}
+
+/// The words of the frame at `at`, from its unit on.
+fn words<M: Machine>(m: &M, at: Addr<Pa>) -> impl Iterator<Item = &AtomicU64> {
+    // An offset in a page fits.
+    m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8)
+}
+
+impl Memory {
+    /// The first page of this VM's own from `ipa` on, a bounded number of steps away.
+    pub fn next_own<M: Machine>(&self, m: &M, ipa: Addr<Ipa>) -> Option<Addr<Ipa>> {
+        let mut at = ipa;
+        for _ in 0..LOOKS {
+            let step = match self.table.walk(m, at) {
+                Found::Leaf(leaf) if leaf.attr.mem != MemType::Device && !leaf.attr.is_shared() => return Some(at),
+                Found::Leaf(_) => Size::Page.bytes(),
+                Found::Gap(gap) => gap.level().span() - (at.bits() & (gap.level().span() - 1)),
+                Found::Outside => return None,
+            };
+            at = at.checked_add(step)?;
+        }
+        None
+    }
+
+    /// Frees the frame of the page at `ipa` by what costs least: dropped if it is zero, merged if the same is shared
+    /// already, else put away.
+    pub fn evict<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Put {
+        match self.sight(m, pool, ipa) {
+            Sight::Zero if self.is_block(m, ipa) && self.drop_zeroes(m, pool, ipa) => Put::Zero(Size::Block.frames()),
+            Sight::Zero if self.drop_zeroes(m, pool, ipa) => Put::Zero(1),
+            Sight::Same(Match::Shared(frame), _) if self.merge(m, pool, ipa, frame) => Put::Merged,
+            _ => self.put_away(m, pool, ipa),
+        }
+    }
+
+    /// Puts the page at `ipa` away. Where it lies in a block, that is split.
+    pub fn put_away<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Put {
+        if self.is_block(m, ipa) && self.split(m, pool, ipa).is_err() {
+            return Put::Short;
+        }
+        let Some(leaf) = self.take_away(m, ipa) else { return Put::Nothing };
+        if is_zero(m.frame(leaf.output)) {
+            self.forsake(m, pool, leaf, Hole::Zero);
+            return Put::Zero(1);
+        }
+        let put = match self.pack(m, pool, leaf.output) {
+            Ok((place, units)) => {
+                self.forsake(m, pool, leaf, Hole::Packed(place.0));
+                self.resident.units += u64::from(units);
+                return Put::Packed;
+            }
+            Err(put) => put,
+        };
+        let block = pool.lock().swap.take();
+        if let Some(block) = block {
+            if m.swap_out(block, leaf.output) {
+                let hash = pool.hash().of(m.frame(leaf.output));
+                pool.lock().swap.keep(block, hash);
+                self.forsake(m, pool, leaf, Hole::Swapped(block));
+                return Put::Swapped;
+            }
+            pool.lock().swap.give(block);
+        }
+        self.put_back(m, leaf, leaf.output, leaf.attr);
+        put
+    }
+
+    /// Compresses the frame at `frame` into the store.
+    fn pack<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, frame: Addr<Pa>) -> Result<(Place, u32), Put> {
+        let mut press = pool.press();
+        let packed = press.pack(pool.hash(), m.frame(frame)).ok_or(Put::Stays)?;
+        let mut pool = pool.lock();
+        let place = pool.stow(packed.units).ok_or(Put::Short)?;
+        let at = pool.place(place).ok_or(Put::Short)?;
+        // The units are ours alone from here on.
+        drop(pool);
+        press.put(packed, words(m, at));
+        Ok((place, packed.units))
+    }
+
+    /// Brings the page at `ipa` back from where `gap` says it is.
+    #[cold]
+    pub(super) fn unpack<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        access: Access,
+        gap: Gap<Ipa>,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
+        let hole = gap.hole();
+        let brought = match hole {
+            Hole::Packed(place) => expand(m, pool, Place(place), frame),
+            Hole::Swapped(block) => {
+                let there = m.swap_in(block, frame.start());
+                // The disk wrote it: every CPU sees that.
+                let frame = frame.written(m);
+                let hash = pool.hash().of(m.frame(frame.start()));
+                let whole = there && pool.lock().swap.is_whole(block, hash);
+                if whole { Ok(frame) } else { Err(frame.soil()) }
+            }
+            _ => Err(frame),
+        };
+        let frame = match brought {
+            Ok(frame) => frame,
+            Err(frame) => {
+                pool.lock().give_back(frame);
+                return Err(Miss::Lost);
+            }
+        };
+        self.restore(m, pool, (ipa, access), gap, frame)
+    }
+
+    fn restore<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        (ipa, access): (Addr<Ipa>, Access),
+        gap: Gap<Ipa>,
+        frame: Frame<Clean>,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        if self.layout.coherence == Coherence::Cleaned {
+            m.clean(frame.start(), Size::Page.bytes(), Point::Coherency);
+        }
+        let mut rights = Rights::RW;
+        if access == Access::Execute {
+            m.clean(frame.start(), Size::Page.bytes(), Point::Unification);
+            rights = Rights::RWX;
+        }
+        let attr = Attr { rights, ..self.ram_attr() };
+        let (_, _, mut supply) = self.parts(m, pool);
+        // The hole is a page's, so it takes no tables.
+        let Ok(ready) = gap.prepare(ipa, Size::Page, &mut supply) else {
+            pool.lock().give_back(frame.soil());
+            return Err(Miss::Short);
+        };
+        let leaf = ready.commit(m, frame.into_table(), attr);
+        self.resident.frames += 1;
+        self.vacate(m, pool, gap.hole());
+        Ok(leaf)
+    }
+
+    /// Gives back the place that a hole named, and counts it out.
+    pub(super) fn vacate<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, hole: Hole) {
+        vacate(m, pool, &mut self.resident, hole);
+    }
+}
+
+/// Expands what lies at `place` into `frame`, if it still is what it was.
+fn expand<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'_>,
+    place: Place,
+    frame: Frame<Dirty>,
+) -> Result<Frame<Clean>, Frame<Dirty>> {
+    let mut press = pool.press();
+    let at = pool.lock().place(place);
+    let Some(head) = at.and_then(|at| press.get(words(m, at))) else { return Err(frame) };
+    let mut expanded = press.words();
+    let frame = frame.fill(m, |_| expanded.next().unwrap_or(0));
+    if press::is_whole(pool.hash(), head, m.frame(frame.start())) { Ok(frame) } else { Err(frame.soil()) }
+}
+
+/// Gives back the place that `hole` named, and counts it out of `resident`.
+pub(super) fn vacate<M: Machine>(m: &M, pool: &SharedPool<'_>, resident: &mut Resident, hole: Hole) {
+    if let Some(count) = resident.of(hole) {
+        *count = count.saturating_sub(1);
+    }
+    match hole {
+        Hole::Packed(place) => {
+            let mut pool = pool.lock();
+            let head = pool.place(Place(place)).and_then(|at| words(m, at).next().map(|word| word.load(Relaxed)));
+            if let Some(head) = head {
+                pool.unstow(Place(place), press::units(head));
+                resident.units = resident.units.saturating_sub(press::units(head).into());
+            }
+        }
+        Hole::Swapped(block) => pool.lock().swap.give(block),
+        _ => {}
+    }
+}

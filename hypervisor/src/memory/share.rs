@@ -1,0 +1,258 @@
+//! Merging: pages with the same contents in one read-only frame, copied before a write; zero pages in none.
+//!
+//! The way of a page, one VM's lock at a time:
+//!
+//! 1. [`Memory::sight`] hashes the page as it lies there, leaves a hint, and names a frame that had the same hash.
+//! 2. If that frame is another page's own, [`Memory::freeze`] takes that page from its guest, looks whether it still has
+//!    the hash, and makes its frame a shared one that one leaf names: from then on its contents do not change.
+//! 3. [`Memory::merge`] takes the first page from its guest, compares the words, and lets its leaf name the shared frame.
+//!
+//! Whatever changes between the steps is found by the next one; nothing has to be undone. A page is *taken* by breaking
+//! its leaf: a guest that touches it meanwhile faults and waits for the lock.
+//!
+//! # Caches
+//!
+//! What we read through our cacheable map need not be what the guest sees that has written past the caches: a clean line
+//! may be older than DRAM (Arm ARM B2.8, mismatched attributes). So a taken page is cleaned and invalidated to the point of
+//! coherency before its words decide anything, and what it is then is what every guest sees, caches on or off.
+//!
+//! A shared frame is made fetchable once, when it is frozen. A copy is not: whoever wrote the page has seen to the
+//! instruction caches for what it wrote, at another physical address. So copies may be read and written but not executed,
+//! until a fetch faults and [`super::fault`] does it then.
+//!
+//! # What timing tells
+//!
+//! That a write takes longer tells a guest that somebody in its merge domain had the same page. Domains keep it to
+//! those who trust each other. To hide it, a nominated page would lose all rights whether it is merged or not, and come
+//! back by the same path from a frame chosen at random: `merge` and `unshare` are the two places for that.
+
+use super::{Coherence, Memory, Miss, give_back};
+use crate::addr::{Addr, Ipa, Pa, Size};
+use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
+use crate::frames::hash::{is_equal, is_zero};
+use crate::frames::hints::Match;
+use crate::frames::{SharedPool, Use};
+use crate::machine::{Machine, Point};
+use crate::stage2::Leaf;
+use crate::stage2::walk::Found;
+
+/// What a scan sees of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// Nothing to be read here, for so many bytes on.
+    Gap(u64),
+    /// It is shared already, or restless: it was not read.
+    Passed,
+    /// It is alone with its contents.
+    Single,
+    /// It seems to be full of zeroes.
+    Zero,
+    /// It seems to be the same as another, which had this hash.
+    Same(Match, u64),
+}
+
+impl Memory {
+    /// The number of the page at `ipa`, from the start of RAM; 26 bits hold it ([`crate::frames::hints`]).
+    pub(super) fn page_number(&self, ipa: Addr<Ipa>) -> u32 {
+        let offset = ipa.distance_from(self.layout.base).unwrap_or(0);
+        (offset >> 12) as u32
+    }
+
+    /// The page with this number.
+    pub fn page_at(&self, number: u32) -> Addr<Ipa> {
+        self.layout.base + (u64::from(number) << 12)
+    }
+
+    /// Looks at the page at `ipa` for merging. Nothing changes for the guest.
+    pub fn sight<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Sight {
+        let leaf = match self.table.walk(m, ipa) {
+            Found::Leaf(leaf) if leaf.attr.mem != MemType::Device => leaf,
+            Found::Leaf(_) | Found::Outside => return Sight::Gap(Size::Page.bytes()),
+            Found::Gap(gap) => {
+                let span = gap.level().span();
+                return Sight::Gap(span - (ipa.bits() & (span - 1)));
+            }
+        };
+        let Some(frame) = leaf.output_of(ipa.align_down(Size::Page)) else { return Sight::Gap(Size::Page.bytes()) };
+        if leaf.attr.is_shared() || !pool.lock().is_due(frame) {
+            return Sight::Passed;
+        }
+        let hash = pool.hash().of(m.frame(frame));
+        if hash == pool.hash().of_zeroes() {
+            return Sight::Zero;
+        }
+        match pool.lock().visit(frame, self.page_number(ipa), hash) {
+            Some(found) => Sight::Same(found, hash),
+            None => Sight::Single,
+        }
+    }
+
+    /// Whether `ipa` is in a leaf larger than a page, which would have to be split to merge a part of it.
+    pub fn is_block<M: Machine>(&self, m: &M, ipa: Addr<Ipa>) -> bool {
+        matches!(self.table.walk(m, ipa), Found::Leaf(leaf) if leaf.size != Size::Page)
+    }
+
+    /// Drops the leaf around `ipa`, a page or a block, if it is full of zeroes. True if it was.
+    pub fn drop_zeroes<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> bool {
+        let Some(leaf) = self.take_away(m, ipa) else { return false };
+        let frames = (0..leaf.size.frames()).map(|n| leaf.output + n * 4096);
+        if !frames.into_iter().all(|frame| is_zero(m.frame(frame))) {
+            self.put_back(m, leaf, leaf.output, leaf.attr);
+            return false;
+        }
+        self.forsake(m, pool, leaf, Hole::Zero);
+        true
+    }
+
+    /// Makes the page number `page` one whose frame can be shared, if it still has this hash. Splits the block it is part
+    /// of. Returns the frame.
+    pub fn freeze<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        page: u32,
+        hash: u64,
+    ) -> Option<Addr<Pa>> {
+        let ipa = self.page_at(page);
+        if self.is_block(m, ipa) {
+            self.split(m, pool, ipa).ok()?;
+        }
+        let leaf = self.take_away(m, ipa)?;
+        let frozen = pool.hash().of(m.frame(leaf.output)) == hash
+            && pool.lock().share(leaf.output, self.layout.owner, hash);
+        if !frozen {
+            self.put_back(m, leaf, leaf.output, leaf.attr);
+            return None;
+        }
+        m.clean(leaf.output, Size::Page.bytes(), Point::Unification);
+        self.resident.frames -= 1;
+        self.resident.shared += 1;
+        self.put_back(m, leaf, leaf.output, shared(leaf.attr));
+        Some(leaf.output)
+    }
+
+    /// Lets the page at `ipa` name the shared frame `with`, if they hold the same, and gives its own frame back.
+    pub fn merge<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>, with: Addr<Pa>) -> bool {
+        if self.is_block(m, ipa) || !pool.lock().acquire(with, self.layout.owner) {
+            return false;
+        }
+        let Some(leaf) = self.take_away(m, ipa) else {
+            pool.lock().release(with);
+            return false;
+        };
+        if !is_equal(m.frame(leaf.output), m.frame(with)) {
+            self.put_back(m, leaf, leaf.output, leaf.attr);
+            pool.lock().release(with);
+            return false;
+        }
+        self.put_back(m, leaf, with, shared(leaf.attr));
+        give_back(pool, leaf.output, leaf.size, self.layout.owner);
+        self.resident.frames -= 1;
+        self.resident.shared += 1;
+        true
+    }
+
+    /// Lets the page at `ipa`, which nothing backs yet, name the frame `with` of the bundle's images. False if something
+    /// is there, or no table is to be had: then it has to be copied.
+    pub fn lend<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>, with: Addr<Pa>) -> bool {
+        if !self.is_ram(ipa, Size::Page.bytes()) || !pool.lock().acquire(with, self.layout.owner) {
+            return false;
+        }
+        let attr = shared(self.ram_attr());
+        let (table, _, mut supply) = self.parts(m, pool);
+        match table.prepare(m, ipa, Size::Page, &mut supply) {
+            Ok(ready) => {
+                ready.commit(m, with, attr);
+                self.resident.shared += 1;
+                true
+            }
+            Err(_) => {
+                pool.lock().release(with);
+                false
+            }
+        }
+    }
+
+    /// Gives the page at `ipa` a frame of its own, because it is about to be written.
+    pub(super) fn unshare<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        leaf: Leaf<Ipa, Pa>,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        let own = self.ram_attr();
+        if pool.lock().unshare(leaf.output, self.layout.owner) {
+            self.resident.shared -= 1;
+            self.resident.frames += 1;
+            return self.table.protect(m, &self.tag, ipa, own).map_err(|_| Miss::Denied);
+        }
+        let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
+        let frame = frame.copy(m, leaf.output);
+        if self.layout.coherence == Coherence::Cleaned {
+            m.clean(frame.start(), Size::Page.bytes(), Point::Coherency);
+        }
+        // Nothing can have gone meanwhile: the lock is held.
+        let Ok(old) = self.table.unmap(m, &self.tag, ipa, Hole::Absent) else {
+            pool.lock().give_back(frame.soil());
+            return Err(Miss::Denied);
+        };
+        pool.lock().release(leaf.output);
+        self.resident.shared -= 1;
+        self.resident.frames += 1;
+        let attr = Attr { rights: Rights::RW, ..own };
+        self.put_back(m, old, frame.into_table(), attr).ok_or(Miss::Denied)
+    }
+
+    /// Breaks the leaf of this VM's own RAM around `ipa`: the guest cannot reach it, and what we read is what it would.
+    /// The caller holds the lock and puts something back before it lets go.
+    pub(super) fn take_away<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>) -> Option<Leaf<Ipa, Pa>> {
+        match self.table.walk(m, ipa) {
+            Found::Leaf(leaf) if leaf.attr.mem != MemType::Device && !leaf.attr.is_shared() => {}
+            _ => return None,
+        }
+        let leaf = self.table.unmap(m, &self.tag, ipa, Hole::Absent).ok()?;
+        if self.layout.coherence == Coherence::Cleaned {
+            m.clean(leaf.output, leaf.size.bytes(), Point::Coherency);
+        }
+        Some(leaf)
+    }
+
+    /// Maps what was taken away to `output`. It takes no table, so it does not fail.
+    pub(super) fn put_back<M: Machine>(
+        &mut self,
+        m: &M,
+        leaf: Leaf<Ipa, Pa>,
+        output: Addr<Pa>,
+        attr: Attr,
+    ) -> Option<Leaf<Ipa, Pa>> {
+        let ready = self.table.prepare(m, leaf.input, leaf.size, &mut Nothing).ok()?;
+        Some(ready.commit(m, output, attr))
+    }
+
+    /// Leaves `hole` where a leaf was taken away, and gives its frames back.
+    pub(super) fn forsake<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, leaf: Leaf<Ipa, Pa>, hole: Hole) {
+        // It is a hole already, of the same level.
+        let _ = self.table.relabel(m, leaf.input, hole);
+        give_back(pool, leaf.output, leaf.size, self.layout.owner);
+        self.resident.frames -= leaf.size.frames();
+        // At most 2^18 pages, so it fits.
+        self.count(hole, leaf.size.frames() as i64);
+    }
+}
+
+/// The attributes of a page in a shared frame.
+fn shared(attr: Attr) -> Attr {
+    Attr { rights: Rights::RX, marks: Marks::SHARED, accessed: true, ..attr }
+}
+
+/// A supply of no tables.
+struct Nothing;
+
+impl crate::stage2::Supply for Nothing {
+    fn take(&mut self) -> Option<Addr<Pa>> {
+        None
+    }
+
+    fn give(&mut self, _table: Addr<Pa>) {}
+}
