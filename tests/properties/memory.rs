@@ -203,10 +203,15 @@ impl<'w> World<'w> {
                 let frame = match found {
                     Match::Shared(frame) => Some(frame),
                     Match::Hint(other, page) => {
-                        rule((other.0 == 2) == (number == 2), "domains are kept apart")?;
-                        self.guests[usize::from(other.0)].memory.freeze(model, pool, page, hash)
+                        let other = usize::from(other.0);
+                        rule((other == 2) == (number == 2), "domains are kept apart")?;
+                        let there = self.guests[other].memory.page_at(page);
+                        self.meddle(other, there)?;
+                        self.guests[other].memory.freeze(model, pool, page, hash)
                     }
                 };
+                self.absorb();
+                self.meddle(number, at)?;
                 let memory = &mut self.guests[number].memory;
                 let merged = frame.is_some_and(|frame| memory.merge(model, pool, at, frame));
                 self.tally.merged += u64::from(merged);
@@ -215,6 +220,15 @@ impl<'w> World<'w> {
         }
         self.absorb();
         Ok(())
+    }
+
+    /// Now and then a guest changes a page while it is being merged.
+    fn meddle(&mut self, number: usize, page: Addr<Ipa>) -> Result<(), String> {
+        if !self.dice.one_in(4) {
+            return Ok(());
+        }
+        let (word, value) = (self.dice.below(512) << 3, self.dice.roll());
+        self.touch_word(number, page + word, Access::Write, value)
     }
 
     fn put_away(&mut self, number: usize) {
@@ -430,7 +444,7 @@ fn no_guest_sees_what_another_wrote_and_nothing_is_lost() {
         println!("seed {seed}: {steps} steps, {shorts} times short, {blocks} blocks touched, {tally:?}");
         seen = (seen.0 + shorts, seen.1 + blocks);
         let Tally { merged, zeroed, packed, unshared, returned, .. } = tally;
-        assert!([merged, zeroed, packed, unshared, returned].iter().all(|n| *n > 20), "{tally:?}");
+        assert!([merged, zeroed, packed, unshared, returned].iter().all(|n| *n > 10), "{tally:?}");
     }
     assert!(seen.0 > 100 && seen.1 > 50);
 }
