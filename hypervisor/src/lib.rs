@@ -16,7 +16,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`addr`], [`machine`], [`next`], [`arm`] |
-//! | 1 | [`stage2`], [`frames`] |
+//! | 1 | [`stage2`], [`frames`], [`policy`] |
 //! | 2 | [`memory`], [`vgic`], [`sched`], [`bundle`] |
 //! | 3 | [`vcpu`], [`devices`] |
 //! | 4 | [`vm`] |
@@ -51,6 +51,7 @@ pub mod memory;
 pub mod monitor;
 pub mod next;
 pub mod operator;
+pub mod policy;
 pub mod sched;
 pub mod stage2;
 pub mod vcpu;
