@@ -100,10 +100,16 @@ impl<'w> World<'w> {
         Self { model, pool, guests, dice: Dice::new(seed), hoard: Vec::new(), shorts: 0, blocks: 0, tally }
     }
 
+    /// The number of a word in its page; some are used more than others, so that what happens to them is seen.
+    fn word(&mut self) -> u64 {
+        let most = self.dice.pick(&[8, 512]);
+        self.dice.below(most)
+    }
+
     fn address(&mut self) -> Addr<Ipa> {
         let block = self.dice.below(7) << 21;
         let page = self.dice.pick(&[0, 1, 3, 200, 511]) << 12;
-        let at = RAM_BASE + (block | page | self.dice.below(512) << 3);
+        let at = RAM_BASE + (block | page | self.word() << 3);
         self.model.tempt(at);
         at
     }
@@ -227,7 +233,7 @@ impl<'w> World<'w> {
         if !self.dice.one_in(4) {
             return Ok(());
         }
-        let (word, value) = (self.dice.below(512) << 3, self.dice.roll());
+        let (word, value) = (self.word() << 3, self.dice.roll());
         self.touch_word(number, page + word, Access::Write, value)
     }
 
