@@ -6,6 +6,7 @@
 
 pub mod rtc;
 pub mod uart;
+pub mod virtio;
 
 use crate::addr::{Addr, IntId, Ipa};
 

@@ -3,14 +3,18 @@
 //! [`Host`] knows how the parts reach each other: who is kicked when an interrupt arrives, what stopping a VM takes,
 //! where a VM's output goes.
 
+mod admit;
+mod balloon;
 mod build;
 mod load;
+pub mod overcommit;
 mod relief;
 mod report;
 mod scan;
+mod stats;
 mod watch;
 
-use crate::addr::{Addr, CpuId, IntId, Pa, Size, VcpuId, VmId};
+use crate::addr::{Addr, CpuId, IntId, Pa, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
@@ -26,12 +30,11 @@ use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
 use crate::vm::{Gic, Slot, State, Vm, request};
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
+use overcommit::Overcommit;
 pub use scan::Scanner;
+use spin::mutex::SpinMutex;
 pub use watch::WATCHMAN;
 
 /// What the board and its CPUs offer to VMs.
@@ -59,31 +62,6 @@ pub struct Facts {
     pub seed: u64,
     /// Where the bundle lies, and where its first byte is in physical memory.
     pub images: (&'static [u8], Addr<Pa>),
-}
-
-/// Refuses VMs that together want more memory than there is: nothing takes memory back from a VM that runs.
-fn admit(pool: &Pool<'_>, bundle: &Bundle<'_>) -> Result<(), Vec<Diagnostic>> {
-    let free = pool.counts().free * Size::Page.bytes();
-    let mut errors = Vec::new();
-    let mut left = free;
-    for vm in &bundle.vms {
-        // Tables take a page for 2 MiB at most, and a few at the top.
-        let wanted = vm.memory.saturating_add(vm.memory / 512).saturating_add(16 * Size::Page.bytes());
-        match left.checked_sub(wanted) {
-            Some(rest) => left = rest,
-            None => errors.push(Diagnostic {
-                place: format!("/vms/{}/memory", vm.name),
-                what: format!(
-                    "{} KiB are wanted, {} KiB of the board's {} KiB are left",
-                    wanted >> 10,
-                    left >> 10,
-                    free >> 10
-                ),
-                remedy: String::from("give the VMs less memory or the board more"),
-            }),
-        }
-    }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 impl Facts {
@@ -154,6 +132,14 @@ pub struct Host {
     dice: AtomicU64,
     /// Who looks for equal pages.
     pub scanner: SpinMutex<Scanner>,
+    /// Whether pages of some VM are merged.
+    merges: bool,
+    /// Of what sharing saves, the part that must be there to be copied, in percent.
+    risk: u8,
+    /// The policy, and what it knows.
+    pub overcommit: SpinMutex<Overcommit>,
+    /// The bundle, and where its first byte is in physical memory.
+    images: (&'static [u8], Addr<Pa>),
 }
 
 /// What the operator wants of the board.
@@ -172,13 +158,13 @@ impl Host {
     /// Builds the VMs of `bundle`. Every error of the operator's is returned, and nothing was started then.
     pub fn build<M: Machine>(
         m: &M,
-        pool: Pool<'static>,
+        mut pool: Pool<'static>,
         facts: Facts,
         bundle: Bundle<'static>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut workspace = Workspace::new();
         bundle.plan(devices::RAM, &mut workspace)?;
-        admit(&pool, &bundle)?;
+        let admitted = admit::admit(m, &mut pool, &facts, &bundle)?;
         let pool = SharedPool::new(pool, facts.seed);
         let frequency = u32::try_from(facts.frequency).ok().and_then(Frequency::new);
         let frequency = frequency.or(Frequency::new(62_500_000)).ok_or_else(Vec::new)?;
@@ -186,7 +172,8 @@ impl Host {
         let mut vms = Vec::new();
         let mut errors = Vec::new();
         for (id, spec) in (0_u16..).zip(bundle.vms) {
-            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec) {
+            let merges = admitted.merges(&spec);
+            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec, merges) {
                 Ok(vm) => vms.push(vm),
                 Err(error) => errors.push(error),
             }
@@ -216,6 +203,15 @@ impl Host {
             workspace: SpinMutex::new(workspace),
             dice: AtomicU64::new(facts.seed | 1),
             scanner: SpinMutex::new(Scanner::default()),
+            merges: vms.iter().any(|vm| vm.merges),
+            risk: admitted.settings.risk,
+            overcommit: SpinMutex::new(Overcommit::new(
+                admitted.settings,
+                admitted.total,
+                vms.len(),
+                admitted.is_overcommitted,
+            )),
+            images: facts.images,
             vms,
         })
     }
@@ -410,8 +406,10 @@ impl Host {
     /// `vm` is over for `cause`, none of its vCPUs is loaded: gives its memory back and decides what comes next.
     pub fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
         vm.memory.lock().release_all(m, &self.pool);
+        vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();
         vm.devices.lock().reset();
+        vm.balloon.lock().reset();
         for slot in &vm.slots {
             slot.requests.store(0, Ordering::SeqCst);
             slot.turn_off();

@@ -26,13 +26,15 @@
 //!
 //! # Locks
 //!
-//! Order: `memory → frames → vgic → devices → queue → console`; one of a kind at a time.
+//! Order: `overcommit → scanner → balloon → memory → press → frames → vgic → devices → queue → console`; one of a kind at a
+//! time.
 //!
 //! # Glossary
 //!
 //! *board, CPU* (physical); *VM, vCPU, guest* (what runs in a VM); *L1/L2* (guest hypervisor, its guest); *frame* (4 KiB
 //! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *resolve, fill, fold, forget, publish,
-//! break, join, split, exit, cause, next, kick, pool, bundle, manifest*.
+//! break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
+//! *bundle, manifest*.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -121,7 +121,7 @@ impl Resident {
             Hole::Ballooned => Some(&mut self.ballooned),
             Hole::Zero => Some(&mut self.zero),
             Hole::Packed(_) => Some(&mut self.packed),
-            Hole::Swapped(_) => Some(&mut self.swapped),
+            Hole::Swapped(..) => Some(&mut self.swapped),
             Hole::Absent | Hole::Poisoned => None,
         }
     }

@@ -7,6 +7,7 @@
 mod commands;
 mod line;
 mod log;
+pub mod memory;
 mod mux;
 mod stream;
 pub mod views;

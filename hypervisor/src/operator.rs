@@ -9,7 +9,8 @@ use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
 use crate::host::{Host, Order};
 use crate::machine::Machine;
-use crate::monitor::views::{self, ExitRow, MemRow, RegsRow, TopRow, VmRow};
+use crate::monitor::memory;
+use crate::monitor::views::{self, ExitRow, RegsRow, TopRow, VmRow};
 use crate::monitor::{Command, HELP, Input};
 use crate::next::Cause;
 use crate::sched;
@@ -49,6 +50,29 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
         Command::Vms => show_vms(host, m),
         Command::Mem => show_mem(host),
         Command::Top => show_top(host, m),
+        Command::Balloon(vm, bytes) => with(host, vm, |vm| {
+            let up = vm.balloon.lock().is_up();
+            host.overcommit.lock().policy.pin(vm.id, bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12)));
+            match bytes {
+                _ if !up => answer(format_args!("it has no driver for its balloon; when it gets one, so be it")),
+                Some(bytes) => answer(format_args!("asking it for {} KiB in all", bytes >> 10)),
+                None => answer(format_args!("the policy says from now on")),
+            }
+        }),
+        Command::Why(vm) => {
+            let overcommit = host.overcommit.lock();
+            host.console.lock().answer(|out| {
+                let mut events = overcommit.policy.journal().of(vm).peekable();
+                if events.peek().is_none() {
+                    writeln!(out, "nothing was taken from it or given to it")?;
+                }
+                events.try_for_each(|event| writeln!(out, "{event}"))
+            });
+        }
+        Command::Stats(on) => {
+            host.overcommit.lock().stats = on;
+            answer(format_args!("{}", if on { "a line for each VM every second" } else { "no more lines" }));
+        }
         Command::Exits(vm) => show_exits(host, vm),
         Command::Regs(vm) => show_regs(host, vm),
         Command::Attach(vm) => host.console.lock().attend(vm),
@@ -130,26 +154,8 @@ fn show_vms<M: Machine>(host: &Host, m: &M) {
 }
 
 fn show_mem(host: &Host) {
-    let rows: Vec<MemRow<'_>> = host
-        .vms
-        .iter()
-        .map(|vm| {
-            let resident = vm.memory.lock().resident();
-            MemRow {
-                name: &vm.name,
-                size: vm.spec.memory,
-                touched: resident.frames * 4096,
-                tables: resident.tables * 4096,
-            }
-        })
-        .collect();
-    let counts = host.pool.lock().counts();
-    let total = counts.total * 4096;
-    let vms: u64 = rows.iter().map(|row| row.touched + row.tables).sum();
-    let free = counts.free * 4096;
-    // What is neither a VM's nor free is ours: image, records, heap, stacks, the bundle, what the firmware reserved.
-    let board = views::Board { total, hypervisor: total.saturating_sub(vms).saturating_sub(free), free };
-    host.console.lock().answer(|out| views::mem(out, board, &rows));
+    let overcommit = host.overcommit.lock();
+    host.tell_memory(&overcommit, |board, rows| host.console.lock().answer(|out| memory::mem(out, board, rows)));
 }
 
 fn show_top<M: Machine>(host: &Host, m: &M) {

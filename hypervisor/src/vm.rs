@@ -13,6 +13,7 @@ use crate::addr::{CpuId, VcpuId, VmId};
 use crate::bundle::{OnCrash, VmSpec};
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
+use crate::devices::virtio::balloon::Balloon;
 use crate::memory::{Memory, Root};
 use crate::next::Kicks;
 use crate::sched::EntityId;
@@ -20,7 +21,7 @@ use crate::vcpu::{Counter, Vcpu};
 use crate::vgic::Vgic;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub use life::{Life, State};
 use spin::mutex::SpinMutex;
 pub use tree::Gic;
@@ -34,6 +35,8 @@ pub mod request {
     pub const LEAVE: u32 = 2;
     /// It made output, which its CPU sends on.
     pub const SEND: u32 = 8;
+    /// Its balloon has more to do.
+    pub const SERVE: u32 = 16;
     /// It was turned on (PSCI CPU_ON): start at the entry in its slot.
     pub const START: u32 = 4;
 }
@@ -206,6 +209,10 @@ pub struct Vm {
     pub starving: AtomicU64,
     /// Frames of RAM it should have, by the policy's last word.
     pub entitled: AtomicU64,
+    /// Whether it has to stand still where it needs memory: the policy's last word.
+    pub blocked: AtomicBool,
+    /// Its balloon; to be locked before its memory.
+    pub balloon: SpinMutex<Balloon>,
     /// Whether its pages are looked at for merging.
     pub merges: bool,
     /// Places whose strange accesses were logged: each is told once.

@@ -399,7 +399,7 @@ impl Guest {
     /// Whether the page around `at` is in the store or in the swap area.
     fn is_put_away(&self, model: &Model, at: Addr<Ipa>) -> bool {
         let found = self.memory.table().walk(model, at);
-        matches!(found, Found::Gap(gap) if matches!(gap.hole(), Hole::Packed(_) | Hole::Swapped(_)))
+        matches!(found, Found::Gap(gap) if matches!(gap.hole(), Hole::Packed(_) | Hole::Swapped(..)))
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```text
 //!  63              24 23      8 7     2 1 0
 //! ┌──────────────────┬─────────┬───────┬───┐
-//! │ payload          │ 0       │ kind  │0 0│     64 kinds, 40 bits of payload, 16 more to come
+//! │ payload          │ check   │ kind  │0 0│     64 kinds, 40 bits of payload, 16 to check it by
 //! └──────────────────┴─────────┴───────┴───┘
 //! ```
 //!
@@ -179,8 +179,8 @@ pub enum Hole {
     Zero,
     /// Compressed, in this slot.
     Packed(u32),
-    /// Written out, to this block of the swap area.
-    Swapped(u32),
+    /// Written out, to this block of the swap area; with 16 bits of the contents' hash.
+    Swapped(u32, u16),
     /// Lost: a machine error, or a word that nobody here has written.
     Poisoned,
 }
@@ -188,20 +188,20 @@ pub enum Hole {
 impl Hole {
     /// Whether the same hole may stand for every part of its span: one without a place of its own.
     pub const fn is_divisible(self) -> bool {
-        !matches!(self, Self::Packed(_) | Self::Swapped(_))
+        !matches!(self, Self::Packed(_) | Self::Swapped(..))
     }
 
     /// The descriptor.
     pub fn encode(self) -> u64 {
-        let (kind, payload) = match self {
-            Self::Absent => (0, 0),
-            Self::Ballooned => (1, 0),
-            Self::Zero => (2, 0),
-            Self::Packed(slot) => (3, slot),
-            Self::Swapped(block) => (4, block),
-            Self::Poisoned => (63, 0),
+        let (kind, payload, check) = match self {
+            Self::Absent => (0, 0, 0),
+            Self::Ballooned => (1, 0, 0),
+            Self::Zero => (2, 0, 0),
+            Self::Packed(slot) => (3, slot, 0),
+            Self::Swapped(block, check) => (4, block, check),
+            Self::Poisoned => (63, 0, 0),
         };
-        kind << 2 | u64::from(payload) << 24
+        kind << 2 | u64::from(check) << 8 | u64::from(payload) << 24
     }
 
     fn decode(word: u64) -> Self {
@@ -212,7 +212,7 @@ impl Hole {
             (0x04, Ok(0)) => Self::Ballooned,
             (0x08, Ok(0)) => Self::Zero,
             (0x0c, Ok(slot)) => Self::Packed(slot),
-            (0x10, Ok(block)) => Self::Swapped(block),
+            (low, Ok(block)) if low & 0xff == 0x10 => Self::Swapped(block, (low >> 8) as u16),
             _ => Self::Poisoned,
         }
     }
@@ -348,7 +348,7 @@ mod tests {
             Hole::Ballooned,
             Hole::Zero,
             Hole::Packed(u32::MAX),
-            Hole::Swapped(1),
+            Hole::Swapped(1, 0xffff),
             Hole::Packed(0),
             Hole::Poisoned,
         ];

@@ -104,10 +104,13 @@ impl Seat {
 
     /// Sleeps until an interrupt, or until `chores` are to be done.
     fn idle(&mut self, chores: Option<u64>) {
+        let (scan, busy) = self.host.idle(&El2);
         let queue = self.host.queue.lock().deadline(self.cpu);
-        timer::set([queue, chores].into_iter().flatten().min());
-        // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
-        wfi();
+        timer::set([queue, chores, scan].into_iter().flatten().min());
+        if !busy {
+            // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
+            wfi();
+        }
         let _ = self.interrupt();
     }
 
@@ -286,10 +289,13 @@ impl Seat {
 
 /// Does what others asked of the loaded vCPU before it runs; or says that it must not run.
 fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
-    let taken = request::REFILL | request::LEAVE | request::SEND;
+    let taken = request::REFILL | request::LEAVE | request::SEND | request::SERVE;
     let asked = loaded.slot.requests.fetch_and(!taken, Ordering::SeqCst);
     if asked & request::SEND != 0 {
         uart::drain(host);
+    }
+    if asked & request::SERVE != 0 {
+        host.serve_balloon(&El2, loaded.here(host));
     }
     if asked & request::LEAVE != 0 {
         loaded.folded |= asked & request::REFILL != 0;

@@ -59,6 +59,10 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
             None => return Next::Resume,
         },
     };
+    if here.vm.blocked.load(Ordering::Relaxed) {
+        // It has more than it should, and there is next to nothing left: it does not get more until that changes.
+        return Next::Yield;
+    }
     let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, abort.access);
     match result {
         Ok(_) => Next::Resume,
@@ -182,6 +186,7 @@ impl Here<'_> {
                 Some(value)
             }
             Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),
+            Region::Virtio(0) => Some(self.host.balloon_read(self, offset, bytes)),
             Region::Virtio(_) => Some(devices::empty_slot(offset, bytes)),
             // GICC_DIR is write-only; the first page is the hardware's and does not come here.
             Region::Gicc => (self.vm.gic == Gic::V2 && offset == GICC_DIR).then_some(0),
@@ -238,6 +243,7 @@ impl Here<'_> {
                 // The CPU that watches alarms may be asleep, or this one.
                 m.signal(host::WATCHMAN);
             }
+            Region::Virtio(0) => self.host.balloon_write(m, self, offset, bytes, value),
             Region::Virtio(_) => {}
         }
         true

@@ -34,13 +34,15 @@ pub struct Merging {
     domains: [u8; MAX_OWNERS],
     /// How many leaves name shared frames, the bundle's own claim to its images included.
     refs: u64,
+    /// How many shared frames are the bundle's.
+    adopted: u64,
 }
 
 impl Default for Merging {
     /// Each VM in a domain of its own.
     fn default() -> Self {
         // Below 64, so they fit.
-        Self { domains: core::array::from_fn(|n| n as u8), refs: 0 }
+        Self { domains: core::array::from_fn(|n| n as u8), refs: 0, adopted: 0 }
     }
 }
 
@@ -138,6 +140,7 @@ impl Pool<'_> {
                 adopted += 1;
             }
         }
+        self.merging.adopted += adopted;
         adopted
     }
 
@@ -182,6 +185,16 @@ impl Pool<'_> {
         self.count(State::Shared, State::Guest, owner, 1);
         self.merging.refs -= 1;
         true
+    }
+
+    /// How many leaves name shared frames; the bundle's claims to its images count as such.
+    pub fn sharers(&self) -> u64 {
+        self.merging.refs
+    }
+
+    /// How many shared frames are the bundle's own.
+    pub fn adopted(&self) -> u64 {
+        self.merging.adopted
     }
 
     /// How many frames sharing saves: leaves that name shared frames, less the frames.

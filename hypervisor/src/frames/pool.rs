@@ -196,6 +196,11 @@ impl<'a> Pool<'a> {
         self.tight = tight;
     }
 
+    /// Keeps a run for good.
+    pub fn withhold(&mut self, frame: Frame<Dirty>) {
+        let _ = frame.release();
+    }
+
     /// Takes a run of frames for `owner`, aligned to its size, or nothing where there is none so long (nobody's fault), or
     /// `owner` is beyond [`MAX_OWNERS`].
     pub fn take(&mut self, order: impl Into<Order>, owner: VmId, purpose: Use) -> Option<Frame<Dirty>> {

@@ -4,9 +4,9 @@
 //! frames are in 17 lists by how many of their units are free; a run is looked for in the fullest frames first, a few of
 //! each list, before another frame is taken. A frame all of whose units are free goes back at once.
 
+use super::HOUSE;
 use super::pool::Pool;
 use super::record::{NONE, Order, Record, State, Use};
-use super::HOUSE;
 use crate::addr::{Addr, Pa, Size};
 
 /// The bytes of a unit.

@@ -7,6 +7,7 @@ use crate::arm::vmsa::Geometry;
 use crate::bundle::{self, Diagnostic, VmSpec};
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
+use crate::devices::virtio::balloon::Balloon;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
@@ -19,7 +20,7 @@ use crate::vm::{Devices, Gic, Life, NEVER, Slot, Told, Vm};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use spin::mutex::SpinMutex;
 
 /// MPIDR_EL1 bit 31, which is one.
@@ -33,6 +34,7 @@ pub(super) fn vm<M: Machine>(
     queue: &mut Queue,
     id: VmId,
     spec: VmSpec<'static>,
+    merges: bool,
 ) -> Result<Vm, Diagnostic> {
     let memory = memory(m, pool, facts, id, &spec)?;
     let version = match facts.gic {
@@ -68,7 +70,9 @@ pub(super) fn vm<M: Machine>(
         alarm: AtomicU64::new(NEVER),
         starving: AtomicU64::new(0),
         entitled: AtomicU64::new(u64::MAX),
-        merges: false,
+        blocked: AtomicBool::new(false),
+        balloon: SpinMutex::new(Balloon::new()),
+        merges,
         told: SpinMutex::new(Told::default()),
     })
 }

@@ -1,4 +1,4 @@
-//! What has to be looked after from time to time: watchdogs and alarms. One CPU does, [`WATCHMAN`].
+//! What has to be looked after from time to time: watchdogs, alarms, and memory. One CPU does, [`WATCHMAN`].
 
 use super::Host;
 use crate::addr::CpuId;
@@ -16,10 +16,11 @@ impl Host {
     /// Does what is due. Returns when something is due again, if anything ever is.
     #[inline]
     pub fn chores<M: Machine>(&self, m: &M) -> Option<u64> {
+        let managed = self.manage(m);
         if !self.has_chores.load(Ordering::Relaxed) {
-            return None;
+            return Some(managed);
         }
-        [self.watch(m), self.alarms(m)].into_iter().flatten().min()
+        [self.watch(m), self.alarms(m), Some(managed)].into_iter().flatten().min()
     }
 
     /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.

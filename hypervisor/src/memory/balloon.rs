@@ -19,14 +19,7 @@ impl Memory {
 
     /// Takes `pages` pages from `at` on from the guest, contents and all, and leaves `hole`, one without a place of its
     /// own. What is no RAM is left out. Returns how many frames came back.
-    pub fn give_up<M: Machine>(
-        &mut self,
-        m: &M,
-        pool: &SharedPool<'_>,
-        at: Addr<Ipa>,
-        pages: u64,
-        hole: Hole,
-    ) -> u64 {
+    pub fn give_up<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, pages: u64, hole: Hole) -> u64 {
         let before = self.resident.frames;
         let mut next = at.align_down(Size::Page);
         let bytes = pages.saturating_mul(Size::Page.bytes());
@@ -73,15 +66,7 @@ impl Memory {
         }
     }
 
-    fn relabel<M: Machine>(
-        &mut self,
-        m: &M,
-        pool: &SharedPool<'_>,
-        at: Addr<Ipa>,
-        old: Hole,
-        new: Hole,
-        size: Size,
-    ) {
+    fn relabel<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, old: Hole, new: Hole, size: Size) {
         if old != new && self.table.relabel(m, at, new).is_ok() {
             // At most 2^18 pages, so it fits.
             let pages = size.frames() as i64;

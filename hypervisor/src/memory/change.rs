@@ -107,7 +107,8 @@ impl Memory {
             }
             Part::Hole(hole) => vacate(m, pool, &mut put_away, hole),
         });
-        self.resident = Resident { frames: left.frames, tables: left.tables, shared: left.shared, ..Resident::default() };
+        self.resident =
+            Resident { frames: left.frames, tables: left.tables, shared: left.shared, ..Resident::default() };
         self.sample.clear();
         self.filling = 0;
     }

@@ -64,7 +64,7 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match gap.hole() {
             Hole::Absent | Hole::Ballooned | Hole::Zero => {}
-            Hole::Packed(_) | Hole::Swapped(_) => return self.unpack(m, pool, ipa, access, gap),
+            Hole::Packed(_) | Hole::Swapped(..) => return self.unpack(m, pool, ipa, access, gap),
             Hole::Poisoned => return Err(Miss::Lost),
         }
         let fits = self.is_ram(ipa.align_down(Size::Block), Size::Block.bytes());

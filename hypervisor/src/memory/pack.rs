@@ -14,7 +14,7 @@ use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
 use crate::frames::store::Place;
 use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, press};
-use crate::machine::{Machine, Point};
+use crate::machine::{Machine, Point, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
 use core::sync::atomic::AtomicU64;
@@ -46,6 +46,12 @@ pub enum Put {
 fn words<M: Machine>(m: &M, at: Addr<Pa>) -> impl Iterator<Item = &AtomicU64> {
     // An offset in a page fits.
     m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8)
+}
+
+/// What of a page's hash its descriptor keeps while it is in the swap area.
+fn check(pool: &SharedPool<'_>, words: &Words) -> u16 {
+    // The upper bits.
+    (pool.hash().of(words) >> 48) as u16
 }
 
 impl Memory {
@@ -96,9 +102,8 @@ impl Memory {
         let block = pool.lock().swap.take();
         if let Some(block) = block {
             if m.swap_out(block, leaf.output) {
-                let hash = pool.hash().of(m.frame(leaf.output));
-                pool.lock().swap.keep(block, hash);
-                self.forsake(m, pool, leaf, Hole::Swapped(block));
+                let check = check(pool, m.frame(leaf.output));
+                self.forsake(m, pool, leaf, Hole::Swapped(block, check));
                 return Put::Swapped;
             }
             pool.lock().swap.give(block);
@@ -134,12 +139,11 @@ impl Memory {
         let hole = gap.hole();
         let brought = match hole {
             Hole::Packed(place) => expand(m, pool, Place(place), frame),
-            Hole::Swapped(block) => {
+            Hole::Swapped(block, sum) => {
                 let there = m.swap_in(block, frame.start());
                 // The disk wrote it: every CPU sees that.
                 let frame = frame.written(m);
-                let hash = pool.hash().of(m.frame(frame.start()));
-                let whole = there && pool.lock().swap.is_whole(block, hash);
+                let whole = there && check(pool, m.frame(frame.start())) == sum;
                 if whole { Ok(frame) } else { Err(frame.soil()) }
             }
             _ => Err(frame),
@@ -218,7 +222,7 @@ pub(super) fn vacate<M: Machine>(m: &M, pool: &SharedPool<'_>, resident: &mut Re
                 resident.units = resident.units.saturating_sub(press::units(head).into());
             }
         }
-        Hole::Swapped(block) => pool.lock().swap.give(block),
+        Hole::Swapped(block, _) => pool.lock().swap.give(block),
         _ => {}
     }
 }

@@ -106,20 +106,14 @@ impl Memory {
 
     /// Makes the page number `page` one whose frame can be shared, if it still has this hash. Splits the block it is part
     /// of. Returns the frame.
-    pub fn freeze<M: Machine>(
-        &mut self,
-        m: &M,
-        pool: &SharedPool<'_>,
-        page: u32,
-        hash: u64,
-    ) -> Option<Addr<Pa>> {
+    pub fn freeze<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, page: u32, hash: u64) -> Option<Addr<Pa>> {
         let ipa = self.page_at(page);
         if self.is_block(m, ipa) {
             self.split(m, pool, ipa).ok()?;
         }
         let leaf = self.take_away(m, ipa)?;
-        let frozen = pool.hash().of(m.frame(leaf.output)) == hash
-            && pool.lock().share(leaf.output, self.layout.owner, hash);
+        let frozen =
+            pool.hash().of(m.frame(leaf.output)) == hash && pool.lock().share(leaf.output, self.layout.owner, hash);
         if !frozen {
             self.put_back(m, leaf, leaf.output, leaf.attr);
             return None;

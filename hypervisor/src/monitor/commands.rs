@@ -26,6 +26,12 @@ pub enum Command {
     Stop(VmId),
     /// Where the memory is.
     Mem,
+    /// This VM's balloon is to have so many bytes; or what the policy says.
+    Balloon(VmId, Option<u64>),
+    /// What was taken from this VM or given to it, and why.
+    Why(VmId),
+    /// Lines of statistics every second, or no more.
+    Stats(bool),
     /// Who has the CPUs.
     Top,
     /// Why guests were left, of one VM or of all.
@@ -50,6 +56,9 @@ pub const HELP: &[(&str, &str, &str)] = &[
     ("restart", "VM", "start VM again from pristine images"),
     ("stop", "VM", "end VM"),
     ("mem", "", "where the memory is"),
+    ("balloon", "VM N|-", "let VM's balloon have N bytes (64M); - for what the policy says"),
+    ("why", "VM", "what memory VM was given or had to give, and why"),
+    ("stats", "on|off", "a line of memory statistics for each VM every second"),
     ("top", "", "who has the CPUs"),
     ("exits", "[VM]", "why guests were left"),
     ("log", "[N]", "the last N lines of the hypervisor's log"),
@@ -71,6 +80,10 @@ pub enum Refusal<'a> {
     NeedsVm(&'a str),
     /// Not a number.
     Number(&'a str),
+    /// Not an amount of memory.
+    Amount(&'a str),
+    /// Neither on nor off.
+    Switch(&'a str),
     /// The command takes no such word.
     TooMuch(&'a str, &'a str),
 }
@@ -82,6 +95,10 @@ impl fmt::Display for Refusal<'_> {
             Self::Vm(word) => write!(f, "no VM `{word}`; `vms` lists them"),
             Self::NeedsVm(command) => write!(f, "`{command}` which VM? `{command} NAME`; `vms` lists them"),
             Self::Number(word) => write!(f, "`{word}` is not a number of lines; `log 50` shows fifty"),
+            Self::Amount(word) => {
+                write!(f, "`{word}` is not an amount; `balloon VM 64M` takes 64 MiB, `-` leaves it to the policy")
+            }
+            Self::Switch(word) => write!(f, "`{word}` is neither `on` nor `off`"),
             Self::TooMuch(command, word) => write!(f, "`{command}` does not take `{word}`; `help` says what it takes"),
         }
     }
@@ -105,6 +122,18 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
         "restart" => (Command::Restart(vm()?), 1),
         "stop" => (Command::Stop(vm()?), 1),
         "mem" => (Command::Mem, 0),
+        "balloon" => {
+            let vm = vm()?;
+            let word = words.next().unwrap_or("");
+            let size = if word == "-" { None } else { Some(amount(word).ok_or(Refusal::Amount(word))?) };
+            (Command::Balloon(vm, size), 2)
+        }
+        "why" => (Command::Why(vm()?), 1),
+        "stats" => match argument.unwrap_or("") {
+            "on" => (Command::Stats(true), 1),
+            "off" => (Command::Stats(false), 1),
+            word => return Err(Refusal::Switch(word)),
+        },
         "top" => (Command::Top, 0),
         "exits" => (Command::Exits(argument.map(some).transpose()?), 1),
         "log" => {
@@ -118,6 +147,18 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
     };
     let surplus = if takes == 0 { argument } else { words.next() };
     surplus.map_or(Ok(command), |word| Err(Refusal::TooMuch(name, word)))
+}
+
+/// Bytes, written with K, M or G behind.
+fn amount(word: &str) -> Option<u64> {
+    let shift = match word.as_bytes().last()? {
+        b'K' | b'k' => 10,
+        b'M' | b'm' => 20,
+        b'G' | b'g' => 30,
+        _ => return None,
+    };
+    let number: u32 = word.get(..word.len() - 1)?.parse().ok()?;
+    Some(u64::from(number) << shift)
 }
 
 /// The rest of the only command that `start` can become, or of what all that it can become have in common.
@@ -156,6 +197,8 @@ mod tests {
         assert_eq!(read("exits alpha"), Ok(Command::Exits(Some(VmId(0)))));
         assert_eq!(read("log 7"), Ok(Command::Log(7)));
         assert_eq!(read("log"), Ok(Command::Log(20)));
+        assert_eq!(read("balloon beta 64M"), Ok(Command::Balloon(VmId(1), Some(64 << 20))));
+        assert_eq!(read("balloon beta -"), Ok(Command::Balloon(VmId(1), None)));
         assert_eq!(read("reboot off"), Ok(Command::PowerOff));
         assert_eq!(read("reboot"), Ok(Command::Reboot));
         assert_eq!(read(""), Ok(Command::Nothing));
@@ -172,6 +215,8 @@ mod tests {
             ("log many", "`many` is not a number of lines; `log 50` shows fifty"),
             ("vms all", "`vms` does not take `all`; `help` says what it takes"),
             ("reboot now", "`reboot` does not take `now`; `help` says what it takes"),
+            ("balloon alpha", "`` is not an amount; `balloon VM 64M` takes 64 MiB, `-` leaves it to the policy"),
+            ("stats maybe", "`maybe` is neither `on` nor `off`"),
             ("stop alpha beta", "`stop` does not take `beta`; `help` says what it takes"),
         ] {
             assert_eq!(read(line).unwrap_err().to_string(), refusal);
@@ -181,7 +226,12 @@ mod tests {
     #[test]
     fn every_command_in_the_list_is_one() {
         for (name, takes, _) in HELP {
-            let with = if takes.starts_with('V') { " alpha" } else { "" };
+            let with = match *takes {
+                "VM N|-" => " alpha 64M",
+                "on|off" => " on",
+                takes if takes.starts_with('V') => " alpha",
+                _ => "",
+            };
             let line = [*name, with].concat();
             assert!(read(&line).is_ok(), "{line}");
         }

@@ -1,8 +1,8 @@
 //! The tables that answer the operator: plain data in, columns out, LF at the ends of lines.
 //!
 //! Columns stand where they stand whatever is in them, as far as 80 characters go, so that programs can read them too.
-//! Sums add up: shares of time are rounded so that they and the idle time make up the whole, and memory that no line
-//! accounts for has a line of its own.
+//! Sums add up: shares of time are rounded so that they and the idle time make up the whole. Memory has its tables in
+//! [`super::memory`].
 
 use core::fmt::{Result, Write};
 
@@ -39,52 +39,6 @@ pub fn vms(out: &mut dyn Write, rows: &[VmRow<'_>]) -> Result {
         writeln!(out, "{:>7} MiB {} {exits:>12}", memory >> 20, Seconds(*cpu_nanos))?;
     }
     Ok(())
-}
-
-/// A VM's memory, for [`mem`], in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct MemRow<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// What it may have.
-    pub size: u64,
-    /// What of it is backed by frames.
-    pub touched: u64,
-    /// Its translation tables.
-    pub tables: u64,
-}
-
-/// The board's memory, for [`mem`], in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Board {
-    /// All RAM.
-    pub total: u64,
-    /// What the hypervisor has for itself.
-    pub hypervisor: u64,
-    /// What is free.
-    pub free: u64,
-}
-
-/// Writes where the memory is.
-pub fn mem(out: &mut dyn Write, board: Board, rows: &[MemRow<'_>]) -> Result {
-    writeln!(out, "NAME                   SIZE      TOUCHED       TABLES         FRAMES")?;
-    let mut frames = 0u64;
-    for MemRow { name, size, touched, tables } in rows {
-        let both = touched.saturating_add(*tables);
-        frames = frames.saturating_add(both);
-        let [size, touched, tables, both] = [size, touched, tables, &both].map(|bytes| bytes >> 10);
-        writeln!(out, "{name:<16} {size:>10} {touched:>12} {tables:>12} {both:>10} KiB")?;
-    }
-    let Board { total, hypervisor, free } = board;
-    let known = frames.saturating_add(hypervisor).saturating_add(free);
-    let mut line = |name, bytes: u64| writeln!(out, "{name:<16} {:>47} KiB", bytes >> 10);
-    line("VMs", frames)?;
-    line("hypervisor", hypervisor)?;
-    line("free", free)?;
-    if known != total {
-        line(if known < total { "unaccounted" } else { "counted twice" }, total.abs_diff(known))?;
-    }
-    line("board", total)
 }
 
 /// A vCPU's time in a window, for [`top`].
@@ -195,7 +149,7 @@ impl core::fmt::Display for Seconds {
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, ExitRow, MemRow, RegsRow, TopRow, VmRow, exits, mem, regs, top, vms};
+    use super::{ExitRow, RegsRow, TopRow, VmRow, exits, regs, top, vms};
     use alloc::string::String;
     use alloc::vec::Vec;
     use core::fmt::{Result, Write};
@@ -228,21 +182,6 @@ mod tests {
             "   1 other            running    0/2      512 MiB     12.345        98765",
         ];
         assert!(out.lines().eq(expected), "{out}");
-    }
-
-    #[test]
-    fn memory_adds_up_or_says_by_how_much_it_does_not() {
-        let rows = [
-            MemRow { name: "a", size: 512 << 20, touched: 100 << 20, tables: 1 << 20 },
-            MemRow { name: "b", size: 256 << 20, touched: 7 << 12, tables: 3 << 12 },
-        ];
-        let vms = (101 << 20) + (10 << 12);
-        let board = Board { total: 1 << 30, hypervisor: 1 << 20, free: (1 << 30) - (1 << 20) - vms };
-        let out = shown(|out| mem(out, board, &rows));
-        assert!(!out.contains("unaccounted"), "{out}");
-        let out = shown(|out| mem(out, Board { total: board.total + 8192, ..board }, &rows));
-        assert!(out.contains("unaccounted") && out.contains(" 8 KiB"), "{out}");
-        assert!(out.ends_with("1048584 KiB\n"), "{out}");
     }
 
     #[test]

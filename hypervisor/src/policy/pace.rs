@@ -32,6 +32,11 @@ impl Pace {
         self.percent > 0 && now >= self.next
     }
 
+    /// When the next slice may begin.
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Accounts for a slice of `ticks` that ended `now`.
     pub fn spent(&mut self, now: u64, ticks: u64) {
         let budget = u64::from(self.percent).max(1);

@@ -34,6 +34,11 @@ impl Estimator {
         self.touched = self.touched.saturating_add(1);
     }
 
+    /// Sets how many of the sample were touched so far in the running period.
+    pub fn set_touched(&mut self, touched: u32) {
+        self.touched = touched;
+    }
+
     /// Ends a period in which `sampled` pages were watched; one without any teaches nothing.
     pub fn end(&mut self, sampled: u32) {
         if let Some(now) = self.running(sampled) {

@@ -24,8 +24,8 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         affinity: u64::MAX,
         watchdog: None,
         granule: Granule::Block,
-            min: None,
-            domain: None,
+        min: None,
+        domain: None,
     }
 }
 

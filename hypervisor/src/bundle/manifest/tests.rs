@@ -179,7 +179,9 @@ fn the_policy_is_read_and_its_errors_are_told() {
     let errors: Vec<String> = findings.unless(()).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("/policy/scan-cpu: 101") && errors[1].contains("unknown key \"tax\""), "{errors:?}");
-    assert!(errors_of(vec![key("memory", "2M"), key("kernel", "k"), key("min", "4M")])[0].contains("more than its memory"));
+    assert!(
+        errors_of(vec![key("memory", "2M"), key("kernel", "k"), key("min", "4M")])[0].contains("more than its memory")
+    );
 }
 
 #[test]

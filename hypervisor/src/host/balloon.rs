@@ -1,0 +1,136 @@
+//! The balloon between its device and the VM's memory.
+//!
+//! What the guest's driver says is carried out while its CPU is out of the guest for that, a bounded part at a time; the
+//! rest waits as a request until it enters again. Lock: a VM's balloon is taken before its memory.
+
+use super::{Here, Host};
+use crate::addr::{Addr, IntId, Ipa};
+use crate::arm::desc::Hole;
+use crate::devices::VIRTIO_INTID;
+use crate::devices::virtio::balloon::Pages;
+use crate::devices::virtio::{Fault, Ram};
+use crate::machine::Machine;
+use crate::memory::{Memory, Miss};
+use crate::vgic::Line;
+use crate::vm::{Vm, request};
+use core::sync::atomic::Ordering;
+
+/// How many pages of a balloon's work are done at a time.
+const BUDGET: usize = 512;
+/// How often memory is looked for when a copy needs some.
+const RELIEFS: u32 = 8;
+/// The balloon's interrupt: that of the first virtio slot.
+const BALLOON_INTID: IntId = VIRTIO_INTID;
+
+/// A VM's memory as its balloon sees it.
+struct Given<'a, M: Machine> {
+    host: &'a Host,
+    vm: &'a Vm,
+    m: &'a M,
+    /// What a page that is only free just now leaves: one that comes back full of what the guest said, if it said so.
+    free: Hole,
+}
+
+impl<M: Machine> Given<'_, M> {
+    fn copy(&self, mut copy: impl FnMut(&mut Memory) -> Result<(), Miss>) -> Result<(), Fault> {
+        self.host.with_relief(self.m, || copy(&mut self.vm.memory.lock())).map_err(|miss| match miss {
+            Miss::Short => Fault::Short,
+            Miss::NotRam | Miss::Denied | Miss::Lost => Fault::Outside,
+        })
+    }
+}
+
+impl<M: Machine> Ram for Given<'_, M> {
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault> {
+        self.copy(|memory| memory.read(self.m, &self.host.pool, at, into))
+    }
+
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
+        self.copy(|memory| memory.write(self.m, &self.host.pool, at, bytes))
+    }
+}
+
+impl<M: Machine> Pages for Given<'_, M> {
+    fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
+        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned);
+    }
+
+    fn deflate(&mut self, at: Addr<Ipa>, pages: u64) {
+        self.vm.memory.lock().take_back(self.m, &self.host.pool, at, pages);
+    }
+
+    fn report(&mut self, at: Addr<Ipa>, bytes: u64) {
+        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, bytes >> 12, self.free);
+    }
+}
+
+impl Host {
+    /// Does `work`, and finds memory for it and does it again where there is too little. No lock may be held.
+    pub(super) fn with_relief<M: Machine, T>(
+        &self,
+        m: &M,
+        mut work: impl FnMut() -> Result<T, Miss>,
+    ) -> Result<T, Miss> {
+        for _ in 0..RELIEFS {
+            match work() {
+                Err(Miss::Short) if self.relieve(m) > 0 => {}
+                result => return result,
+            }
+        }
+        Err(Miss::Short)
+    }
+
+    /// A guest reads a register of its balloon.
+    pub fn balloon_read(&self, here: Here<'_>, offset: u64, bytes: u8) -> u64 {
+        here.vm.balloon.lock().read(offset, bytes)
+    }
+
+    /// A guest writes a register of its balloon.
+    pub fn balloon_write<M: Machine>(&self, m: &M, here: Here<'_>, offset: u64, bytes: u8, value: u64) {
+        let mut balloon = here.vm.balloon.lock();
+        let was_up = balloon.is_up();
+        balloon.write(offset, bytes, value);
+        if balloon.is_up() && !was_up {
+            here.vm.memory.lock().set_filling(balloon.poison().unwrap_or(0));
+        }
+        drop(balloon);
+        self.serve_balloon(m, here);
+    }
+
+    /// Does what the driver of a balloon has asked for, or a part of it.
+    pub fn serve_balloon<M: Machine>(&self, m: &M, here: Here<'_>) {
+        let vm = here.vm;
+        let mut balloon = vm.balloon.lock();
+        if balloon.has_work() {
+            let free = if balloon.poison().unwrap_or(0) == 0 { Hole::Absent } else { Hole::Ballooned };
+            let more = balloon.serve(&mut Given { host: self, vm, m, free }, BUDGET);
+            if more {
+                here.slot.requests.fetch_or(request::SERVE, Ordering::Relaxed);
+            }
+        }
+        let line = balloon.line();
+        drop(balloon);
+        self.line(m, vm, BALLOON_INTID, line.into());
+    }
+
+    /// Asks the guest to bring its balloon to `target` pages, and for its free pages first where `hint` says so.
+    pub(super) fn ask_balloon<M: Machine>(&self, m: &M, vm: &Vm, target: u64, hint: bool) {
+        let mut balloon = vm.balloon.lock();
+        if !balloon.is_up() {
+            return;
+        }
+        let target = u32::try_from(target).unwrap_or(u32::MAX);
+        if balloon.target() != target {
+            balloon.set_target(target);
+        }
+        if balloon.is_hinting() {
+            // A second is enough for a guest to name what it has free; then it may have it back.
+            balloon.stop_hinting();
+        } else if hint {
+            balloon.start_hinting();
+        }
+        let line: Line = balloon.line().into();
+        drop(balloon);
+        self.line(m, vm, BALLOON_INTID, line);
+    }
+}

@@ -1,0 +1,245 @@
+//! The policy at work: once a second it is told how things are, and what it orders is carried out.
+//!
+//! The watchman's CPU does this, with its other chores. What is ordered to be put away is done a few pages at a time
+//! between them, so that nobody waits long for that CPU.
+
+use super::Host;
+use super::scan::Totals;
+use crate::machine::Machine;
+use crate::memory::Resident;
+use crate::policy::sample::PERIOD_MS;
+use crate::policy::{Estimator, Level, MOST_VMS, Orders, Pace, Policy, Settings, Vm as Facts};
+use crate::vm::{State, Vm};
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering;
+
+/// How often the policy is asked, in milliseconds.
+const TICK_MS: u64 = 1000;
+/// How many pages of a VM are put away at a time.
+const AT_A_TIME: u32 = 8;
+/// How soon the next are, in milliseconds.
+const SOON_MS: u64 = 2;
+/// How many pages the scanner looks at in one slice.
+const SLICE: u32 = 16;
+
+/// What the policy knows and has ordered.
+#[derive(Debug)]
+pub struct Overcommit {
+    /// The policy.
+    pub policy: Policy,
+    /// How fast equal pages are looked for.
+    pub pace: Pace,
+    /// Whether memory is promised that there is not: only then working sets are watched.
+    pub is_on: bool,
+    /// Whether a line of statistics is written every second.
+    pub stats: bool,
+    estimators: [Estimator; MOST_VMS],
+    /// When the running period began, in milliseconds.
+    sampled_ms: u64,
+    /// When the policy is asked next.
+    next_ms: u64,
+    /// What the scanner had done when its round began.
+    round: Totals,
+    /// What is still to be put away, for each VM.
+    owed: [u64; MOST_VMS],
+}
+
+impl Overcommit {
+    /// A policy with `settings` for `n` VMs on `total` pages.
+    pub fn new(settings: Settings, total: u64, n: usize, is_on: bool) -> Self {
+        Self {
+            policy: Policy::new(settings, total, n),
+            pace: Pace::new(settings.scan_cpu),
+            is_on,
+            stats: false,
+            estimators: [Estimator::default(); MOST_VMS],
+            sampled_ms: 0,
+            next_ms: 0,
+            round: Totals::default(),
+            owed: [0; MOST_VMS],
+        }
+    }
+
+    /// The active pages of the VM with this number, of `resident` pages.
+    pub fn active(&self, vm: usize, resident: u64, sampled: u32) -> u64 {
+        let part = self.estimators.get(vm).map_or(1000, |estimator| estimator.active_permille(sampled));
+        resident.saturating_mul(part.into()) / 1000
+    }
+}
+
+impl Host {
+    /// Milliseconds since the board was turned on.
+    pub fn millis(&self, now: u64) -> u64 {
+        self.frequency.nanos(now) / 1_000_000
+    }
+
+    fn ticks_of(&self, ms: u64) -> u64 {
+        self.frequency.ticks(ms.saturating_mul(1_000_000))
+    }
+
+    /// Asks the policy if it is time, and does what it orders. Returns when to come again.
+    pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
+        let now = self.millis(m.now());
+        let mut overcommit = self.overcommit.lock();
+        if now >= overcommit.next_ms {
+            overcommit.next_ms = now + TICK_MS;
+            self.tick(m, &mut overcommit, now);
+        }
+        let owes = self.put_away(m, &mut overcommit);
+        let next = if owes { now + SOON_MS } else { overcommit.next_ms };
+        self.ticks_of(next)
+    }
+
+    fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {
+        let period = now.saturating_sub(overcommit.sampled_ms) >= PERIOD_MS;
+        let mut vms: ArrayVec<Facts, MOST_VMS> = ArrayVec::new();
+        for (n, vm) in self.vms.iter().enumerate().take(MOST_VMS) {
+            if overcommit.is_on {
+                let split = overcommit.policy.level() != Level::High;
+                self.watch_use(m, vm, &mut overcommit.estimators[n], period.then_some(split));
+            }
+            let _ = vms.try_push(self.facts(vm, n, overcommit));
+        }
+        if period {
+            overcommit.sampled_ms = now;
+        }
+        // Where everybody has what it may have, nothing is short; the operator's word on balloons counts all the same.
+        let free = if overcommit.is_on { self.pool.lock().counts().free } else { u64::MAX >> 8 };
+        let orders = overcommit.policy.tick(now, free, &vms);
+        self.obey(m, overcommit, &orders);
+        self.learn(overcommit, orders.level);
+        if overcommit.stats {
+            self.write_stats(now, overcommit);
+        }
+    }
+
+    /// What the policy wants to know of a VM.
+    pub(super) fn facts(&self, vm: &Vm, n: usize, overcommit: &Overcommit) -> Facts {
+        let (driver, balloon, target) = {
+            let balloon = vm.balloon.lock();
+            (balloon.is_up(), balloon.actual().into(), balloon.target().into())
+        };
+        let (resident, sampled) = {
+            let memory = vm.memory.lock();
+            (memory.resident(), memory.sampled().0)
+        };
+        let used = self.charged(&resident);
+        Facts {
+            min: vm.spec.min.unwrap_or(vm.spec.memory) >> 12,
+            max: vm.spec.memory >> 12,
+            shares: vm.spec.shares,
+            used,
+            active: overcommit.active(n, used, sampled),
+            balloon,
+            target,
+            has_balloon: driver,
+            running: vm.life.state() == State::Running,
+        }
+    }
+
+    /// The frames that are charged to a VM: its own, and its part of those it shares and of the store.
+    fn charged(&self, resident: &Resident) -> u64 {
+        resident.frames + self.shared_part(resident) + resident.units / 16
+    }
+
+    /// A VM's part of the frames that it shares: all leaves that name shared frames have the same.
+    pub(super) fn shared_part(&self, resident: &Resident) -> u64 {
+        let pool = self.pool.lock();
+        // The bundle's claims to its images are nobody's.
+        let adopted = pool.adopted();
+        let (frames, leaves) = (pool.counts().shared.saturating_sub(adopted), pool.sharers().saturating_sub(adopted));
+        resident.shared.saturating_mul(frames).checked_div(leaves).unwrap_or(0).min(resident.shared)
+    }
+
+    /// Counts which of the watched pages were touched. Where a period is over it says whether blocks may be split to watch
+    /// others.
+    fn watch_use<M: Machine>(&self, m: &M, vm: &Vm, estimator: &mut Estimator, period: Option<bool>) {
+        let mut memory = vm.memory.lock();
+        let (sampled, touched) = memory.sampled();
+        estimator.set_touched(touched);
+        if let Some(split) = period
+            && vm.life.state() == State::Running
+        {
+            estimator.end(sampled);
+            memory.sample(m, &self.pool, split, || self.roll());
+        }
+    }
+
+    fn obey<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, orders: &Orders) {
+        for ((n, vm), order) in self.vms.iter().enumerate().zip(&orders.vms) {
+            vm.entitled.store(order.entitled, Ordering::Relaxed);
+            vm.blocked.store(order.blocked, Ordering::Relaxed);
+            if let Some(owed) = overcommit.owed.get_mut(n) {
+                *owed = order.pack;
+            }
+            self.ask_balloon(m, vm, order.balloon, order.hint);
+        }
+    }
+
+    /// Lets the scanner's pace follow what it finds.
+    fn learn(&self, overcommit: &mut Overcommit, level: Level) {
+        if level != Level::High {
+            overcommit.pace.hurry();
+        }
+        let Some(scanner) = self.scanner.try_lock() else { return };
+        let totals = scanner.totals;
+        if totals.rounds > overcommit.round.rounds {
+            let given = |totals: &Totals| totals.merged + totals.zeroed;
+            overcommit.pace.found(totals.scanned - overcommit.round.scanned, given(&totals) - given(&overcommit.round));
+            overcommit.round = totals;
+        }
+    }
+
+    /// Puts some of what is owed away; true if more is.
+    fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> bool {
+        let mut more = false;
+        for (vm, owed) in self.vms.iter().zip(&mut overcommit.owed) {
+            if *owed > 0 {
+                for _ in 0..AT_A_TIME {
+                    *owed = owed.saturating_sub(self.take_from(m, vm));
+                }
+                more |= *owed > 0;
+            }
+        }
+        more
+    }
+
+    /// Looks for equal pages for a while if it is time, in the idle time of a CPU. Says when to come again, if ever, and
+    /// whether something was done.
+    pub fn idle<M: Machine>(&self, m: &M) -> (Option<u64>, bool) {
+        if !self.merges {
+            return (None, false);
+        }
+        // Another CPU's business otherwise.
+        let (Some(mut overcommit), Some(mut scanner)) = (self.overcommit.try_lock(), self.scanner.try_lock()) else {
+            return (None, false);
+        };
+        let start = m.now();
+        if !overcommit.pace.may(start) {
+            return (Some(overcommit.pace.next()), false);
+        }
+        let level = overcommit.policy.level();
+        if !self.may_merge() || self.scan(m, &mut scanner, SLICE, level != Level::High).is_none() {
+            return (None, false);
+        }
+        let now = m.now();
+        overcommit.pace.spent(now, now.saturating_sub(start));
+        (Some(overcommit.pace.next()), true)
+    }
+
+    /// Whether more may be merged: what sharing saves could be wanted back, a part of it at once.
+    fn may_merge(&self) -> bool {
+        let (reserve, can) = self.copy_reserve();
+        reserve <= can
+    }
+
+    /// How many frames copies might take at once, by the configured risk, and how many could be had for them: what is
+    /// free, the free blocks of the swap area, and what compressing guests' own pages would give, at a quarter of them.
+    pub fn copy_reserve(&self) -> (u64, u64) {
+        let pool = self.pool.lock();
+        let counts = pool.counts();
+        let (blocks, used) = pool.swap.counts();
+        let can = counts.free + u64::from(blocks - used) + counts.guest / 4;
+        (pool.saved() * u64::from(self.risk) / 100, can)
+    }
+}

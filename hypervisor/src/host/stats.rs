@@ -1,0 +1,83 @@
+//! What there is to tell about memory, gathered from where it is counted.
+
+use super::Host;
+use super::overcommit::Overcommit;
+use crate::frames::Record;
+use crate::monitor::memory::{self, Board, MemRow};
+use crate::vm::Vm;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+/// Pages as KiB.
+const fn kib(pages: u64) -> u64 {
+    pages.saturating_mul(4)
+}
+
+impl Host {
+    /// Gathers the rows of all VMs and the board's, and shows them to `show`.
+    pub fn tell_memory<T>(&self, overcommit: &Overcommit, show: impl FnOnce(&Board<'_>, &[MemRow<'_>]) -> T) -> T {
+        let rows: Vec<MemRow<'_>> = self.vms.iter().enumerate().map(|(n, vm)| self.row(vm, n, overcommit)).collect();
+        let level = overcommit.policy.level().to_string();
+        let totals = self.scanner.lock().totals;
+        let (reserve, can) = self.copy_reserve();
+        let pool = self.pool.lock();
+        let counts = pool.counts();
+        let (blocks, used) = pool.swap.counts();
+        let board = Board {
+            level: &level,
+            total: kib(counts.total),
+            hypervisor: kib(counts.reserved + counts.house),
+            private: kib(counts.guest),
+            tables: kib(counts.table),
+            shared: kib(counts.shared - pool.adopted()),
+            images: kib(pool.adopted()),
+            store: kib(counts.store),
+            free: kib(counts.free),
+            saved: kib(pool.saved()),
+            reserve: (kib(reserve), kib(can)),
+            swap: (kib(blocks.into()), kib(used.into())),
+            scan: [totals.scanned, totals.merged, totals.zeroed, totals.differed],
+            record_bytes: size_of::<Record>() as u64,
+        };
+        drop(pool);
+        show(&board, &rows)
+    }
+
+    fn row<'a>(&self, vm: &'a Vm, n: usize, overcommit: &Overcommit) -> MemRow<'a> {
+        let facts = self.facts(vm, n, overcommit);
+        let resident = vm.memory.lock().resident();
+        let part = self.shared_part(&resident);
+        MemRow {
+            name: &vm.name,
+            configured: vm.spec.memory >> 10,
+            private: kib(resident.frames),
+            shared: kib(resident.shared),
+            saved: kib(resident.shared.saturating_sub(part)),
+            zero: kib(resident.zero),
+            packed: kib(resident.packed),
+            packed_in: resident.units / 4,
+            swapped: kib(resident.swapped),
+            balloon: kib(facts.balloon),
+            target: kib(facts.target),
+            active: kib(facts.active),
+            tables: kib(resident.tables),
+            entitled: kib(vm.entitled.load(Ordering::Relaxed).min(facts.max)),
+        }
+    }
+
+    /// Writes a line of statistics for the board and for each VM.
+    pub(super) fn write_stats(&self, millis: u64, overcommit: &Overcommit) {
+        self.tell_memory(overcommit, |board, rows| {
+            let mut line = String::new();
+            // Writing to a string does not fail.
+            let _ = memory::board_stats(&mut line, millis, board);
+            self.say(format_args!("{line}"));
+            for row in rows {
+                line.clear();
+                let _ = memory::vm_stats(&mut line, millis, row);
+                self.say(format_args!("{line}"));
+            }
+        });
+    }
+}

@@ -1,0 +1,207 @@
+//! Where the memory is: a table for people, lines for programs. Plain data in, all of it in KiB.
+//!
+//! The words are esxtop's as far as it has them. Every sum is made of parts that were counted apart from it; what they
+//! differ by has a line of its own.
+
+use core::fmt::{Result, Write};
+
+/// A VM's memory, in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemRow<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it takes for its memory.
+    pub configured: u64,
+    /// Frames of its own.
+    pub private: u64,
+    /// Pages in frames that it shares.
+    pub shared: u64,
+    /// What that saves: these pages, less its part of the frames.
+    pub saved: u64,
+    /// Pages found full of zeroes, in no frame.
+    pub zero: u64,
+    /// Pages that are compressed.
+    pub packed: u64,
+    /// What they are compressed to.
+    pub packed_in: u64,
+    /// Pages in the swap area.
+    pub swapped: u64,
+    /// Its balloon, by its driver's word.
+    pub balloon: u64,
+    /// What its balloon was asked to be.
+    pub target: u64,
+    /// What it has been using lately, of what is charged to it; an estimate.
+    pub active: u64,
+    /// Its translation tables.
+    pub tables: u64,
+    /// What the policy means it to have.
+    pub entitled: u64,
+}
+
+/// The board's memory, in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Board<'a> {
+    /// How short it is, in a word.
+    pub level: &'a str,
+    /// All RAM.
+    pub total: u64,
+    /// What the hypervisor has for itself: image, records, heap, stacks, what the firmware reserved.
+    pub hypervisor: u64,
+    /// Frames that guests have for themselves, as the pool counts them.
+    pub private: u64,
+    /// Translation tables, as the pool counts them.
+    pub tables: u64,
+    /// Shared frames, but for those of the bundle's images.
+    pub shared: u64,
+    /// The bundle's images, which guests share until they write.
+    pub images: u64,
+    /// The store of compressed pages.
+    pub store: u64,
+    /// What is free.
+    pub free: u64,
+    /// What all sharing saves.
+    pub saved: u64,
+    /// What copies could take at once, by the configured risk, and what could be had for them.
+    pub reserve: (u64, u64),
+    /// The swap area: how large, and how much of it is used.
+    pub swap: (u64, u64),
+    /// Pages scanned for merging, merged, zeroed, and found to differ; counts.
+    pub scan: [u64; 4],
+    /// Bytes of records for each frame.
+    pub record_bytes: u64,
+}
+
+/// A number of KiB as MiB, to a tenth.
+struct Mib(u64);
+
+impl core::fmt::Display for Mib {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> Result {
+        write!(f, "{:>5}.{}", self.0 >> 10, (self.0 & 1023) * 10 / 1024)
+    }
+}
+
+/// Writes where the memory is.
+pub fn mem(out: &mut dyn Write, board: &Board<'_>, rows: &[MemRow<'_>]) -> Result {
+    writeln!(out, "MiB          SIZE    PRIV  SHARED   SAVED    ZERO  PACKED    SWAP   BALLN  ACTIVE")?;
+    let mut sum = MemRow::default();
+    for row in rows {
+        show(out, row)?;
+        sum = MemRow {
+            name: "all",
+            configured: sum.configured + row.configured,
+            private: sum.private + row.private,
+            shared: sum.shared + row.shared,
+            saved: sum.saved + row.saved,
+            zero: sum.zero + row.zero,
+            packed: sum.packed + row.packed,
+            swapped: sum.swapped + row.swapped,
+            balloon: sum.balloon + row.balloon,
+            active: sum.active + row.active,
+            tables: sum.tables + row.tables,
+            ..sum
+        };
+    }
+    show(out, &sum)?;
+    let mut line = |name: &str, kib: u64| writeln!(out, "{name:<16} {kib:>47} KiB");
+    line("guests' own", sum.private)?;
+    line("shared", board.shared)?;
+    line("store", board.store)?;
+    line("tables", sum.tables)?;
+    line("images", board.images)?;
+    line("hypervisor", board.hypervisor)?;
+    line("free", board.free)?;
+    let parts = [sum.private, board.shared, board.store, sum.tables, board.images, board.hypervisor, board.free];
+    let known: u64 = parts.iter().sum();
+    if known != board.total {
+        line(if known < board.total { "unaccounted" } else { "counted twice" }, board.total.abs_diff(known))?;
+    }
+    line("board", board.total)?;
+    writeln!(
+        out,
+        "level {}; sharing saves {} KiB; copies may take {} KiB at once, {} KiB can be had",
+        board.level, board.saved, board.reserve.0, board.reserve.1
+    )?;
+    let [scanned, merged, zeroed, differed] = board.scan;
+    writeln!(out, "scanned {scanned} pages: {merged} merged, {zeroed} zero, {differed} changed meanwhile")?;
+    writeln!(
+        out,
+        "swap area {} KiB, {} used; {} bytes of records a frame",
+        board.swap.0, board.swap.1, board.record_bytes
+    )
+}
+
+fn show(out: &mut dyn Write, row: &MemRow<'_>) -> Result {
+    let MemRow { name, configured, private, shared, saved, zero, packed, swapped, balloon, active, .. } = *row;
+    write!(out, "{:<10}", name.get(..10).unwrap_or(name))?;
+    for kib in [configured, private, shared, saved, zero, packed, swapped, balloon, active] {
+        write!(out, " {}", Mib(kib))?;
+    }
+    writeln!(out)
+}
+
+/// Writes the same for a program, in one line for the board; `millis` is when.
+pub fn board_stats(out: &mut dyn Write, millis: u64, board: &Board<'_>) -> Result {
+    let Board { level, total, hypervisor, private, tables, shared, images, store, free, saved, .. } = board;
+    write!(
+        out,
+        "stats t={}.{:03} board level={level} total={total} hypervisor={hypervisor}",
+        millis / 1000,
+        millis % 1000
+    )?;
+    write!(out, " free={free} images={images} shared={shared} store={store} tables={tables} private={private}")?;
+    let [scanned, merged, zeroed, differed] = board.scan;
+    write!(out, " saved={saved} reserve={} swap={} swapped={}", board.reserve.0, board.swap.0, board.swap.1)?;
+    write!(out, " scanned={scanned} merged={merged} zeroed={zeroed} differed={differed}")
+}
+
+/// And in one line for a VM.
+pub fn vm_stats(out: &mut dyn Write, millis: u64, row: &MemRow<'_>) -> Result {
+    let MemRow { name, configured, private, shared, saved, zero, packed, packed_in, swapped, .. } = row;
+    write!(out, "stats t={}.{:03} vm={name} configured={configured} private={private}", millis / 1000, millis % 1000)?;
+    write!(out, " shared={shared} saved={saved} zero={zero} packed={packed} packed-in={packed_in} swapped={swapped}")?;
+    let MemRow { balloon, target, active, tables, entitled, .. } = row;
+    write!(out, " balloon={balloon} target={target} active={active} tables={tables} entitled={entitled}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Board, MemRow, mem, vm_stats};
+    use alloc::string::String;
+
+    #[test]
+    fn memory_adds_up_or_says_by_how_much_it_does_not() {
+        let rows = [
+            MemRow { name: "a", configured: 1 << 19, private: 100 << 10, tables: 8, ..MemRow::default() },
+            MemRow { name: "longer-than-ten", configured: 1 << 18, private: 28, shared: 512, ..MemRow::default() },
+        ];
+        let parts = (100 << 10) + 28 + 8 + 400 + 12 + 4096;
+        let board = Board {
+            level: "high",
+            shared: 400,
+            store: 12,
+            hypervisor: 4096,
+            free: 5000,
+            total: parts + 5000,
+            ..Board::default()
+        };
+        let show = |board: &Board<'_>| {
+            let mut out = String::new();
+            mem(&mut out, board, &rows).unwrap();
+            assert!(out.lines().all(|line| line.len() <= 83), "{out}");
+            out
+        };
+        let out = show(&board);
+        assert!(!out.contains("unaccounted") && out.contains("longer-tha   256.0     0.0     0.5"), "{out}");
+        let out = show(&Board { total: board.total + 8, ..board });
+        assert!(out.contains("unaccounted") && out.contains(" 8 KiB"), "{out}");
+        let out = show(&Board { free: board.free + 4, ..board });
+        assert!(out.contains("counted twice"), "{out}");
+    }
+
+    #[test]
+    fn programs_get_a_line_of_names_and_numbers() {
+        let mut out = String::new();
+        vm_stats(&mut out, 12_034, &MemRow { name: "a", private: 7, ..MemRow::default() }).unwrap();
+        assert!(out.starts_with("stats t=12.034 vm=a configured=0 private=7 shared=0"), "{out}");
+    }
+}
