@@ -160,14 +160,15 @@ Dir::State \"$apt_dir\"; Dir::State::status \"$apt_dir/status\"; Dir::Etc::prefe
 locked() { grep -E "^$1 " "$lock" | head -n 1; }
 
 # Fetches the locked package whose name PATTERN matches, and unpacks it, or only the files named, below
-# target/guests/packages: locked_package PATTERN [FILE-GLOB]... Prints where.
+# target/guests/packages, unless the same was done before: locked_package PATTERN [FILE-GLOB]... Prints where.
 locked_package() {
     local line package version sum where new file tool
     line=$(locked "$1") || die "$lock has no package $1"
     shift
     read -r package version sum _ <<<"$line"
     where=$target/guests/packages/${package}_${version//[:\/]/_}
-    if [[ ! -e $where/.done ]]; then
+    # What is there may have been unpacked for something else.
+    if [[ ! -e $where/.done || $(<"$where/.done") != "$*" ]]; then
         for tool in apt-get dpkg-deb; do
             command -v $tool >/dev/null || die "guests are fetched from Debian, with apt and dpkg; set FLATLAND_KERNEL and" \
                 "FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
@@ -189,7 +190,7 @@ locked_package() {
         fi
         dpkg-deb --fsys-tarfile "$file" | tar -x -C "$new/root" --wildcards "$@"
         rm "$file"
-        : >"$new/.done"
+        echo "$*" >"$new/.done"
         # Whole or not at all: another run may be doing the same.
         rm -rf "$where"
         mv -T "$new" "$where" 2>/dev/null || rm -rf "$new"
@@ -205,23 +206,31 @@ own() {
     mv "$2.$$" "$2"
 }
 
-# Makes the initramfs from a busybox: initramfs BUSYBOX OUT. The same input makes the same bytes.
+# The kernel for guests, and of its modules those that lead to the balloon. Prints where.
+kernel_package() {
+    locked_package 'linux-image-.*-cloud-arm64' './boot/vmlinuz-*' \
+        './lib/modules/*/kernel/drivers/virtio/virtio'{,_ring,_mmio,_balloon}.ko
+}
+
+# Makes the initramfs from a busybox and modules: initramfs OUT BUSYBOX [MODULE]... The same input makes the same bytes.
 initramfs() {
-    local stage=$2.stage.$$
+    local out=$1 stage=$1.stage.$$
     rm -rf "$stage"
-    install -d -m 755 "$stage"/{,bin,dev,proc,sys,tmp}
-    install -m 755 "$1" "$stage/bin/busybox"
+    install -d -m 755 "$stage"/{,bin,dev,lib,lib/modules,proc,sys,tmp}
+    install -m 755 "$2" "$stage/bin/busybox"
     install -m 755 "$root/scripts/linux/init" "$stage/init"
+    shift 2
+    (($# == 0)) || install -m 644 "$@" "$stage/lib/modules/"
     find "$stage" -exec touch -h -d @0 {} +
-    (cd "$stage" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0) | gzip -9n >"$2.$$"
+    (cd "$stage" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0) | gzip -9n >"$out.$$"
     rm -rf "$stage"
-    mv "$2.$$" "$2"
+    mv "$out.$$" "$out"
 }
 
 # Makes target/guests/linux/{Image,initrd.gz}, from Debian's packages or from what the user names. Each has a file
 # beside it that says what it was made from.
 linux_guest() {
-    local out=$target/guests/linux from stage
+    local out=$target/guests/linux from stage busybox modules=()
     mkdir -p "$out"
     if [[ -n ${FLATLAND_KERNEL:-} ]]; then
         rm -f "$out/Image.from"
@@ -229,7 +238,7 @@ linux_guest() {
     else
         from=$(locked 'linux-image-.*-cloud-arm64') || die "$lock has no kernel"
         if [[ ! -e $out/Image || $(cat "$out/Image.from" 2>/dev/null) != "$from" ]]; then
-            stage=$(locked_package 'linux-image-.*-cloud-arm64' './boot/vmlinuz-*')
+            stage=$(kernel_package)
             rm -f "$out/Image.from"
             own "$(echo "$stage"/boot/vmlinuz-*)" "$out/Image"
             echo "$from" >"$out/Image.from"
@@ -239,11 +248,17 @@ linux_guest() {
         rm -f "$out/initrd.from"
         own "$FLATLAND_INITRD" "$out/initrd.gz"
     else
-        from="$(locked busybox-static) $(sha256sum <"$root/scripts/linux/init")"
+        # Modules belong to one kernel: one of the user's gets none, and has no file that says what it was made from.
+        from="$(cat "$out/Image.from" 2>/dev/null || true) $(locked busybox-static) modules"
+        from+=" $(sha256sum <"$root/scripts/linux/init")"
         if [[ ! -e $out/initrd.gz || $(cat "$out/initrd.from" 2>/dev/null) != "$from" ]]; then
-            stage=$(locked_package busybox-static ./bin/busybox)
+            busybox=$(locked_package busybox-static ./bin/busybox)/bin/busybox
+            if [[ -e $out/Image.from ]]; then
+                stage=$(kernel_package)
+                modules=("$stage"/lib/modules/*/kernel/drivers/virtio/*.ko)
+            fi
             rm -f "$out/initrd.from"
-            initramfs "$stage/bin/busybox" "$out/initrd.gz"
+            initramfs "$out/initrd.gz" "$busybox" "${modules[@]}"
             echo "$from" >"$out/initrd.from"
         fi
     fi
