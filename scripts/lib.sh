@@ -274,6 +274,41 @@ pi4_tree() {
     echo "$from" >"$out.from"
 }
 
+# Writes a manifest of N idle Debian guests that are all the same: merge_manifest N
+merge_manifest() {
+    local names=(one two three four five six seven eight nine ten) name
+    cat <<END
+// Debian guests that are all the same and idle, for a minute: what of their memory is merged?
+// --mem 2G
+/dts-v1/;
+/ {
+    compatible = "flatland,bundle-1";
+    vms {
+END
+    for name in "${names[@]:0:$1}"; do
+        cat <<END
+        $name {
+            memory = "128M"; domain = "lab";
+            kernel = "linux/Image"; initrd = "linux/initrd.gz";
+            bootargs = "console=ttyAMA0 quiet panic=-1 flatland.mode=idle seconds=60 balloon=off";
+        };
+END
+    done
+    printf '    };\n};\n'
+}
+
+# Prints where the manifest of an example is, if there is one of this name; those called merge-N are made here.
+example_manifest() {
+    local out=$root/scripts/examples/$1.dts
+    if [[ $1 =~ ^merge-([1-9]|10)$ ]]; then
+        out=$target/bundles/$1.dts
+        mkdir -p "$target/bundles"
+        merge_manifest "${BASH_REMATCH[1]}" >"$out.$$"
+        mv "$out.$$" "$out"
+    fi
+    [[ ! -f $out ]] || echo "$out"
+}
+
 # Makes the bundle of a manifest, and its images where it names them: bare guests NAME.bin, Debian's Linux. Prints where.
 example_bundle() {
     local dts=$1 out name
