@@ -35,6 +35,9 @@ pub struct Board {
     pub uart: Option<Uart>,
     /// The base of the BCM2835 power management block (1 page), which restarts the board.
     pub watchdog: Option<u64>,
+    /// The slots that virtio devices may be in, most of them empty, in the order of the tree: the first and 31 more at
+    /// most that lie in the same 2 MiB.
+    pub virtio: ArrayVec<Slot, 32>,
     /// What the boot loader put into memory as the initial ramdisk, to the byte.
     pub initrd: Option<Range>,
     /// The command line, if there is one of at most 512 bytes.
@@ -142,6 +145,15 @@ pub enum UartKind {
     BcmAux,
 }
 
+/// A slot for a virtio device: registers of virtio-mmio.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// Where the registers start, a multiple of four.
+    pub base: u64,
+    /// Whether the device sees what the CPUs have in their caches (`dma-coherent`).
+    pub is_coherent: bool,
+}
+
 /// Says why a tree does not describe a board Flatland can run on: where, what, and what to do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BoardError {
@@ -204,6 +216,7 @@ impl Board {
             timer: facts::timer(&tree, &controller)?,
             uart: serial::find(&tree, &controller),
             watchdog: facts::watchdog(&tree),
+            virtio: facts::virtio(&tree),
             initrd: facts::initrd(&tree),
             bootargs: facts::bootargs(&tree),
             seed: tree.node("/chosen").and_then(|chosen| chosen.number("kaslr-seed")),
@@ -213,7 +226,7 @@ impl Board {
         Ok(board)
     }
 
-    fn windows(&self) -> Result<ArrayVec<Range, 16>, BoardError> {
+    fn windows(&mut self) -> Result<ArrayVec<Range, 16>, BoardError> {
         let mut all = ArrayVec::new();
         let mut add = |range: Range| {
             let full = |_| BoardError::at(&"/", "too many device windows", "this is a limit of Flatland");
@@ -229,6 +242,11 @@ impl Board {
         if let Some(range) = self.watchdog.and_then(|base| Range::sized(base, crate::range::FRAME)) {
             add(range)?;
         }
+        // A board can do without: slots that there is no room for are left out.
+        self.virtio.retain(|slot| {
+            let window = Range::sized(slot.base, size_of::<crate::blk::Registers>() as u64);
+            window.is_some_and(|window| crate::range::insert(&mut all, window.frames_around()).is_ok())
+        });
         Ok(all)
     }
 }
@@ -261,6 +279,9 @@ impl fmt::Display for Board {
         }
         if let Some(base) = self.watchdog {
             writeln!(f, "watchdog  {base:#x}")?;
+        }
+        if let Some(first) = self.virtio.first() {
+            writeln!(f, "virtio    {} slots from {:#x}", self.virtio.len(), first.base)?;
         }
         if let Some(range) = self.initrd {
             writeln!(f, "initrd    {range}")?;

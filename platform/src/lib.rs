@@ -7,6 +7,7 @@
 //! | [`board`] | [`Board`]: memory, CPUs, interrupt controller, UART and the rest, as data |
 //! | [`uart`] | PL011 and the BCM2835 mini-UART behind one [`uart::Port`] |
 //! | [`gic`] | GICv2 and GICv3 as seen from EL2, without system registers |
+//! | [`blk`] | virtio-blk over virtio-mmio, polled: a disk to swap to |
 //! | [`power`] | PSCI's numbers and the BCM2835 watchdog |
 //!
 //! Invariants: no `unsafe`, no allocation, no `static`; no board is known by name, only devices by `compatible`. A driver
@@ -19,6 +20,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod blk;
 pub mod board;
 pub mod gic;
 pub mod power;

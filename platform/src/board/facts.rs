@@ -1,20 +1,24 @@
-//! Reading memory, CPUs, timers and what the boot loader chose.
+//! Reading memory, CPUs, timers, slots of virtio devices and what the boot loader chose.
 //!
 //! What a board cannot run without is an error with a place and a remedy; what it can do without is an `Option`. A
 //! reservation that cannot be understood is an error too: handing out memory that the firmware uses would be worse.
 //!
 //! Follows the Devicetree Specification v0.4, 3.4 (`/memory`), 3.5 (`/reserved-memory`), 3.6 (`/chosen`), 3.7 and 3.8 (`/cpus`), and
-//! the bindings `arm/cpus`, `arm/psci` and `timer/arm,arch_timer`.
+//! the bindings `arm/cpus`, `arm/psci`, `timer/arm,arch_timer` and `virtio/mmio`.
 
 use super::gic::Controller;
-use super::{BoardError, Conduit, Cpu, Enable, Timer, wrong};
+use super::{BoardError, Conduit, Cpu, Enable, Slot, Timer, wrong};
 use crate::Range;
+use crate::blk::Registers;
 use crate::range::insert;
 use crate::tree::{Node, Tree};
 use arrayvec::{ArrayString, ArrayVec};
 
 /// Where MPIDR_EL1 has affinity fields (Arm ARM, MPIDR_EL1): a CPU's `reg` has no other bits.
 const AFFINITY: u64 = 0xff_00ff_ffff;
+
+/// What one table maps: 2 MiB, as a power of two.
+const REACH: u32 = 21;
 
 /// Reads all enabled memory nodes directly below the root, as whole frames.
 pub(super) fn memory(tree: &Tree<'_>) -> Result<ArrayVec<Range, 16>, BoardError> {
@@ -130,6 +134,25 @@ pub(super) fn timer(tree: &Tree<'_>, controller: &Controller) -> Result<Timer, B
 pub(super) fn watchdog(tree: &Tree<'_>) -> Option<u64> {
     let node = tree.compatible(&["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"])?;
     Some(node.window(0)?.start)
+}
+
+/// Lists the slots that a virtio device may be in. One table of the hypervisor's map has to do for all of them.
+pub(super) fn virtio(tree: &Tree<'_>) -> ArrayVec<Slot, 32> {
+    let mut slots = ArrayVec::<Slot, 32>::new();
+    tree.visit(&mut |node| {
+        let is_ours = node.is_compatible(&["virtio,mmio"]) && node.is_enabled();
+        let registers = size_of::<Registers>() as u64;
+        if let Some(window) = node.window(0).filter(|window| is_ours && window.size() >= registers) {
+            let base = window.start;
+            let is_near = slots.first().is_none_or(|first| first.base >> REACH == base >> REACH);
+            if is_near && base % 4 == 0 {
+                // One that is left out is not used, and nothing breaks.
+                let _ = slots.try_push(Slot { base, is_coherent: node.inherits("dma-coherent") });
+            }
+        }
+        !slots.is_full()
+    });
+    slots
 }
 
 /// Reads where the initial ramdisk is; one that ends before it starts is none.

@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::{Board, Conduit, Cpu, Enable, Gic, Timer, Uart, UartKind};
+use super::{Board, Conduit, Cpu, Enable, Gic, Slot, Timer, Uart, UartKind};
 use crate::Range;
 use std::string::ToString;
 use std::vec::Vec;
@@ -48,7 +48,7 @@ fn qemu_virt_with_gicv3_is_read_whole() {
     assert_eq!(board.watchdog, None);
     assert_eq!(board.initrd, None);
     assert_eq!(board.bootargs, None);
-    assert_eq!(board.mmio[..], [dist, range(0x80a_0000, 0x900_1000)]);
+    assert_eq!(board.mmio[..], [dist, range(0x80a_0000, 0x900_1000), range(0xa00_0000, 0xa00_4000)]);
 }
 
 #[test]
@@ -64,7 +64,12 @@ fn qemu_virt_with_gicv2_has_all_four_windows() {
     assert_eq!(board.gic, gic);
     assert_eq!(
         board.mmio[..],
-        [range(0x800_0000, 0x802_0000), range(0x803_0000, 0x804_0000), range(0x900_0000, 0x900_1000)]
+        [
+            range(0x800_0000, 0x802_0000),
+            range(0x803_0000, 0x804_0000),
+            range(0x900_0000, 0x900_1000),
+            range(0xa00_0000, 0xa00_4000)
+        ]
     );
 }
 
@@ -93,6 +98,28 @@ bootargs  console=ttyS1,115200
         board.mmio[..],
         [range(0xfe10_0000, 0xfe10_1000), range(0xfe21_5000, 0xfe21_6000), range(0xff84_1000, 0xff84_6000)]
     );
+}
+
+#[test]
+fn slots_for_virtio_devices_are_listed_in_the_order_of_the_tree() {
+    let slots: Vec<_> = (0..32).map(|n| Slot { base: 0xa00_0000 + n * 0x200, is_coherent: true }).collect();
+    assert_eq!(Board::from_tree(VIRT_GICV3).unwrap().virtio[..], slots);
+    assert_eq!(Board::from_tree(VIRT_GICV2).unwrap().virtio[..], slots);
+    let board = Board::from_tree(&edited(VIRT_GICV3, "dma-coherent", "dma-incohere")).unwrap();
+    assert!(board.virtio.iter().all(|slot| !slot.is_coherent));
+    // Slot 2 is moved away, and slot 3 is too small.
+    let mut blob = VIRT_GICV3.to_vec();
+    for (from, to) in
+        [([0xa00_0400_u32, 0, 0x200], [0xa20_0400, 0, 0x200]), ([0xa00_0600, 0, 0x200], [0xa00_0600, 0, 8])]
+    {
+        let bytes = |cells: [u32; 3]| cells.map(u32::to_be_bytes).concat();
+        let at = blob.windows(12).position(|window| *window == bytes(from)).unwrap();
+        blob[at..at + 12].copy_from_slice(&bytes(to));
+    }
+    let board = Board::from_tree(&blob).unwrap();
+    assert_eq!(board.virtio.len(), 30, "what one table does not map, or is no slot, is left out");
+    assert_eq!(board.virtio[2].base, 0xa00_0800);
+    assert!(Board::from_tree(BCM2711).unwrap().virtio.is_empty());
 }
 
 #[test]
