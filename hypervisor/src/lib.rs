@@ -27,7 +27,7 @@
 //! # Locks
 //!
 //! Order: `overcommit → scanner → balloon → memory → press → frames → vgic → devices → queue → console`; one of a kind at a
-//! time.
+//! time. The cellar's locks (heap, disk) are taken under any of these and hold none.
 //!
 //! # Glossary
 //!

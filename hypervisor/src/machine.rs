@@ -48,12 +48,6 @@ pub trait Machine {
     fn forget(&self, what: Forget);
     /// Cleans `bytes` from `start` to `point`.
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point);
-    /// How many blocks of 4 KiB the swap area has; 0 where there is none.
-    fn swap_blocks(&self) -> u32;
-    /// Writes the frame at `frame` to a block of the swap area, and waits for it. False if the disk failed.
-    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool;
-    /// Reads a block of the swap area into the frame at `frame`, and waits for it. False if the disk failed.
-    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool;
     /// Reads a register of the vCPU that is loaded on this CPU.
     fn get(&self, register: El1) -> u64;
     /// Writes a register of the vCPU that is loaded on this CPU.
@@ -75,4 +69,15 @@ pub trait Machine {
     fn interface(&self) -> u64;
     /// Makes this CPU's physical private interrupt inactive, so that it can come again.
     fn release(&self, intid: IntId);
+    /// How many blocks of 4 KiB the board's disk has to swap to: 0 without a disk, and from when it has failed for good.
+    fn swap_blocks(&self) -> u32;
+    /// Writes a frame, as CPUs with caches see it, to a block of the disk. False: what the block holds is undefined.
+    ///
+    /// Waits, for seconds if the disk is broken, and may say so on the console. No store to the frame may be under way:
+    /// it is mapped nowhere or read-only, and that was published and forgotten. What was stored past the caches is seen
+    /// once they have been cleaned to [`Point::Coherency`].
+    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool;
+    /// Reads a block of the disk into a frame that nobody else uses: waits as [`Machine::swap_out`] does. False: what the
+    /// frame holds is undefined. Who maps it for a guest cleans it as any frame that was just written.
+    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool;
 }

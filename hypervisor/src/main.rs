@@ -62,6 +62,7 @@ fn boot(image: u64, dtb: u64) -> ! {
         own.heap / 1024,
         own.stacks / 1024
     );
+    el2::disk::init(board);
 
     let bundle = entry::bundle(board);
     let facts = facts(board, total * 1024, bundle);

@@ -59,7 +59,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { tax: 75, risk: 10, scan_cpu: 20 }
+        Self { tax: 75, risk: 10, scan_cpu: 50 }
     }
 }
 

@@ -17,8 +17,9 @@
 use crate::range::FRAME;
 use core::fmt;
 use core::mem::offset_of;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
@@ -100,6 +101,8 @@ pub enum Refusal {
     ReadOnly,
     /// It does without VERSION_1, or does not do with VERSION_1 alone.
     Features,
+    /// It does not see what CPUs have in their caches. Found out by whoever opens it.
+    Incoherent,
     /// It has no room for a block.
     Small,
     /// Its queue is too short for a request, or in use.
@@ -113,6 +116,7 @@ impl fmt::Display for Refusal {
             Self::Stuck => "it does not settle after a reset",
             Self::ReadOnly => "it is read-only",
             Self::Features => "it does not accept virtio 1 without options",
+            Self::Incoherent => "it does not see what is in caches (no dma-coherent in the device tree)",
             Self::Small => "it is smaller than a page",
             Self::Queue => "it has no free queue of 4",
         })
@@ -203,64 +207,6 @@ impl Registers {
     pub fn is_disk(&self) -> bool {
         self.magic.get() == MAGIC && self.device.get() == BLOCK_DEVICE
     }
-
-    /// Resets the device: once that is done, it leaves memory alone (2.4). Returns whether it is done.
-    fn reset(&self, cpu: &impl Cpu) -> bool {
-        self.status.set(0);
-        wait(cpu, || (self.status.get() == 0).then_some(())).is_some()
-    }
-
-    /// Takes the device through 3.1.1 up to its queue, which is at physical address `at`. Returns its blocks.
-    fn begin(&self, at: u64) -> Result<u32, Refusal> {
-        self.status.write(STATUS::ACKNOWLEDGE::SET);
-        self.status.write(STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET);
-        for (half, refused, wanted) in [(0, READ_ONLY, 0), (1, 0, VERSION_1)] {
-            self.device_features_sel.set(half);
-            let offered = self.device_features.get();
-            if offered & refused != 0 {
-                return Err(Refusal::ReadOnly);
-            }
-            if offered & wanted != wanted {
-                return Err(Refusal::Features);
-            }
-            self.driver_features_sel.set(half);
-            self.driver_features.set(wanted);
-        }
-        let ready = STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET + STATUS::FEATURES_OK::SET;
-        self.status.write(ready);
-        if !self.status.is_set(STATUS::FEATURES_OK) {
-            return Err(Refusal::Features);
-        }
-        let blocks = self.sectors().ok_or(Refusal::Stuck)? / SECTORS;
-        if blocks == 0 {
-            return Err(Refusal::Small);
-        }
-        self.queue_sel.set(0);
-        if self.queue_ready.get() != 0 || self.queue_size_max.get() < SIZE as u32 {
-            return Err(Refusal::Queue);
-        }
-        self.queue_size.set(SIZE as u32);
-        let areas = [offset_of!(Queue, descriptors), offset_of!(Queue, available_flags), offset_of!(Queue, used_flags)];
-        for ([low, high, ..], offset) in self.queue_areas.iter().zip(areas) {
-            let area = at + offset as u64;
-            // The low half is what is left of it.
-            low.set(area as u32);
-            high.set((area >> 32) as u32);
-        }
-        self.queue_ready.set(1);
-        self.status.write(ready + STATUS::DRIVER_OK::SET);
-        Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
-    }
-
-    /// The device's capacity in sectors, both halves of the same moment (4.2.2.2).
-    fn sectors(&self) -> Option<u64> {
-        let [low, high] = &self.capacity;
-        (0..TRIES).find_map(|_| {
-            let generation = self.generation.get();
-            let sectors = u64::from(low.get()) | u64::from(high.get()) << 32;
-            (self.generation.get() == generation).then_some(sectors)
-        })
-    }
 }
 
 /// Asks until there is an answer, or nothing for as long as the device may take.
@@ -277,9 +223,67 @@ fn wait<T>(cpu: &impl Cpu, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// A disk that has been taken over.
-pub struct Disk<'a> {
-    registers: &'a Registers,
+/// Resets the device: once that is done, it leaves memory alone (2.4). Returns whether it is done.
+fn reset(registers: &impl Deref<Target = Registers>, cpu: &impl Cpu) -> bool {
+    registers.status.set(0);
+    wait(cpu, || (registers.status.get() == 0).then_some(())).is_some()
+}
+
+/// Takes the device through 3.1.1 up to its queue, which is at physical address `at`. Returns its blocks.
+fn begin(registers: &impl Deref<Target = Registers>, at: u64) -> Result<u32, Refusal> {
+    registers.status.write(STATUS::ACKNOWLEDGE::SET);
+    registers.status.write(STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET);
+    for (half, refused, wanted) in [(0, READ_ONLY, 0), (1, 0, VERSION_1)] {
+        registers.device_features_sel.set(half);
+        let offered = registers.device_features.get();
+        if offered & refused != 0 {
+            return Err(Refusal::ReadOnly);
+        }
+        if offered & wanted != wanted {
+            return Err(Refusal::Features);
+        }
+        registers.driver_features_sel.set(half);
+        registers.driver_features.set(wanted);
+    }
+    let ready = STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET + STATUS::FEATURES_OK::SET;
+    registers.status.write(ready);
+    if !registers.status.is_set(STATUS::FEATURES_OK) {
+        return Err(Refusal::Features);
+    }
+    let blocks = sectors(registers).ok_or(Refusal::Stuck)? / SECTORS;
+    if blocks == 0 {
+        return Err(Refusal::Small);
+    }
+    registers.queue_sel.set(0);
+    if registers.queue_ready.get() != 0 || registers.queue_size_max.get() < SIZE as u32 {
+        return Err(Refusal::Queue);
+    }
+    registers.queue_size.set(SIZE as u32);
+    let areas = [offset_of!(Queue, descriptors), offset_of!(Queue, available_flags), offset_of!(Queue, used_flags)];
+    for ([low, high, ..], offset) in registers.queue_areas.iter().zip(areas) {
+        let area = at + offset as u64;
+        // The low half is what is left of it.
+        low.set(area as u32);
+        high.set((area >> 32) as u32);
+    }
+    registers.queue_ready.set(1);
+    registers.status.write(ready + STATUS::DRIVER_OK::SET);
+    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
+}
+
+/// The device's capacity in sectors, both halves of the same moment (4.2.2.2).
+fn sectors(registers: &impl Deref<Target = Registers>) -> Option<u64> {
+    let [low, high] = &registers.capacity;
+    (0..TRIES).find_map(|_| {
+        let generation = registers.generation.get();
+        let sectors = u64::from(low.get()) | u64::from(high.get()) << 32;
+        (registers.generation.get() == generation).then_some(sectors)
+    })
+}
+
+/// A disk that has been taken over, with its registers as `R` refers to them.
+pub struct Disk<'a, R> {
+    registers: R,
     queue: &'a Queue,
     /// Where `queue` is in physical memory.
     at: u64,
@@ -289,24 +293,24 @@ pub struct Disk<'a> {
     requests: u16,
 }
 
-impl<'a> Disk<'a> {
+impl<'a, R: Deref<Target = Registers>> Disk<'a, R> {
     /// Takes over the device, which [is a disk](Registers::is_disk), with `queue`, at physical address `at`. Resets it,
     /// and nothing on it changes. Fails where the device cannot be used; `queue` is then free for another.
-    pub fn open(registers: &'a Registers, queue: &'a Queue, at: u64, cpu: &impl Cpu) -> Result<Self, Refusal> {
+    pub fn open(registers: R, queue: &'a Queue, at: u64, cpu: &impl Cpu) -> Result<Self, Refusal> {
         if registers.version.get() != 2 {
             return Err(Refusal::Version);
         }
-        if !registers.reset(cpu) {
+        if !reset(&registers, cpu) {
             return Err(Refusal::Stuck);
         }
         queue.used.store(0, Ordering::Relaxed);
         queue.available.store(0, Ordering::Relaxed);
         queue.available_flags.store(NO_INTERRUPT, Ordering::Relaxed);
         cpu.fence();
-        match registers.begin(at) {
+        match begin(&registers, at) {
             Ok(blocks) => Ok(Self { registers, queue, at, blocks, requests: 0 }),
             Err(why) => {
-                registers.status.write(STATUS::FAILED::SET);
+                registers.status.modify(STATUS::FAILED::SET);
                 Err(why)
             }
         }
@@ -330,7 +334,7 @@ impl<'a> Disk<'a> {
             Some(Some(_)) => Err(Fault::Failed),
             Some(None) | None => {
                 self.blocks = 0;
-                Err(if self.registers.reset(cpu) { Fault::Lost } else { Fault::Loose })
+                Err(if reset(&self.registers, cpu) { Fault::Lost } else { Fault::Loose })
             }
         }
     }
@@ -339,7 +343,7 @@ impl<'a> Disk<'a> {
     fn submit(&mut self, way: Way, block: u32, frame: u64, cpu: &impl Cpu) {
         let Queue { descriptors: [first, second, third, _], header: [kind, sector], .. } = self.queue;
         let data = if way == Way::In { NEXT | WRITE } else { NEXT };
-        let [header, status] = [offset_of!(Queue, header), offset_of!(Queue, status)].map(|at| self.at + at as u64);
+        let (header, status) = (self.at + offset_of!(Queue, header) as u64, self.at + offset_of!(Queue, status) as u64);
         for (words, values) in [
             ([kind, sector], [way as u64, u64::from(block) * SECTORS]),
             ([&first[0], &first[1]], [header, 16 | NEXT | 1 << NEXT_AT]),

@@ -45,7 +45,8 @@ pub struct Board {
     /// A random number from the boot loader, if it gave one (`/chosen/kaslr-seed`).
     pub seed: Option<u64>,
     /// Every device window the hypervisor itself touches, as whole frames, sorted and merged, for its own map. The GIC's
-    /// virtual CPU interface is not in it: that one only guests touch.
+    /// virtual CPU interface is not in it: that one only guests touch; nor are the slots of virtio devices, most of which
+    /// are looked at once.
     pub mmio: ArrayVec<Range, 16>,
 }
 
@@ -226,7 +227,7 @@ impl Board {
         Ok(board)
     }
 
-    fn windows(&mut self) -> Result<ArrayVec<Range, 16>, BoardError> {
+    fn windows(&self) -> Result<ArrayVec<Range, 16>, BoardError> {
         let mut all = ArrayVec::new();
         let mut add = |range: Range| {
             let full = |_| BoardError::at(&"/", "too many device windows", "this is a limit of Flatland");
@@ -242,11 +243,6 @@ impl Board {
         if let Some(range) = self.watchdog.and_then(|base| Range::sized(base, crate::range::FRAME)) {
             add(range)?;
         }
-        // A board can do without: slots that there is no room for are left out.
-        self.virtio.retain(|slot| {
-            let window = Range::sized(slot.base, size_of::<crate::blk::Registers>() as u64);
-            window.is_some_and(|window| crate::range::insert(&mut all, window.frames_around()).is_ok())
-        });
         Ok(all)
     }
 }

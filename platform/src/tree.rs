@@ -213,11 +213,6 @@ impl<'t, 'a> Node<'t, 'a> {
         Some(u32::from_be_bytes(property.value.try_into().ok()?))
     }
 
-    /// Tells whether this node or a node above it has a property, such as one without a value.
-    pub fn inherits(&self, name: &str) -> bool {
-        self.path.iter().any(|node| node.property(name).is_some())
-    }
-
     /// Lists the windows of `reg` as the CPU sees them, `ranges` of every bus above applied.
     ///
     /// An item is `None` where its window cannot be reached from the CPU: a bus above has no `ranges`, or none that holds

@@ -7,14 +7,15 @@
 //! * to forget a leaf drops what translates its first address, and no pointer to a table;
 //! * DRAM is apart from the caches: what is not cleaned is not seen with caches off;
 //! * where it is told to ([`Model::let_scribble`]), guests on other CPUs write through whatever translation they have, at
-//!   any moment, and what they wrote is reported for comparison.
+//!   any moment, and what they wrote is reported for comparison;
+//! * the disk, if [attached](Model::attach_disk), fails as often as it was told to, and leaves garbage when it does.
 //!
 //! It records an error when a valid descriptor gives way to another without a break that was published and forgotten,
-//! when a frame is mapped before its zeroes are published, when two translations answer to one address, and, in
+//! when a frame is mapped before its zeroes are published, or swapped while a CPU may write to it, when two translations answer to one address, and, in
 //! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
-use flatland::arm::desc::{Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
+use flatland::arm::desc::{Attr, Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::Access;
 use flatland::arm::vmsa::{Geometry, Level};
@@ -117,6 +118,15 @@ impl Entry {
     }
 }
 
+/// The disk: what was written to it, and how often it fails.
+#[derive(Debug, Default)]
+struct Disk {
+    blocks: u32,
+    kept: BTreeMap<u32, Vec<u64>>,
+    /// One transfer in so many fails.
+    failing: Option<u64>,
+}
+
 #[derive(Debug)]
 struct State {
     /// What walkers may still see at an address.
@@ -134,10 +144,13 @@ struct State {
     dice: Dice,
     flaw: Flaw,
     tally: Tally,
+    disk: Disk,
 }
 
 /// The most that is remembered; more pushes out older things by dice.
 const CAPACITY: usize = 192;
+/// What nobody has written.
+const GARBAGE: u64 = 0xdead_beef_dead_beef;
 /// How many addresses the other CPUs like to use.
 const HOT: usize = 48;
 
@@ -170,12 +183,12 @@ impl Model {
             dice: Dice::new(seed),
             flaw,
             tally: Tally::default(),
+            disk: Disk::default(),
         };
-        let garbage = 0xdead_beef_dead_beef;
         Self {
             base: base.bits(),
-            words: frames(count, garbage),
-            dram: frames(count, garbage),
+            words: frames(count, GARBAGE),
+            dram: frames(count, GARBAGE),
             state: Mutex::new(state),
         }
     }
@@ -256,6 +269,21 @@ impl Model {
     /// A guest's store that reaches caches and DRAM.
     pub fn guest_store(&self, pa: Addr<Pa>, value: u64) {
         self.write_through(pa.bits(), value);
+    }
+
+    /// Gives the board a disk of this many blocks, full of garbage; none for 0.
+    pub fn attach_disk(&self, blocks: u32) {
+        self.state().disk = Disk { blocks, ..Disk::default() };
+    }
+
+    /// From now on one transfer in so many fails, or none.
+    pub fn fail_transfers(&self, one_in: Option<u64>) {
+        self.state().disk.failing = one_in;
+    }
+
+    /// How many blocks of the disk have been written so far.
+    pub fn blocks_written(&self) -> usize {
+        self.state().disk.kept.len()
     }
 
     /// Ends an operation: whatever is still remembered must be what the tables say, and nothing may be unpublished.
@@ -417,6 +445,18 @@ impl State {
         self.flaw == flaw && self.dice.one_in(4)
     }
 
+    /// The rules for a transfer, and whether it works. On the way out the frame may still be read.
+    fn begin_transfer(&mut self, block: u32, frame: u64, is_harmless: impl Fn(Attr) -> bool) -> bool {
+        let maps = |entry: &&Entry| match Desc::decode(entry.word, entry.level) {
+            Desc::Leaf(output, attr) => (output..output + entry.level.span()).contains(&frame) && !is_harmless(attr),
+            _ => false,
+        };
+        if let Some(entry) = self.remembered.iter().find(maps) {
+            self.errors.push(format!("{frame:#x} is swapped while it is in use by {entry:x?}"));
+        }
+        block < self.disk.blocks && !self.disk.failing.is_some_and(|times| self.dice.one_in(times))
+    }
+
     /// The rules for a store of a valid descriptor.
     fn check_store(&mut self, at: u64, old: u64, new: u64) {
         let differs = |word: u64| is_cached(word) && (word ^ new) & !SOFTWARE_BITS != 0;
@@ -517,18 +557,6 @@ impl Machine for Model {
         }
     }
 
-    fn swap_blocks(&self) -> u32 {
-        0
-    }
-
-    fn swap_out(&self, _block: u32, _frame: Addr<Pa>) -> bool {
-        false
-    }
-
-    fn swap_in(&self, _block: u32, _frame: Addr<Pa>) -> bool {
-        false
-    }
-
     // The model is memory and translations; it has no vCPU loaded, no clock that moves and nobody to signal.
     fn get(&self, _register: El1) -> u64 {
         0
@@ -559,4 +587,61 @@ impl Machine for Model {
     }
 
     fn release(&self, _intid: IntId) {}
+
+    fn swap_blocks(&self) -> u32 {
+        self.state().disk.blocks
+    }
+
+    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool {
+        let mut state = self.state();
+        self.stir(&mut state);
+        let works = state.begin_transfer(block, frame.bits(), |attr| !attr.rights.allows(Rights::W));
+        let words = self.frame(frame).iter().map(|word| if works { word.load(Relaxed) } else { GARBAGE }).collect();
+        if block < state.disk.blocks {
+            state.disk.kept.insert(block, words);
+        }
+        works
+    }
+
+    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool {
+        let mut state = self.state();
+        self.stir(&mut state);
+        let works = state.begin_transfer(block, frame.bits(), |_| false);
+        let kept = state.disk.kept.get(&block).filter(|_| works);
+        for (n, word) in self.frame(frame).iter().enumerate() {
+            word.store(kept.map_or(GARBAGE, |kept| kept[n]), Relaxed);
+        }
+        works
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flaw, Model};
+    use flatland::addr::Addr;
+    use flatland::machine::Machine;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn the_disk_keeps_blocks_and_fails_as_often_as_it_is_told_to() {
+        let model = Model::new(Addr::new(0x4000_0000), 4 * 4096, 1, Flaw::None);
+        let [from, to] = [0x4000_0000, 0x4000_2000].map(Addr::new);
+        assert!(model.swap_blocks() == 0 && !model.swap_out(0, from), "no disk is there");
+        model.attach_disk(4);
+        let fill = |seed| model.frame(from).iter().zip(seed..).for_each(|(word, value)| word.store(value, Relaxed));
+        for block in [3, 1] {
+            fill(u64::from(block));
+            assert!(model.swap_out(block, from));
+        }
+        assert!(model.swap_in(3, to));
+        assert_eq!([0, 511].map(|n| model.frame(to)[n].load(Relaxed)), [3, 514]);
+        assert!(!model.swap_out(4, from));
+        model.fail_transfers(Some(1));
+        assert!(!model.swap_in(1, to));
+        assert_ne!(model.frame(to)[0].load(Relaxed), 1);
+        model.fail_transfers(None);
+        assert!(model.swap_in(1, to));
+        assert_eq!((model.frame(to)[0].load(Relaxed), model.blocks_written()), (1, 2));
+        assert_eq!(model.errors(), [""; 0]);
+    }
 }

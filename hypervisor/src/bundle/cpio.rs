@@ -4,6 +4,10 @@
 //! fields of 8 hexadecimal digits), the name with its NUL, and the data, name and data both padded to 4 bytes. A member
 //! called `TRAILER!!!` ends it; firmware that loads an archive may leave anything behind that.
 //!
+//! Files of a page and more begin on a page of the archive, so that guests can be lent their pages where a loader puts the
+//! archive on a page of RAM: their names are followed by as many NULs as that takes, which other readers take for the end
+//! of the name, too.
+//!
 //! [`read`] borrows: it allocates one list of at most [`MOST_MEMBERS`]. [`append`] and [`finish`] write archives that
 //! are the same bytes whenever and by whomever they are written.
 
@@ -22,6 +26,8 @@ const FILE_SIZE: usize = 6;
 const NAME_SIZE: usize = 11;
 /// The longest name, its NUL included.
 const MOST_NAME: usize = 256;
+/// What large files are aligned to.
+const PAGE: usize = 4096;
 const TRAILER: &str = "TRAILER!!!";
 /// The bits of the mode that say what kind of file it is, and those of a regular file and none at all.
 const KIND: u32 = 0o170_000;
@@ -107,14 +113,18 @@ fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, Fault> {
     };
     // u32 to usize: this crate's targets have 64 bits.
     let (file_size, name_size) = (file_size as usize, name_size as usize);
-    if !(2..=MOST_NAME).contains(&name_size) {
+    if !(2..=MOST_NAME + PAGE).contains(&name_size) {
         return Err(fault(format!("the name has {name_size} bytes where 2 to {MOST_NAME} are allowed")));
     }
     let name_at = at + HEADER;
     let name = take(bytes, name_at, name_size, "the name of a member")?;
-    let Some(name) = name.strip_suffix(b"\0").and_then(|name| core::str::from_utf8(name).ok()) else {
+    let text = |name| core::str::from_utf8(name).ok();
+    let Some(name) = name.strip_suffix(b"\0").and_then(text).map(|name| name.trim_end_matches('\0')) else {
         return Err(fault("the name is not UTF-8 text that ends with a NUL"));
     };
+    if !(1..MOST_NAME).contains(&name.len()) {
+        return Err(fault(format!("the name has {} bytes where 1 to {} are allowed", name.len(), MOST_NAME - 1)));
+    }
     if name.contains('\0') {
         return Err(fault("the name has a NUL inside"));
     }
@@ -156,7 +166,7 @@ pub fn append(out: &mut Vec<u8>, name: &str, data: &[u8]) -> Option<()> {
     if name.len() >= MOST_NAME {
         return None;
     }
-    header(out, REGULAR | 0o644, size, name);
+    header(out, REGULAR | 0o644, size, name, if data.len() < PAGE { 4 } else { PAGE });
     out.extend_from_slice(data);
     out.resize(out.len().next_multiple_of(4), 0);
     Some(())
@@ -164,21 +174,24 @@ pub fn append(out: &mut Vec<u8>, name: &str, data: &[u8]) -> Option<()> {
 
 /// Ends the archive `out`.
 pub fn finish(out: &mut Vec<u8>) {
-    header(out, 0, 0, TRAILER);
+    header(out, 0, 0, TRAILER, 4);
 }
 
-/// Appends a header and its name. Owner, times and devices are 0, so that the same files make the same archive. The
+/// Appends a header and its name, so that what follows is aligned to `align`. Owner, times and devices are 0, so that the same files make the same archive. The
 /// inode number, which tells hard links apart, is the member's place.
-fn header(out: &mut Vec<u8>, mode: u32, size: u32, name: &str) {
+fn header(out: &mut Vec<u8>, mode: u32, size: u32, name: &str, align: usize) {
     let inode = (out.len() / 4) & 0xffff_ffff;
-    let name_size = name.len() + 1;
+    let name_at = out.len() + HEADER;
+    let name_size = match align {
+        4 => name.len() + 1,
+        _ => (name_at + name.len() + 1).next_multiple_of(align) - name_at,
+    };
     out.extend_from_slice(
         format!("070701{inode:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}", 0, 1).as_bytes(),
     );
     out.extend_from_slice(format!("{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}", 0).as_bytes());
     out.extend_from_slice(name.as_bytes());
-    out.push(0);
-    out.resize(out.len().next_multiple_of(4), 0);
+    out.resize((name_at + name_size).next_multiple_of(4), 0);
 }
 
 #[cfg(test)]
@@ -253,7 +266,7 @@ mod tests {
     #[test]
     fn directories_are_passed_over() {
         let mut bytes = vec![];
-        super::header(&mut bytes, 0o040_755, 0, ".");
+        super::header(&mut bytes, 0o040_755, 0, ".", 4);
         append(&mut bytes, "a", b"1").unwrap();
         finish(&mut bytes);
         assert_eq!(open(&bytes).unwrap(), [Member { name: "a", data: b"1" }]);

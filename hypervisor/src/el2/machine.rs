@@ -2,7 +2,7 @@
 
 use super::mmu::linear;
 use super::sysreg::{dsb, isb, read, write};
-use super::{context, irq, lists};
+use super::{context, disk, irq, lists};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::Access;
 use flatland::machine::{Forget, Machine, Point, Words};
+use platform::blk::Way;
 
 /// This CPU, as the [`Machine`] that the rooms upstairs use.
 #[derive(Clone, Copy)]
@@ -114,18 +115,6 @@ impl Machine for El2 {
         }
     }
 
-    fn swap_blocks(&self) -> u32 {
-        0
-    }
-
-    fn swap_out(&self, _block: u32, _frame: Addr<Pa>) -> bool {
-        false
-    }
-
-    fn swap_in(&self, _block: u32, _frame: Addr<Pa>) -> bool {
-        false
-    }
-
     #[inline(always)]
     fn get(&self, register: El1) -> u64 {
         context::get(register)
@@ -183,6 +172,18 @@ impl Machine for El2 {
 
     fn release(&self, intid: IntId) {
         irq::release(intid.0);
+    }
+
+    fn swap_blocks(&self) -> u32 {
+        disk::blocks()
+    }
+
+    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool {
+        disk::transfer(Way::Out, block, frame)
+    }
+
+    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool {
+        disk::transfer(Way::In, block, frame)
     }
 }
 

@@ -17,7 +17,7 @@ impl<T> Copy for Mmio<T> {}
 
 // SAFETY: a register block is a window of volatile, single-copy atomic device registers, the same from every CPU. Blocks
 // whose registers have side effects across accesses are used by one CPU at a time: the UART under the console's lock,
-// the distributor by read-free writes of set and clear registers.
+// the disk under its own, the distributor by read-free writes of set and clear registers.
 unsafe impl<T> Sync for Mmio<T> {}
 // SAFETY: as above.
 unsafe impl<T> Send for Mmio<T> {}

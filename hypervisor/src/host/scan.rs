@@ -21,9 +21,9 @@ pub struct Scanner {
     vm: usize,
     /// The page it looks at next.
     page: u64,
-    /// Which pages of the block it is in are worth merging.
-    worth: [u64; 8],
-    zeroes: u32,
+    /// Which pages of the block it is in seem the same as others, and which seem zero.
+    same: [u64; 8],
+    zero: [u64; 8],
     /// The block was split for these; the others are not looked at again.
     acts: bool,
     /// What was done.
@@ -45,27 +45,34 @@ pub struct Totals {
     pub rounds: u64,
 }
 
+/// A bit for each page of a block.
+fn bit(page: u64) -> (usize, u64) {
+    // Below 512.
+    let at = (page % BLOCK) as usize;
+    (at / 64, 1 << (at % 64))
+}
+
+fn note(bits: &mut [u64; 8], page: u64) {
+    let (word, bit) = bit(page);
+    if let Some(word) = bits.get_mut(word) {
+        *word |= bit;
+    }
+}
+
+fn is_noted(bits: &[u64; 8], page: u64) -> bool {
+    let (word, bit) = bit(page);
+    bits.get(word).is_some_and(|word| word & bit != 0)
+}
+
+fn count(bits: &[u64; 8]) -> u32 {
+    bits.iter().map(|word| word.count_ones()).sum()
+}
+
 impl Scanner {
     fn forget_block(&mut self) {
-        self.worth = [0; 8];
-        self.zeroes = 0;
+        self.same = [0; 8];
+        self.zero = [0; 8];
         self.acts = false;
-    }
-
-    fn note(&mut self) {
-        let at = (self.page % BLOCK) as usize;
-        if let Some(word) = self.worth.get_mut(at / 64) {
-            *word |= 1 << (at % 64);
-        }
-    }
-
-    fn is_noted(&self) -> bool {
-        let at = (self.page % BLOCK) as usize;
-        self.worth.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
-    }
-
-    fn noted(&self) -> u32 {
-        self.worth.iter().map(|word| word.count_ones()).sum()
     }
 }
 
@@ -113,17 +120,22 @@ impl Host {
         let at = memory.page_at(scanner.page as u32);
         let mut read = false;
         let mut step = 1;
-        if !scanner.acts || scanner.is_noted() {
+        if scanner.acts && is_noted(&scanner.zero, scanner.page) {
+            read = true;
+            scanner.totals.zeroed += u64::from(memory.drop_zeroes(m, &self.pool, at));
+        } else if !scanner.acts || is_noted(&scanner.same, scanner.page) {
             let in_block = memory.is_block(m, at);
-            let sight = memory.sight(m, &self.pool, at);
-            match sight {
+            match memory.sight(m, &self.pool, at) {
                 Sight::Gap(bytes) => step = (bytes >> 12).max(1),
                 Sight::Passed => {}
                 Sight::Single => read = true,
-                Sight::Zero | Sight::Same(..) if in_block => {
+                Sight::Zero if in_block => {
                     read = true;
-                    scanner.zeroes += u32::from(sight == Sight::Zero);
-                    scanner.note();
+                    note(&mut scanner.zero, scanner.page);
+                }
+                Sight::Same(..) if in_block => {
+                    read = true;
+                    note(&mut scanner.same, scanner.page);
                 }
                 Sight::Zero => {
                     read = true;
@@ -167,13 +179,14 @@ impl Host {
         debug_assert!(memory.layout().owner == vm.id);
         let start = scanner.page.saturating_sub(BLOCK);
         let at = memory.page_at(start as u32);
-        let noted = scanner.noted();
+        let zeroes = count(&scanner.zero);
+        let noted = zeroes + count(&scanner.same);
         if scanner.acts || noted == 0 || !memory.is_block(m, at) {
             // Where all its pages are zero, they need no table either.
             let _ = memory.join_holes(m, &self.pool, at);
             return scanner.forget_block();
         }
-        if u64::from(scanner.zeroes) == BLOCK && memory.drop_zeroes(m, &self.pool, at) {
+        if u64::from(zeroes) == BLOCK && memory.drop_zeroes(m, &self.pool, at) {
             scanner.totals.zeroed += BLOCK;
             return scanner.forget_block();
         }

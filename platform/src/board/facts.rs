@@ -147,7 +147,7 @@ pub(super) fn virtio(tree: &Tree<'_>) -> ArrayVec<Slot, 32> {
             let is_near = slots.first().is_none_or(|first| first.base >> REACH == base >> REACH);
             if is_near && base % 4 == 0 {
                 // One that is left out is not used, and nothing breaks.
-                let _ = slots.try_push(Slot { base, is_coherent: node.inherits("dma-coherent") });
+                let _ = slots.try_push(Slot { base, is_coherent: node.property("dma-coherent").is_some() });
             }
         }
         !slots.is_full()

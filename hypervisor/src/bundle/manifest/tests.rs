@@ -203,5 +203,5 @@ fn the_nearest_key_is_found() {
     assert_eq!(distance("abc", ""), 3);
     assert_eq!(distance("flaw", "lawn"), 2);
     assert!(super::nearest("watchdog").contains("watchdog-seconds"));
-    assert!(super::nearest("mem").contains("memory"));
+    assert!(super::nearest("memo").contains("memory"));
 }
