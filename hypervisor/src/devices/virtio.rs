@@ -1,12 +1,51 @@
-//! stub
-#![allow(missing_docs)]
+//! Virtio devices, as plain state: the transport, the queues, the memory balloon.
+//!
+//! [`mmio::Transport`] is what every device over virtio-mmio has, [`queue::Queue`] a split virtqueue, [`balloon::Balloon`] a
+//! device made of both. A device reaches the guest's memory through [`Ram`] and does nothing by itself: the guest's writes
+//! leave work, which whoever owns the device lets it do, a bounded part at a time.
+//!
+//! What a guest writes is read once and checked before it counts. A driver that breaks the rules of its queues gets
+//! DEVICE_NEEDS_RESET, and nothing more is done for it until it resets the device.
+//!
+//! Follows virtio 1.2: 2 (basic facilities), 4.2 (MMIO), 5.5 (balloon).
+
 pub mod balloon;
+pub mod mmio;
+pub mod queue;
+
 use crate::addr::{Addr, Ipa};
+
+/// Guest memory as a device sees it. Writes are seen by the guest in the order they are made.
 pub trait Ram {
+    /// Copies guest memory at `at` into `into`.
     fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault>;
+    /// Copies `bytes` to guest memory at `at`.
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault>;
 }
+
+/// Why guest memory cannot be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
+    /// It is no RAM: the guest's doing.
     Outside,
+    /// There is no memory to be had just now: nobody's. Later it may work.
     Short,
+}
+
+/// Why a device stops what it was doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The driver broke a rule: this one.
+    Broken(&'static str),
+    /// For want of memory; it goes on from where it was.
+    Short,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Outside => Self::Broken("a queue or a buffer is not in RAM"),
+            Fault::Short => Self::Short,
+        }
+    }
 }
