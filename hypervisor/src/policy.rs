@@ -2,7 +2,7 @@
 //!
 //! [`Policy::tick`] takes what is free on the board and, for each [`Vm`], what it has and uses, and says as [`Orders`] what
 //! is to be done until the next tick, about a second later. Its parts: [`Levels`] (how short), [`targets`] (who is entitled
-//! to what), [`Estimator`] (who uses what), [`Pace`] (how fast the scanner goes), [`admit`] (who may start), [`Journal`] (why
+//! to what), [`Estimator`] (who uses what), [`Pace`] (how fast the scanner goes), [`admit()`] (who may start), [`Journal`] (why
 //! it was done). Memory is counted in pages of 4 KiB, time in milliseconds; there are at most [`MOST_VMS`] VMs.
 //!
 //! # The rules

@@ -1,7 +1,8 @@
 //! The host side of Flatland's scripts, where there is more to do than a shell should.
 //!
-//! One subcommand each: `bundle` and `check` and `tree` (bundle.rs), `image` and `symbols` (elf.rs). Everything that is
-//! said about a bundle comes from the hypervisor's own parser, so that what passes here passes at boot.
+//! One subcommand each: `bundle` and `check` and `tree` (bundle.rs), `image` and `symbols` (elf.rs), `simulate`
+//! (simulate.rs). Everything that is said about a bundle comes from the hypervisor's own parser, so that what passes here
+//! passes at boot; memory is simulated with the hypervisor's own policy.
 //!
 //! Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.
 
@@ -9,6 +10,7 @@ mod arguments;
 mod bundle;
 mod demangle;
 mod elf;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,7 @@ Usage: tool COMMAND ...
   tree BUNDLE VM -o FILE [--gic 2|3]        write the device tree that a VM of a bundle is handed
   image ELF OUT                             flatten an ELF file's segments to what lies in memory
   symbols ELF < LOG                         name the addresses in a hypervisor's backtrace
+  simulate TRACE [--tax N] [--svg FILE]     try the memory policy on simulated guests
 
 tool COMMAND --help says more.
 ";
@@ -81,6 +84,25 @@ Copies LOG to standard output. In lines that contain `backtrace`, each address (
 the name of its function and the offset in it.
 ";
 
+const SIMULATE_HELP: &str = "\
+Usage: tool simulate TRACE [--tax N] [--svg FILE]
+
+Plays a trace of working sets against the hypervisor's memory policy, on simulated guests. Prints a line per second (what
+is free, and for each VM what it has, its balloon, what it is entitled to, how much of it is active, its speed and the
+pages it waited for), and a summary.
+
+  --tax N      the tax on idle memory in percent (default 75)
+  --svg FILE   draw it, too
+
+A trace:
+
+  board 512M                              # pages, or bytes with K, M or G
+  vm one 384M 64M 1000                    # name, max, min, shares; dead-balloon or no-balloon
+  vm two 384M 64M 1000 dead-balloon
+  0 one touches 300M working-set          # from this second on, so much of its memory is in use
+  600 end
+";
+
 /// What went wrong.
 enum Failure {
     /// The command line: status 2.
@@ -110,6 +132,7 @@ fn main() -> ExitCode {
         Some("tree") => (TREE_HELP, bundle::tree),
         Some("image") => (IMAGE_HELP, elf::image),
         Some("symbols") => (SYMBOLS_HELP, elf::symbols),
+        Some("simulate") => (SIMULATE_HELP, simulate::run),
         Some("-h" | "--help" | "help") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
