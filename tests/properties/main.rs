@@ -4,6 +4,7 @@
 
 mod frames;
 mod memory;
+mod policy;
 mod sched;
 mod stage2;
 mod vgic;
