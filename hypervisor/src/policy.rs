@@ -278,6 +278,46 @@ mod tests {
         assert_eq!((dead.balloon, dead.pack), (256, 6000), "and is still asked, for a MiB");
     }
 
+    /// Whether a VM of which much is wanted is packed in each of 15 seconds; its balloon is as `answer` says of what it was
+    /// asked and the second.
+    fn packed(mut vm: Vm, answer: fn(u64, u64) -> u64) -> [bool; 15] {
+        let mut policy = policy();
+        core::array::from_fn(|second| {
+            let order = policy.tick(second as u64 * 1000, 3500, &[vm, BUSY]).vms[0];
+            vm = Vm { target: order.balloon, balloon: answer(order.balloon, second as u64), ..vm };
+            order.pack > 0
+        })
+    }
+
+    #[test]
+    fn a_balloon_is_dead_until_it_moves_by_a_mib_or_as_far_as_asked() {
+        assert_eq!(packed(IDLE, |asked, _| asked)[..8], [false; 8]);
+        assert_eq!(packed(IDLE, |_, second| second)[7..], [true; 8], "a page per second");
+        let late = packed(IDLE, |asked, second| if second < 10 { 0 } else { asked });
+        assert_eq!(late, core::array::from_fn(|second| (5..=10).contains(&second)));
+        let full = Vm { max: 70_000, balloon: 45_500, target: 45_500, ..IDLE };
+        assert!(packed(full, |asked, _| asked)[0], "at 65 %, other means take");
+    }
+
+    #[test]
+    fn who_was_paused_has_time_to_answer() {
+        let mut policy = policy();
+        let paused = Vm { target: 6000, running: false, ..IDLE };
+        (0..20).for_each(|second| _ = policy.tick(second * 1000, 9000, &[paused, BUSY]));
+        let resumed = Vm { running: true, ..paused };
+        assert_eq!(policy.tick(20_000, 3500, &[resumed, BUSY]).vms[0].pack, 0);
+    }
+
+    #[test]
+    fn what_can_be_given_is_given_in_turn_and_no_more() {
+        let mut policy = Policy::new(Settings::default(), TOTAL, 3);
+        let given = [0, 1, 2].map(|second| {
+            let orders = policy.tick(second * 1000, 4000, &[IDLE, BUSY, BUSY]);
+            [1, 2].map(|i| BUSY.balloon - orders.vms[i].balloon)
+        });
+        assert_eq!(given, [[1000, 0], [0, 1000], [1000, 0]]);
+    }
+
     #[test]
     fn at_hard_packing_leads_back_to_soft_and_at_low_who_has_too_much_stands_still() {
         let hard = last(&mut policy(), 1, 1500, [IDLE, BUSY]);

@@ -18,9 +18,10 @@ const MOST: u64 = 1 << 40;
 fn claims(most: u64) -> impl Strategy<Value = Vec<Claim>> {
     let one = (0..most, 0..most, 1..5000_u32, 0..most, 0..4_u8);
     let one = one.prop_map(move |(a, b, shares, active, kind)| {
+        let shares = if kind < 2 { shares } else { 1 + shares % 5 };
         let (min, max) = (a.min(b) / 4, a.max(b));
         // Some all active, some all idle.
-        let active = [active, active, 0, most][usize::from(kind)];
+        let active = [active, 0, most, active][usize::from(kind)];
         Claim { min, max, shares, active }
     });
     prop::collection::vec(one, 1..7)
@@ -207,7 +208,8 @@ fn vms() -> impl Strategy<Value = Vm> {
 
 fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, order: &Order) -> Result<(), String> {
     let most = (u128::from(vm.max) * 65 / 100).min(u128::from(vm.max.saturating_sub(vm.min)));
-    let step = (vm.max / 8).max(MIB);
+    let limit = most.min(u128::from(u64::MAX)) as u64;
+    let (step, gentle) = ((vm.max / 8).max(MIB), (vm.max / 32).max(MIB));
     let (balloon, target) = (order.balloon, vm.target);
     let pinned = policy.pinned(id);
     let rules = [
@@ -215,6 +217,11 @@ fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, order: &Ord
         (vm.running || pinned.is_some() || balloon == target, "who does not run is not asked"),
         (!vm.running || pinned.is_some() || u128::from(balloon) <= most, "a balloon has its limit"),
         (pinned.is_some() || balloon <= target.max(vm.balloon.saturating_add(step)), "a balloon grows by steps"),
+        (
+            pinned.is_some() || balloon >= vm.balloon.saturating_sub(gentle).min(target).min(limit),
+            "and shrinks by smaller ones",
+        ),
+        (level < Level::Hard || pinned.is_some() || balloon >= vm.balloon.min(target).min(limit), "nor at hard"),
         (vm.used - order.pack.min(vm.used) >= vm.min.min(vm.used).min(MOST), "min is left"),
         (order.pack == 0 || vm.used - order.pack.min(vm.used) >= order.entitled, "what it is entitled to is left"),
         (level > Level::High || order.pack == 0 && !order.hint, "nothing is taken at high"),
