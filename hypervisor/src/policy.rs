@@ -14,7 +14,7 @@
 //! | hard | no balloon is lowered, and compression or swap take what leads back to soft |
 //! | low | the same, and who is above its entitlement stands still |
 //!
-//! What there is to be entitled to is what the VMs have and what is free, less what must be free for the level high. Nobody
+//! What there is to be entitled to is what the VMs have and what is free, less what is wanted free for the level high. Nobody
 //! is entitled to more than it has and its balloon can give back at once: so nothing lies idle for somebody who does not
 //! ask, and all that is taken is needed. Who has no balloon grows by touching pages; that shows as a lower level.
 //!
@@ -178,7 +178,7 @@ impl Policy {
             pack: self.pack_part(free, vms, &entitled),
         };
         // What can be given without ending in hard, were all of it used at once.
-        let mut spare = free.saturating_sub(self.levels.wanted(Level::Hard));
+        let mut spare = free.saturating_sub(self.levels.ceiling(Level::Hard));
         let mut orders: ArrayVec<Order, MOST_VMS> = vms.iter().map(|_| Order::default()).collect();
         self.turn = self.turn.wrapping_add(1);
         for i in 0..vms.len() {
@@ -261,21 +261,21 @@ mod tests {
         let orders = policy.tick(12_300, 3500, &[IDLE, BUSY]);
         assert_eq!(orders.level, Level::Soft);
         let [idle, busy] = [orders.vms[0], orders.vms[1]];
-        // What it takes for 7 % to be free, and what the other is given.
-        assert_eq!(idle, Order { balloon: 6000, hint: true, entitled: 54_000, ..Order::default() });
+        // What it takes for 7.5 % to be free, and what the other is given.
+        assert_eq!(idle, Order { balloon: 6500, hint: true, entitled: 53_500, ..Order::default() });
         assert_eq!(busy, Order { balloon: 39_500, entitled: 38_500, ..Order::default() }, "down to 3 % free");
         let told = policy.journal().of(VmId(0)).next().map(ToString::to_string);
-        let want = "12.3 s  -24000 KiB  soft: above its entitlement by 24000 KiB (active 10 %, tax 75 %)";
+        let want = "12.3 s  -26000 KiB  soft: above its entitlement by 26000 KiB (active 10 %, tax 75 %)";
         assert_eq!(told.as_deref(), Some(want));
     }
 
     #[test]
     fn who_has_no_balloon_or_a_dead_one_is_packed() {
         let driverless = last(&mut policy(), 1, 3500, [Vm { has_balloon: false, ..IDLE }, BUSY]);
-        assert_eq!((driverless.vms[0].balloon, driverless.vms[0].pack), (0, 6000));
+        assert_eq!((driverless.vms[0].balloon, driverless.vms[0].pack), (0, 6500));
         assert_eq!(last(&mut policy(), 5, 3500, [IDLE, BUSY]).vms[0].pack, 0, "it has 5 seconds to answer");
         let dead = last(&mut policy(), 6, 3500, [IDLE, BUSY]).vms[0];
-        assert_eq!((dead.balloon, dead.pack), (256, 6000), "and is still asked, for a MiB");
+        assert_eq!((dead.balloon, dead.pack), (256, 6500), "and is still asked, for a MiB");
     }
 
     /// Whether a VM of which much is wanted is packed in each of 15 seconds; its balloon is as `answer` says of what it was
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn at_hard_packing_leads_back_to_soft_and_at_low_who_has_too_much_stands_still() {
         let hard = last(&mut policy(), 1, 1500, [IDLE, BUSY]);
-        assert_eq!((hard.level, hard.vms[0].pack, hard.vms[0].blocked), (Level::Hard, 3500, false));
+        assert_eq!((hard.level, hard.vms[0].pack, hard.vms[0].blocked), (Level::Hard, 4000, false));
         assert_eq!(hard.vms[1].balloon, BUSY.balloon, "nobody is given");
         let mut policy = policy();
         let low = last(&mut policy, 1, 500, [IDLE, BUSY]);
@@ -335,6 +335,6 @@ mod tests {
         policy.pin(VmId(0), Some(1234));
         assert_eq!(policy.tick(0, 3500, &[IDLE, BUSY]).vms[0].balloon, 1234);
         policy.pin(VmId(0), None);
-        assert_eq!(policy.tick(1000, 3500, &[IDLE, BUSY]).vms[0].balloon, 6000);
+        assert_eq!(policy.tick(1000, 3500, &[IDLE, BUSY]).vms[0].balloon, 6500);
     }
 }

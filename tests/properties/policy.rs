@@ -132,7 +132,7 @@ proptest! {
             let mut seen = vec![start];
             for noise in &noise {
                 // From 0 to 10 %, and less than 2 % more.
-                let next = levels.next(seen[seen.len() - 1], total / 1000 * from + total / 5001 * noise / 10);
+                let next = levels.next(seen[seen.len() - 1], total / 1000 * from + total * noise / 5001);
                 seen.push(next);
             }
             prop_assert!(seen.is_sorted() || seen.is_sorted_by(|a, b| a >= b), "{seen:?}");

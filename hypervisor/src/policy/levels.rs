@@ -5,7 +5,8 @@
 //! Each level has a number, in percent of all memory: high 6, soft 4, hard 2, low 1. As in VMware ESX (Waldspurger, OSDI
 //! 2002, section 6.3), a level is *entered from above* when what is free drops below its own number, so reclaiming begins
 //! below 4 %, and is *entered from below* only when what is free is clearly above its number, by another 1 % of all
-//! memory, so that reclaiming ends at 7 %. Between the two, a level stays what it is.
+//! memory, so that reclaiming ends at 7 %. Between the two, a level stays what it is. What is aimed at is half a percent
+//! more: little leftovers that are not worth an order must not keep a board from where it wants to be.
 //!
 //! ```text
 //! free     0   1   2   3   4   5   6   7   8 %
@@ -32,13 +33,13 @@ pub enum Level {
 impl Level {
     const WORST_FIRST: [Self; 3] = [Self::Low, Self::Hard, Self::Soft];
 
-    /// Its number: percent of all memory.
-    const fn percent(self) -> u64 {
+    /// Its number: thousandths of all memory.
+    const fn number(self) -> u64 {
         match self {
-            Self::High => 6,
-            Self::Soft => 4,
-            Self::Hard => 2,
-            Self::Low => 1,
+            Self::High => 60,
+            Self::Soft => 40,
+            Self::Hard => 20,
+            Self::Low => 10,
         }
     }
 }
@@ -54,8 +55,10 @@ impl fmt::Display for Level {
     }
 }
 
-/// What is free, in percent of all memory, above its number a level is entered from below.
-const CLEARLY: u64 = 1;
+/// How far above its number a level is entered from below, in thousandths of all memory.
+const CLEARLY: u64 = 10;
+/// How far above its number a level is aimed at, in thousandths of all memory.
+const AIM: u64 = 15;
 
 /// The levels of a board.
 #[derive(Clone, Copy, Debug)]
@@ -73,23 +76,28 @@ impl Levels {
     #[must_use]
     pub fn next(&self, now: Level, free: u64) -> Level {
         let fallen = Level::WORST_FIRST.into_iter().find(|level| free < self.floor(*level)).unwrap_or_default();
-        let risen = [Level::High, Level::Soft, Level::Hard].into_iter().find(|level| free >= self.wanted(*level));
+        let risen = [Level::High, Level::Soft, Level::Hard].into_iter().find(|level| free >= self.ceiling(*level));
         // Never worse than what rising to it makes sure of, never better than what falling to it says.
         now.max(fallen).min(risen.unwrap_or(Level::Low))
     }
 
-    /// The pages that must be free to rise to `level`; none for the worst.
-    pub fn wanted(&self, level: Level) -> u64 {
-        if level == Level::Low { 0 } else { self.percent(level.percent() + CLEARLY) }
-    }
-
-    /// The pages below which what is free makes it `level`, or worse. For high: the pages to keep free at best.
+    /// The pages below which what is free makes it `level`, or worse.
     pub fn floor(&self, level: Level) -> u64 {
-        self.percent(level.percent())
+        self.thousandths(level.number())
     }
 
-    fn percent(&self, percent: u64) -> u64 {
-        (self.total / 100).saturating_mul(percent) + self.total % 100 * percent / 100
+    /// The pages from which on what is free makes a worse level `level`.
+    pub fn ceiling(&self, level: Level) -> u64 {
+        self.thousandths(level.number() + CLEARLY)
+    }
+
+    /// The pages to have free, to come to `level`; none for the worst.
+    pub fn wanted(&self, level: Level) -> u64 {
+        if level == Level::Low { 0 } else { self.thousandths(level.number() + AIM) }
+    }
+
+    fn thousandths(&self, n: u64) -> u64 {
+        (self.total / 1000).saturating_mul(n) + self.total % 1000 * n / 1000
     }
 }
 
@@ -126,7 +134,8 @@ mod tests {
         let levels = Levels::new(123_457);
         for level in [Level::High, Level::Soft, Level::Hard] {
             assert_eq!(levels.next(Level::Low, levels.wanted(level)), level);
-            assert!(levels.next(Level::Low, levels.wanted(level) - 1) > level);
+            assert_eq!(levels.next(Level::Low, levels.ceiling(level)), level);
+            assert!(levels.next(Level::Low, levels.ceiling(level) - 1) > level);
         }
     }
 }
