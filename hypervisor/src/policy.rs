@@ -72,7 +72,8 @@ pub struct Vm {
     pub max: u64,
     /// Its weight; 0 counts as 1.
     pub shares: u32,
-    /// The machine's pages that are charged to it.
+    /// The machine's pages that are charged to it. A page that several share is charged to one of them, or to nobody: all
+    /// that is charged and all that is free is what there is to divide.
     pub used: u64,
     /// How many of those it has been using lately.
     pub active: u64,
@@ -163,7 +164,8 @@ impl Policy {
         self.guests.get(usize::from(vm.0))?.pinned
     }
 
-    /// What is to be done until the next tick, with `free` pages free and the VMs as they are `now_ms`.
+    /// What is to be done until the next tick, with `free` pages free and the VMs as they are `now_ms`. To be called once a
+    /// second: what is given and taken is so much per call.
     pub fn tick(&mut self, now_ms: u64, free: u64, vms: &[Vm]) -> Orders {
         self.level = self.levels.next(self.level, free);
         let vms = &vms[..vms.len().min(self.guests.len())];

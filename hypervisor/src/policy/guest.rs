@@ -1,9 +1,9 @@
 //! One VM's order, and what is remembered of the VM from tick to tick: [`Guest`].
 
+use super::targets::Claim;
 use super::why::{Event, Rule};
 use super::{Journal, Level, Order, STUCK_MS, Vm};
 use crate::addr::VmId;
-use crate::policy::targets::Claim;
 
 /// A MiB: what is always worth moving at a time, and never worth a change.
 const MIB: u64 = 256;
