@@ -1,8 +1,8 @@
 //! The host side of Flatland's scripts, where there is more to do than a shell should.
 //!
 //! One subcommand each: `bundle` and `check` and `tree` (bundle.rs), `image` and `symbols` (elf.rs), `simulate`
-//! (simulate.rs). Everything that is said about a bundle comes from the hypervisor's own parser, so that what passes here
-//! passes at boot; memory is simulated with the hypervisor's own policy.
+//! (simulate.rs), `plot` (plot.rs). Everything that is said about a bundle comes from the hypervisor's own parser, so that
+//! what passes here passes at boot; memory is simulated with the hypervisor's own policy.
 //!
 //! Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.
 
@@ -10,6 +10,7 @@ mod arguments;
 mod bundle;
 mod demangle;
 mod elf;
+mod plot;
 mod simulate;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ Usage: tool COMMAND ...
   image ELF OUT                             flatten an ELF file's segments to what lies in memory
   symbols ELF < LOG                         name the addresses in a hypervisor's backtrace
   simulate TRACE [--tax N] [--svg FILE]     try the memory policy on simulated guests
+  plot LOG [-o FILE] [--trace FILE]         draw memory over time
 
 tool COMMAND --help says more.
 ";
@@ -103,6 +105,20 @@ A trace:
   600 end
 ";
 
+const PLOT_HELP: &str = "\
+Usage: tool plot LOG [-o FILE.svg] [--trace FILE.json]
+
+Reads the lines of LOG in which Flatland says what memory is used for, and draws it over time.
+
+  -o FILE.svg         the picture (default: LOG.svg, its ending replaced, unless there is a --trace)
+  --trace FILE.json   the same figures as counters for a trace viewer (Perfetto, chrome://tracing)
+
+The lines, in KiB; other keys and other lines do no harm:
+
+  flatland: stats t=SECONDS board level=WORD total=N hypervisor=N tables=N images=N store=N shared=N private=N free=N
+  flatland: stats t=SECONDS vm=NAME configured=N private=N
+";
+
 /// What went wrong.
 enum Failure {
     /// The command line: status 2.
@@ -133,6 +149,7 @@ fn main() -> ExitCode {
         Some("image") => (IMAGE_HELP, elf::image),
         Some("symbols") => (SYMBOLS_HELP, elf::symbols),
         Some("simulate") => (SIMULATE_HELP, simulate::run),
+        Some("plot") => (PLOT_HELP, plot::plot),
         Some("-h" | "--help" | "help") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

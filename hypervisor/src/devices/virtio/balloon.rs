@@ -436,7 +436,8 @@ fn free(ram: &mut impl Pages, this: &Descriptor, left: &mut usize) -> Result<u32
         return Err(Stop::Broken("free pages in a buffer for the device to read"));
     }
     let page = Size::Page.bytes();
-    let end = this.at.bits().checked_add(this.bytes.into()).ok_or(Stop::Broken("free pages behind the last address"))?;
+    let end =
+        this.at.bits().checked_add(this.bytes.into()).ok_or(Stop::Broken("free pages behind the last address"))?;
     let start = this.at.bits().next_multiple_of(page);
     let bytes = (end & !(page - 1)).saturating_sub(start);
     if bytes > 0 {
