@@ -211,24 +211,21 @@ fn ink(colour: &str) -> &'static str {
 fn lines(out: &mut String, scale: &Scale, history: &History, ram: f64, configured: f64) {
     let y = scale.y(ram);
     line(out, (LEFT, y), (RIGHT, y), "stroke=\"black\" stroke-width=\"2\"");
+    if configured > 0.0 {
+        let mut path = String::new();
+        for sample in &history.samples {
+            let (x, y) = (scale.x(sample.time), scale.y(mib(sample.all_vms("configured"))));
+            let _ = if path.is_empty() { write!(path, "M{x:.1},{y:.1}") } else { write!(path, " H{x:.1} V{y:.1}") };
+        }
+        let how = format!("fill=\"none\" stroke=\"{CONFIGURED}\" stroke-width=\"2\" stroke-dasharray=\"7 4\"");
+        let _ = writeln!(out, "<path d=\"{path}\" {how}/>");
+        let how = format!("{LOUD} fill=\"{CONFIGURED}\"");
+        let what = format!("configured for VMs: {configured:.0} MiB");
+        text(out, (LEFT + 8.0, scale.y(configured) - 6.0), &how, &what);
+    }
+    // On the other side, in case they lie close together.
     let how = format!("text-anchor=\"end\" {LOUD}");
     text(out, (RIGHT - 8.0, y - 6.0), &how, &format!("the board's RAM: {ram:.0} MiB"));
-    if configured == 0.0 {
-        return;
-    }
-    let mut path = String::new();
-    for sample in &history.samples {
-        let (x, y) = (scale.x(sample.time), scale.y(mib(sample.all_vms("configured"))));
-        let _ = if path.is_empty() { write!(path, "M{x:.1},{y:.1}") } else { write!(path, " H{x:.1} V{y:.1}") };
-    }
-    let _ = writeln!(
-        out,
-        "<path d=\"{path}\" fill=\"none\" stroke=\"{CONFIGURED}\" stroke-width=\"2\" stroke-dasharray=\"7 4\"/>"
-    );
-    // On the other side than the RAM's, in case they lie close together.
-    let how = format!("{LOUD} fill=\"{CONFIGURED}\"");
-    let what = format!("configured for VMs: {configured:.0} MiB");
-    text(out, (LEFT + 8.0, scale.y(configured) - 6.0), &how, &what);
 }
 
 /// How short memory was, as a strip of segments.
