@@ -12,7 +12,7 @@ const MOST_LINES: usize = 500;
 /// Files that may be longer, and why.
 const LONG: &[(&str, &str)] = &[("tests/src/model.rs", "one machine, one file")];
 /// The most lines below stairs, assembly included.
-const CELLAR: usize = 2836;
+const CELLAR: usize = 2850;
 /// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where tests of the drivers lay their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/"];

@@ -6,6 +6,7 @@ use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
 use flatland::arm::desc::{Desc, Hole, MemType};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
+use flatland::frames::swap::Swap;
 use flatland::frames::{Counts, Dirty, Frame, HOUSE, Order, Pool, Record, SharedPool, State, Use};
 use flatland::machine::Machine;
 use flatland::memory::pack::Put;
@@ -96,6 +97,8 @@ impl<'w> World<'w> {
         // The first two may share, the third only with itself.
         pool.lock().set_domain(VmId(1), 0);
         model.let_scribble();
+        model.attach_disk(128);
+        pool.lock().swap = Swap::new(128);
         let tally = Tally::default();
         Self { model, pool, guests, dice: Dice::new(seed), hoard: Vec::new(), shorts: 0, blocks: 0, tally }
     }
@@ -192,6 +195,19 @@ impl<'w> World<'w> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// A guest fills a page with what cannot be compressed.
+    fn noise(&mut self, number: usize) -> Result<(), String> {
+        let page = self.address().align_down(Size::Page);
+        for word in 0..512 {
+            let value = self.dice.roll();
+            self.touch_word(number, page + word * 8, Access::Write, value)?;
+        }
+        let put = self.guests[number].memory.evict(self.model, self.pool, page);
+        self.tally.swapped += u64::from(put == Put::Swapped);
+        self.absorb();
         Ok(())
     }
 
@@ -338,7 +354,8 @@ impl<'w> World<'w> {
         match self.dice.below(400) {
             256..290 => self.twins()?,
             290..380 => self.scan(number)?,
-            380..392 => self.put_away(number),
+            380..391 => self.put_away(number),
+            391 => self.noise(number)?,
             392..396 => self.balloon(number)?,
             396..400 => {
                 let dice = &mut self.dice;
@@ -449,8 +466,8 @@ fn no_guest_sees_what_another_wrote_and_nothing_is_lost() {
         let (shorts, blocks, tally) = run(seed, steps, Flaw::None).unwrap();
         println!("seed {seed}: {steps} steps, {shorts} times short, {blocks} blocks touched, {tally:?}");
         seen = (seen.0 + shorts, seen.1 + blocks);
-        let Tally { merged, zeroed, packed, unshared, returned, .. } = tally;
-        assert!([merged, zeroed, packed, unshared, returned].iter().all(|n| *n > 10), "{tally:?}");
+        let Tally { merged, zeroed, packed, swapped, unshared, returned } = tally;
+        assert!([merged, zeroed, packed, swapped, unshared, returned].iter().all(|n| *n > 10), "{tally:?}");
     }
     assert!(seen.0 > 100 && seen.1 > 50);
 }

@@ -197,6 +197,10 @@ impl Model {
         self.state.lock().unwrap()
     }
 
+    fn words_at(&self, frame: Addr<Pa>) -> &Words {
+        &self.words[((frame.bits() - self.base) >> 12) as usize]
+    }
+
     fn word(&self, at: u64) -> &AtomicU64 {
         let offset = at - self.base;
         &self.words[(offset >> 12) as usize][(offset >> 3 & 511) as usize]
@@ -499,7 +503,7 @@ impl Machine for Model {
     fn frame(&self, frame: Addr<Pa>) -> &Words {
         assert!(frame.is_aligned(Size::Page), "{frame:?} is no frame");
         self.stir(&mut self.state());
-        &self.words[((frame.bits() - self.base) >> 12) as usize]
+        self.words_at(frame)
     }
 
     fn zero(&self, start: Addr<Pa>, size: Size) {
@@ -596,7 +600,7 @@ impl Machine for Model {
         let mut state = self.state();
         self.stir(&mut state);
         let works = state.begin_transfer(block, frame.bits(), |attr| !attr.rights.allows(Rights::W));
-        let words = self.frame(frame).iter().map(|word| if works { word.load(Relaxed) } else { GARBAGE }).collect();
+        let words = self.words_at(frame).iter().map(|word| if works { word.load(Relaxed) } else { GARBAGE }).collect();
         if block < state.disk.blocks {
             state.disk.kept.insert(block, words);
         }
@@ -608,7 +612,7 @@ impl Machine for Model {
         self.stir(&mut state);
         let works = state.begin_transfer(block, frame.bits(), |_| false);
         let kept = state.disk.kept.get(&block).filter(|_| works);
-        for (n, word) in self.frame(frame).iter().enumerate() {
+        for (n, word) in self.words_at(frame).iter().enumerate() {
             word.store(kept.map_or(GARBAGE, |kept| kept[n]), Relaxed);
         }
         works
