@@ -15,6 +15,8 @@ pub enum Next {
     Look,
     /// Let another run first, it stays ready.
     Yield,
+    /// It needs memory that is not there: it tries again a little later.
+    Rest,
     /// It waits for an interrupt (WFI); it need not run until one can be delivered.
     Wait,
     /// It is off (PSCI CPU_OFF), until another vCPU turns it on.

@@ -186,19 +186,20 @@ impl Seat {
         match next {
             Next::Resume | Next::Fp | Next::Look => {}
             Next::Yield => self.host.queue.lock().yield_now(self.cpu),
-            Next::Wait => {
+            Next::Wait | Next::Rest => {
                 let here = loaded.here(self.host);
                 // Requests from before this are in what `wakes` sees; later ones are seen below or by the queue.
                 slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
                 let own = exit::sysreg::poll_timer(here, &El2, &mut loaded.vcpu);
                 let awake = exit::irq::wakes(here, &El2, &mut loaded.vcpu);
                 loaded.folded = true;
-                if awake {
+                let until = if next == Next::Rest { Some(self.host.rest_until(El2.now())) } else { own };
+                if awake && next == Next::Wait {
                     return;
                 }
                 slot.running.store(NOWHERE, Ordering::SeqCst);
                 let mut queue = self.host.queue.lock();
-                queue.block(entity, own, El2.now());
+                queue.block(entity, until, El2.now());
                 if slot.requests.load(Ordering::SeqCst) & request::REFILL != 0 {
                     let set = queue.wake(entity, El2.now());
                     drop(queue);

@@ -61,7 +61,7 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     };
     if here.vm.blocked.load(Ordering::Relaxed) {
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
-        return Next::Yield;
+        return Next::Rest;
     }
     let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, abort.access);
     match result {

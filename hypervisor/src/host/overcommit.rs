@@ -4,7 +4,7 @@
 //! between them, so that nobody waits long for that CPU.
 
 use super::Host;
-use super::scan::Totals;
+use super::scan::{Scanner, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
 use crate::policy::sample::PERIOD_MS;
@@ -86,8 +86,15 @@ impl Host {
             self.tick(m, &mut overcommit, now);
         }
         let owes = self.put_away(m, &mut overcommit);
-        let next = if owes { now + SOON_MS } else { overcommit.next_ms };
-        self.ticks_of(next)
+        let next = self.ticks_of(if owes { now + SOON_MS } else { overcommit.next_ms });
+        // Where memory is short, merging does not wait until nobody wants the CPU: it is the cheapest way to get some.
+        let scan = match self.scanner.try_lock() {
+            Some(mut scanner) if overcommit.policy.level() != Level::High => {
+                self.look(m, &mut overcommit, &mut scanner).0
+            }
+            _ => None,
+        };
+        scan.map_or(next, |scan| scan.min(next))
     }
 
     fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {
@@ -214,12 +221,17 @@ impl Host {
         let (Some(mut overcommit), Some(mut scanner)) = (self.overcommit.try_lock(), self.scanner.try_lock()) else {
             return (None, false);
         };
+        self.look(m, &mut overcommit, &mut scanner)
+    }
+
+    /// Scans a slice if it is time. Says when to come again, if ever, and whether something was done.
+    fn look<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, scanner: &mut Scanner) -> (Option<u64>, bool) {
         let start = m.now();
         if !overcommit.pace.may(start) {
             return (Some(overcommit.pace.next()), false);
         }
-        let level = overcommit.policy.level();
-        if !self.may_merge() || self.scan(m, &mut scanner, SLICE, level != Level::High).is_none() {
+        let is_short = overcommit.policy.level() != Level::High;
+        if !self.merges || !self.may_merge() || self.scan(m, scanner, SLICE, is_short).is_none() {
             return (None, false);
         }
         let now = m.now();

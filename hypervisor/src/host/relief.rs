@@ -18,6 +18,8 @@ use core::sync::atomic::Ordering;
 const TRIES: u32 = 96;
 /// How many frames one call frees at most.
 const ENOUGH: u64 = 16;
+/// How long a vCPU rests that needs memory before it tries again, in nanoseconds.
+const REST: u64 = 2_000_000;
 /// For how many seconds a vCPU may wait for memory.
 const PATIENCE: u64 = 20;
 
@@ -99,6 +101,11 @@ impl Host {
             return Next::Stop(Cause::Crash("the board has no memory left for it, and nothing more can be compressed"));
         }
         // Others may have memory to give: their balloons fill while they run.
-        Next::Yield
+        Next::Rest
+    }
+
+    /// Until when a vCPU rests that needs memory, at counter value `now`.
+    pub fn rest_until(&self, now: u64) -> u64 {
+        now.saturating_add(self.frequency.ticks(REST))
     }
 }
