@@ -148,7 +148,7 @@ prepare_guest_apt() {
     private_apt "$apt_dir" "APT::Architecture \"arm64\"; APT::Architectures \"arm64\"; Dir::Cache \"$apt_dir\";
 Dir::State \"$apt_dir\"; Dir::State::status \"$apt_dir/status\"; Dir::Etc::preferencesparts \"/dev/null\";"
     : >"$apt_dir/status"
-    suites=$(awk '!/^#/ { sub(/-security$/, "", $5); print $5; print $5 "-security" }' "$lock" | sort -u)
+    suites=$(awk '!/^#/ { print $5; sub(/-.*/, "", $5); print $5; print $5 "-security" }' "$lock" | sort -u)
     # shellcheck disable=SC2086 # one word for each suite
     sources "$apt_dir/sources.list" "main non-free-firmware" $suites || die "this system's apt has no mirror of Debian to" \
         "fetch guests from; set FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
@@ -174,7 +174,8 @@ locked_package() {
                 "FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
         done
         note "fetching $package $version (arm64, for guests; nothing is installed)"
-        [[ -n $(find "$apt_dir/ready" -mmin -60 2>/dev/null) ]] || prepare_guest_apt
+        # Fetched lately, and for these suites.
+        [[ -n $(find "$apt_dir/ready" -mmin -60 -newer "$lock" 2>/dev/null) ]] || prepare_guest_apt
         new=$where.$$
         rm -rf "$new" && mkdir -p "$new/root"
         if ! (cd "$new" && guest_apt apt-get download -qq "$package=$version" >&2); then
@@ -264,6 +265,18 @@ linux_guest() {
     fi
 }
 
+# Makes target/guests/linux/Image-6.12: Debian's newer kernel, for guests of which many are to be alike. Trees of events
+# that 6.1 makes at boot are 8 MB of each guest, and different in each; 6.12 makes them when they are asked for.
+newer_kernel() {
+    local out=$target/guests/linux/Image-6.12 from stage
+    mkdir -p "$target/guests/linux"
+    from=$(locked 'linux-image-6.12[^ ]*-cloud-arm64') || die "$lock has no newer kernel"
+    [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
+    stage=$(locked_package 'linux-image-6.12[^ ]*-cloud-arm64' './boot/vmlinuz-*')
+    own "$(echo "$stage"/boot/vmlinuz-*)" "$out"
+    echo "$from" >"$out.from"
+}
+
 # Makes target/guests/bcm2711-rpi-4-b.dtb: what QEMU's raspi4b and a Pi 4 without its firmware's own boot with.
 pi4_tree() {
     local out=$target/guests/bcm2711-rpi-4-b.dtb from stage
@@ -289,8 +302,8 @@ END
         cat <<END
         $name {
             memory = "128M"; domain = "lab";
-            kernel = "linux/Image"; initrd = "linux/initrd.gz";
-            bootargs = "console=ttyAMA0 quiet panic=-1 flatland.mode=idle seconds=60 balloon=off";
+            kernel = "linux/Image-6.12"; initrd = "linux/initrd.gz";
+            bootargs = "console=ttyAMA0 quiet panic=-1 nokaslr flatland.mode=idle seconds=60 balloon=off";
         };
 END
     done
@@ -318,6 +331,7 @@ example_bundle() {
         guest_binary "${name%.bin}"
     done
     if grep -q '"linux/' "$dts"; then linux_guest; fi
+    if grep -q '"linux/Image-6.12"' "$dts"; then newer_kernel; fi
     mkdir -p "$target/bundles"
     # Whole or not at all: another run may be reading it.
     tool bundle "$dts" -o "$out.$$" -I "$target/guests" >&2

@@ -12,6 +12,7 @@
 //! A `Frame` is not `Copy`. It ends in a table ([`Frame::into_table`]) or back in the pool ([`Pool::give_back`]); to drop it
 //! would lose the memory, so that fails in builds with debug assertions, and shows in the counts otherwise.
 
+pub mod costs;
 pub mod hash;
 pub mod hints;
 pub mod pool;
@@ -20,6 +21,7 @@ pub mod record;
 pub mod store;
 pub mod swap;
 
+pub use costs::{Costs, Work};
 pub use hash::Hash;
 pub use pool::{Counts, Pool};
 pub use press::Press;
@@ -35,12 +37,18 @@ pub struct SharedPool<'a> {
     pool: spin::Mutex<Pool<'a>>,
     press: spin::Mutex<Press>,
     hash: Hash,
+    costs: Costs,
 }
 
 impl<'a> SharedPool<'a> {
     /// Shares `pool`; hashes are keyed by `seed`, which guests should not be able to guess.
     pub fn new(pool: Pool<'a>, seed: u64) -> Self {
-        Self { pool: spin::Mutex::new(pool), press: spin::Mutex::new(Press::default()), hash: Hash::new(seed) }
+        Self {
+            pool: spin::Mutex::new(pool),
+            press: spin::Mutex::new(Press::default()),
+            hash: Hash::new(seed),
+            costs: Costs::default(),
+        }
     }
 
     /// The pool, for as long as the guard lives.
@@ -52,6 +60,11 @@ impl<'a> SharedPool<'a> {
     /// The room to compress, for as long as the guard lives; to be taken before the pool.
     pub fn press(&self) -> spin::MutexGuard<'_, Press> {
         self.press.lock()
+    }
+
+    /// What the work on pages has cost.
+    pub const fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// The hash of pages.

@@ -9,6 +9,7 @@ use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
 use crate::devices::virtio::balloon::Pages;
 use crate::devices::virtio::{Fault, Ram};
+use crate::frames::Work;
 use crate::machine::Machine;
 use crate::memory::{Memory, Miss};
 use crate::vgic::Line;
@@ -52,7 +53,9 @@ impl<M: Machine> Ram for Given<'_, M> {
 
 impl<M: Machine> Pages for Given<'_, M> {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
+        let start = self.m.now();
         self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned);
+        self.host.pool.costs().add(Work::Inflate, pages, self.m.now().wrapping_sub(start));
     }
 
     fn deflate(&mut self, at: Addr<Ipa>, pages: u64) {

@@ -12,7 +12,7 @@ use crate::memory::share::Sight;
 use crate::vm::{State, Vm};
 
 /// How many pages of a block must be worth merging, while there is memory and while it is short.
-const WORTH: [u32; 2] = [16, 4];
+const WORTH: [u32; 2] = [8, 4];
 const BLOCK: u64 = Size::Block.frames();
 
 /// Where the scanner is, and what it has done.

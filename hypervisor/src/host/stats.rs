@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::overcommit::Overcommit;
-use crate::frames::Record;
+use crate::frames::{Record, Work};
 use crate::monitor::memory::{self, Board, MemRow};
 use crate::vm::Vm;
 use alloc::string::{String, ToString};
@@ -66,12 +66,23 @@ impl Host {
         }
     }
 
+    /// What each kind of work on a page has cost: its name, how many pages, and nanoseconds for each.
+    pub fn costs(&self) -> [(&'static str, u64, u64); Work::ALL.len()] {
+        Work::ALL.map(|work| {
+            let (pages, ticks) = self.pool.costs().of(work);
+            (work.name(), pages, self.frequency.nanos(ticks).checked_div(pages).unwrap_or(0))
+        })
+    }
+
     /// Writes a line of statistics for the board and for each VM.
     pub(super) fn write_stats(&self, millis: u64, overcommit: &Overcommit) {
         self.tell_memory(overcommit, |board, rows| {
             let mut line = String::new();
             // Writing to a string does not fail.
             let _ = memory::board_stats(&mut line, millis, board);
+            self.say(format_args!("{line}"));
+            line.clear();
+            let _ = memory::cost_stats(&mut line, millis, &self.costs());
             self.say(format_args!("{line}"));
             for row in rows {
                 line.clear();

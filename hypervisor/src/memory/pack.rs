@@ -13,7 +13,7 @@ use crate::arm::desc::{Attr, Hole, MemType, Rights};
 use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
 use crate::frames::store::Place;
-use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, press};
+use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, press};
 use crate::machine::{Machine, Point, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
@@ -86,6 +86,7 @@ impl Memory {
         if self.is_block(m, ipa) && self.split(m, pool, ipa).is_err() {
             return Put::Short;
         }
+        let start = m.now();
         let Some(leaf) = self.take_away(m, ipa) else { return Put::Nothing };
         if is_zero(m.frame(leaf.output)) {
             self.forsake(m, pool, leaf, Hole::Zero);
@@ -95,6 +96,7 @@ impl Memory {
             Ok((place, units)) => {
                 self.forsake(m, pool, leaf, Hole::Packed(place.0));
                 self.resident.units += u64::from(units);
+                pool.costs().add(Work::Pack, 1, m.now().wrapping_sub(start));
                 return Put::Packed;
             }
             Err(put) => put,
@@ -104,6 +106,7 @@ impl Memory {
             if m.swap_out(block, leaf.output) {
                 let check = check(pool, m.frame(leaf.output));
                 self.forsake(m, pool, leaf, Hole::Swapped(block, check));
+                pool.costs().add(Work::SwapOut, 1, m.now().wrapping_sub(start));
                 return Put::Swapped;
             }
             pool.lock().swap.give(block);
@@ -137,6 +140,7 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let hole = gap.hole();
+        let start = m.now();
         let brought = match hole {
             Hole::Packed(place) => expand(m, pool, Place(place), frame),
             Hole::Swapped(block, sum) => {
@@ -155,7 +159,10 @@ impl Memory {
                 return Err(Miss::Lost);
             }
         };
-        self.restore(m, pool, (ipa, access), gap, frame)
+        let leaf = self.restore(m, pool, (ipa, access), gap, frame);
+        let work = if matches!(hole, Hole::Packed(_)) { Work::Unpack } else { Work::SwapIn };
+        pool.costs().add(work, 1, m.now().wrapping_sub(start));
+        leaf
     }
 
     fn restore<M: Machine>(

@@ -31,7 +31,7 @@ use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::frames::hash::{is_equal, is_zero};
 use crate::frames::hints::Match;
-use crate::frames::{SharedPool, Use};
+use crate::frames::{SharedPool, Use, Work};
 use crate::machine::{Machine, Point};
 use crate::stage2::Leaf;
 use crate::stage2::walk::Found;
@@ -77,7 +77,15 @@ impl Memory {
         if leaf.attr.is_shared() || !pool.lock().is_due(frame) {
             return Sight::Passed;
         }
+        let start = m.now();
         let hash = pool.hash().of(m.frame(frame));
+        let sight = self.nominate(pool, frame, ipa, hash);
+        pool.costs().add(Work::Scan, 1, m.now().wrapping_sub(start));
+        sight
+    }
+
+    /// What a page's hash says about it.
+    fn nominate(&self, pool: &SharedPool<'_>, frame: Addr<Pa>, ipa: Addr<Ipa>, hash: u64) -> Sight {
         if hash == pool.hash().of_zeroes() {
             return Sight::Zero;
         }
@@ -108,6 +116,7 @@ impl Memory {
     /// of. Returns the frame.
     pub fn freeze<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, page: u32, hash: u64) -> Option<Addr<Pa>> {
         let ipa = self.page_at(page);
+        let start = m.now();
         if self.is_block(m, ipa) {
             self.split(m, pool, ipa).ok()?;
         }
@@ -122,11 +131,13 @@ impl Memory {
         self.resident.frames -= 1;
         self.resident.shared += 1;
         self.put_back(m, leaf, leaf.output, shared(leaf.attr));
+        pool.costs().add(Work::Freeze, 1, m.now().wrapping_sub(start));
         Some(leaf.output)
     }
 
     /// Lets the page at `ipa` name the shared frame `with`, if they hold the same, and gives its own frame back.
     pub fn merge<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>, with: Addr<Pa>) -> bool {
+        let start = m.now();
         if self.is_block(m, ipa) || !pool.lock().acquire(with, self.layout.owner) {
             return false;
         }
@@ -143,6 +154,7 @@ impl Memory {
         give_back(pool, leaf.output, leaf.size, self.layout.owner);
         self.resident.frames -= 1;
         self.resident.shared += 1;
+        pool.costs().add(Work::Merge, 1, m.now().wrapping_sub(start));
         true
     }
 
@@ -176,6 +188,7 @@ impl Memory {
         leaf: Leaf<Ipa, Pa>,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         let own = self.ram_attr();
+        let start = m.now();
         if pool.lock().unshare(leaf.output, self.layout.owner) {
             self.resident.shared -= 1;
             self.resident.frames += 1;
@@ -195,7 +208,9 @@ impl Memory {
         self.resident.shared -= 1;
         self.resident.frames += 1;
         let attr = Attr { rights: Rights::RW, ..own };
-        self.put_back(m, old, frame.into_table(), attr).ok_or(Miss::Denied)
+        let new = self.put_back(m, old, frame.into_table(), attr).ok_or(Miss::Denied);
+        pool.costs().add(Work::Copy, 1, m.now().wrapping_sub(start));
+        new
     }
 
     /// Breaks the leaf of this VM's own RAM around `ipa`: the guest cannot reach it, and what we read is what it would.

@@ -154,6 +154,12 @@ pub fn board_stats(out: &mut dyn Write, millis: u64, board: &Board<'_>) -> Resul
     write!(out, " scanned={scanned} merged={merged} zeroed={zeroed} differed={differed}")
 }
 
+/// In one line, what each kind of work on pages has cost: `NAME=PAGES*NANOSECONDS`.
+pub fn cost_stats(out: &mut dyn Write, millis: u64, costs: &[(&str, u64, u64)]) -> Result {
+    write!(out, "stats t={}.{:03} costs", millis / 1000, millis % 1000)?;
+    costs.iter().try_for_each(|(name, pages, nanos)| write!(out, " {name}={pages}*{nanos}"))
+}
+
 /// And in one line for a VM.
 pub fn vm_stats(out: &mut dyn Write, millis: u64, row: &MemRow<'_>) -> Result {
     let MemRow { name, configured, private, shared, saved, zero, packed, packed_in, swapped, .. } = row;
