@@ -138,6 +138,8 @@ pub struct Host {
     risk: u8,
     /// The policy, and what it knows.
     pub overcommit: SpinMutex<Overcommit>,
+    /// When memory has to be looked after next, by the system counter.
+    managed: AtomicU64,
     /// The bundle, and where its first byte is in physical memory.
     images: (&'static [u8], Addr<Pa>),
 }
@@ -211,6 +213,7 @@ impl Host {
                 vms.len(),
                 admitted.is_overcommitted,
             )),
+            managed: AtomicU64::new(0),
             images: facts.images,
             vms,
         })

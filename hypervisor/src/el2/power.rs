@@ -61,6 +61,7 @@ fn call(conduit: Conduit, call: &psci::Call) -> u64 {
 pub(crate) fn all_over(host: &Host) -> ! {
     static ONE: spin::mutex::SpinMutex<()> = spin::mutex::SpinMutex::new(());
     let guard = ONE.lock();
+    host.sum_up();
     let mut console = host.console.lock();
     match host.crashed() {
         0 => console.log(format_args!("all VMs ended: ok")),

@@ -246,7 +246,7 @@ impl Pool<'_> {
 
     /// The chain of a hash: its upper half, scaled to the number of records.
     fn chain(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.records.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.records.len() as u64) >> 32) as usize
     }
 
     fn look(&self, not: usize, domain: u8, tag: u16, chain: usize) -> Option<Match> {

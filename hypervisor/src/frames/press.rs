@@ -8,7 +8,7 @@ use super::store::UNIT;
 use crate::machine::Words;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into};
+use lz4_flex::block::{compress_into, decompress_into};
 
 const PAGE: usize = 4096;
 /// The most units a compressed page may take: a quarter of the frame is saved at least.
@@ -28,7 +28,6 @@ pub struct Packed {
 pub struct Press {
     page: Box<[u8; PAGE]>,
     packed: Box<[u8; ROOM]>,
-    table: CompressTable,
 }
 
 impl core::fmt::Debug for Press {
@@ -39,7 +38,7 @@ impl core::fmt::Debug for Press {
 
 impl Default for Press {
     fn default() -> Self {
-        Self { page: Box::new([0; PAGE]), packed: Box::new([0; ROOM]), table: CompressTable::small() }
+        Self { page: Box::new([0; PAGE]), packed: Box::new([0; ROOM]) }
     }
 }
 
@@ -55,7 +54,8 @@ impl Press {
         for (bytes, word) in self.page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
             *bytes = word.load(Relaxed).to_le_bytes();
         }
-        let length = compress_into_with_table(&self.page[..], &mut self.packed[..], &mut self.table).ok()?;
+        // Takes 8 KiB of heap for as long as it lasts. Of the two ways to call it this one is compiled with its crate, for speed.
+        let length = compress_into(&self.page[..], &mut self.packed[..]).ok()?;
         if 8 + length > MOST_UNITS * UNIT {
             return None;
         }

@@ -78,7 +78,14 @@ impl Host {
     }
 
     /// Asks the policy if it is time, and does what it orders. Returns when to come again.
+    #[inline]
     pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
+        let due = self.managed.load(Ordering::Relaxed);
+        if m.now() < due { due } else { self.manage_now(m) }
+    }
+
+    #[inline(never)]
+    fn manage_now<M: Machine>(&self, m: &M) -> u64 {
         let now = self.millis(m.now());
         let mut overcommit = self.overcommit.lock();
         if now >= overcommit.next_ms {
@@ -94,7 +101,9 @@ impl Host {
             }
             _ => None,
         };
-        scan.map_or(next, |scan| scan.min(next))
+        let next = scan.map_or(next, |scan| scan.min(next));
+        self.managed.store(next, Ordering::Relaxed);
+        next
     }
 
     fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {

@@ -161,7 +161,7 @@ impl Host {
         }
         scanner.totals.scanned += u64::from(read);
         scanner.page += step;
-        if scanner.page % BLOCK == 0 {
+        if scanner.page.is_multiple_of(BLOCK) {
             self.end_block(m, scanner, vm, &mut memory, short);
         }
         read

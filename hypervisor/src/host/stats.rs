@@ -74,6 +74,16 @@ impl Host {
         })
     }
 
+    /// Says at the end what the work on pages has cost, if there was any.
+    pub fn sum_up(&self) {
+        let costs = self.costs();
+        if costs.iter().any(|(_, pages, _)| *pages > 0) {
+            let mut line = String::new();
+            let _ = memory::costs(&mut line, &costs);
+            self.say(format_args!("memory:{line} (pages * ns)"));
+        }
+    }
+
     /// Writes a line of statistics for the board and for each VM.
     pub(super) fn write_stats(&self, millis: u64, overcommit: &Overcommit) {
         self.tell_memory(overcommit, |board, rows| {

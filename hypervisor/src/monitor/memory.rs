@@ -154,9 +154,14 @@ pub fn board_stats(out: &mut dyn Write, millis: u64, board: &Board<'_>) -> Resul
     write!(out, " scanned={scanned} merged={merged} zeroed={zeroed} differed={differed}")
 }
 
-/// In one line, what each kind of work on pages has cost: `NAME=PAGES*NANOSECONDS`.
-pub fn cost_stats(out: &mut dyn Write, millis: u64, costs: &[(&str, u64, u64)]) -> Result {
+/// In one line, what each kind of work on pages has cost.
+pub fn cost_stats(out: &mut dyn Write, millis: u64, all: &[(&str, u64, u64)]) -> Result {
     write!(out, "stats t={}.{:03} costs", millis / 1000, millis % 1000)?;
+    costs(out, all)
+}
+
+/// For each kind of work on pages `NAME=PAGES*NANOSECONDS`.
+pub fn costs(out: &mut dyn Write, costs: &[(&str, u64, u64)]) -> Result {
     costs.iter().try_for_each(|(name, pages, nanos)| write!(out, " {name}={pages}*{nanos}"))
 }
 

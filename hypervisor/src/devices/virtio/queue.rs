@@ -74,7 +74,8 @@ impl Queue {
     /// Whether what the driver has set makes a queue (virtio 1.2, 2.7: sizes and alignments).
     pub fn is_sound(&self) -> bool {
         let sized = self.size.is_power_of_two() && self.size <= MOST;
-        sized && self.descriptors % 16 == 0 && self.available % 2 == 0 && self.used % 4 == 0
+        let aligned = [(self.descriptors, 16), (self.available, 2), (self.used, 4)];
+        sized && aligned.iter().all(|(at, to)| at.is_multiple_of(*to))
     }
 
     /// The driver is done with setting it up: it begins with nothing taken.
