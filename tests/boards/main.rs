@@ -3,4 +3,5 @@
 mod bare;
 mod broken;
 mod linux;
+mod memory;
 mod operator;

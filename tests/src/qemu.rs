@@ -145,6 +145,15 @@ impl Run {
         self
     }
 
+    /// Types a line for a guest, no faster than its UART's FIFO is read.
+    pub fn send_slowly(&mut self, text: &str) -> &mut Self {
+        for part in text.as_bytes().chunks(8) {
+            self.send(&String::from_utf8_lossy(part));
+            thread::sleep(Duration::from_millis(30));
+        }
+        self
+    }
+
     /// Waits for the end.
     pub fn end(mut self) -> Ended {
         let status = self.child.wait().expect("it was started").code().unwrap_or(-1);
@@ -192,12 +201,17 @@ impl Vm {
 
 /// Writes a manifest of `vms` below `target/` and returns its path.
 pub fn manifest(vms: &[Vm]) -> String {
+    manifest_with(vms, "")
+}
+
+/// The same with more nodes beside the VMs.
+pub fn manifest_with(vms: &[Vm], more: &str) -> String {
     static N: AtomicU32 = AtomicU32::new(0);
     let mut text = String::from("/dts-v1/;\n/ { compatible = \"flatland,bundle-1\"; vms {\n");
     for Vm { name, vcpus, memory, rest } in vms {
         text.push_str(&format!("{name} {{ vcpus = <{vcpus}>; memory = \"{memory}\"; {rest} }};\n"));
     }
-    text.push_str("}; };\n");
+    text.push_str(&format!("}}; {more} }};\n"));
     write(&format!("test-{}-{}.dts", std::process::id(), N.fetch_add(1, Ordering::Relaxed)), text.as_bytes())
 }
 

@@ -19,6 +19,8 @@ const TICK_MS: u64 = 1000;
 const AT_A_TIME: u32 = 8;
 /// How soon the next are, in milliseconds.
 const SOON_MS: u64 = 2;
+/// How soon the scanner looks again for somebody to look at.
+const LATER_MS: u64 = 50;
 /// How many pages the scanner looks at in one slice.
 const SLICE: u32 = 16;
 
@@ -121,9 +123,10 @@ impl Host {
         }
         // Where everybody has what it may have, nothing is short; the operator's word on balloons counts all the same.
         let free = if overcommit.is_on { self.pool.lock().counts().free } else { u64::MAX >> 8 };
+        let level = overcommit.policy.level();
         let orders = overcommit.policy.tick(now, free, &vms);
         self.obey(m, overcommit, &orders);
-        self.learn(overcommit, orders.level);
+        self.learn(overcommit, level, orders.level);
         if overcommit.stats {
             self.write_stats(now, overcommit);
         }
@@ -193,8 +196,8 @@ impl Host {
     }
 
     /// Lets the scanner's pace follow what it finds.
-    fn learn(&self, overcommit: &mut Overcommit, level: Level) {
-        if level != Level::High {
+    fn learn(&self, overcommit: &mut Overcommit, before: Level, level: Level) {
+        if level > before {
             overcommit.pace.hurry();
         }
         let Some(scanner) = self.scanner.try_lock() else { return };
@@ -228,7 +231,7 @@ impl Host {
         }
         // Another CPU's business otherwise.
         let (Some(mut overcommit), Some(mut scanner)) = (self.overcommit.try_lock(), self.scanner.try_lock()) else {
-            return (None, false);
+            return (Some(m.now().saturating_add(self.ticks_of(SOON_MS))), false);
         };
         self.look(m, &mut overcommit, &mut scanner)
     }
@@ -240,8 +243,12 @@ impl Host {
             return (Some(overcommit.pace.next()), false);
         }
         let is_short = overcommit.policy.level() != Level::High;
-        if !self.merges || !self.may_merge() || self.scan(m, scanner, SLICE, is_short).is_none() {
+        if !self.merges {
             return (None, false);
+        }
+        if !self.may_merge() || self.scan(m, scanner, SLICE, is_short).is_none() {
+            // Nobody to look at just now, or too much is shared already.
+            return (Some(start.saturating_add(self.ticks_of(LATER_MS))), false);
         }
         let now = m.now();
         overcommit.pace.spent(now, now.saturating_sub(start));

@@ -1,0 +1,195 @@
+//! More guest memory than RAM: balloons, merging, compression, swapping and the policy, under Debian and under a guest that
+//! checks every word.
+
+use harness::qemu::{Board, Run, Vm, manifest, manifest_with};
+use std::time::{Duration, Instant};
+
+/// Leads to the monitor.
+const ESCAPE: &str = "\x1d";
+
+/// The last value of `key` in the lines of statistics of `who`: `board`, or `vm=NAME`.
+fn last(output: &str, who: &str, key: &str) -> Option<u64> {
+    let line = output.lines().rev().find(|line| line.contains("stats t=") && line.contains(&format!(" {who} ")))?;
+    line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+}
+
+/// Waits until the last value is as `wanted`; fails after `seconds`.
+#[track_caller]
+fn wait_until(run: &mut Run, who: &str, key: &str, seconds: u64, wanted: impl Fn(u64) -> bool) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        let output = run.output();
+        if let Some(value) = last(&output, who, key).filter(|value| wanted(*value)) {
+            return value;
+        }
+        let tail: Vec<_> = output.lines().rev().take(12).collect();
+        assert!(Instant::now() < deadline, "{who} {key} is not as wanted within {seconds} s:\n{}", tail.join("\n"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[track_caller]
+fn overcommit(board: Board, example: &str, seconds: u32) {
+    let ended = Run::start(board, example, &[], seconds).end();
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC").lacks("Kernel panic");
+    for name in ["one", "two", "three", "four", "five", "six", "seven", "eight"] {
+        ended.has(&format!("[{name}] flatland-memory: OK set=40 "));
+    }
+    ended.has_line("flatland: all VMs ended: ok");
+}
+
+#[test]
+fn eight_guests_of_128_mib_work_on_512_mib() {
+    overcommit(Board::Virt, "overcommit", 300);
+}
+
+#[test]
+fn eight_guests_of_128_mib_work_on_512_mib_of_gicv2_a72() {
+    overcommit(Board::VirtA72, "overcommit", 400);
+}
+
+#[test]
+fn eight_guests_of_128_mib_work_on_448_mib_of_raspi4b() {
+    overcommit(Board::Raspi4b, "raspi-overcommit", 600);
+}
+
+/// A Debian guest with a shell and a balloon.
+fn shell(name: &'static str, more: &str) -> Vm {
+    let mut vm = Vm::linux(name, 1, "flatland.mode=shell");
+    vm.rest.push_str(more);
+    vm
+}
+
+#[test]
+fn a_balloon_shrinks_a_guest_and_gives_it_back_and_free_pages_are_reported() {
+    let mut run = Run::start(Board::Virt, &manifest(&[shell("debian", "")]), &[], 200);
+    run.wait_for("balloon features=0,1,2,3,5,32", 60).wait_for("# ", 20);
+    // It takes 64 MiB and gives them up: it tells of that by itself, and they come back.
+    run.send_slowly("dd if=/dev/zero of=/tmp/x bs=1M count=64 2>/dev/null; echo writ''ten\n").wait_for("written", 30);
+    run.send(ESCAPE).send("stats on\r");
+    let full = wait_until(&mut run, "vm=debian", "private", 20, |kib| kib > 90 << 10);
+    run.send(ESCAPE).send_slowly("rm /tmp/x\n");
+    let reported = wait_until(&mut run, "vm=debian", "private", 40, |kib| kib < full - (40 << 10));
+    println!("private {full} KiB, {reported} KiB once its free pages were reported");
+    // Written again and kept, while a balloon takes 48 MiB of what is left: the pool gets what the guest loses.
+    run.send_slowly("dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; echo kept''it\n").wait_for("keptit", 30);
+    let before = wait_until(&mut run, "board", "free", 5, |_| true);
+    run.send(ESCAPE).send("balloon debian 48M\r").wait_for("asking it for 49152 KiB", 10);
+    wait_until(&mut run, "vm=debian", "balloon", 60, |kib| kib == 48 << 10);
+    let private = wait_until(&mut run, "vm=debian", "private", 10, |kib| kib <= 82 << 10);
+    let after = wait_until(&mut run, "board", "free", 5, |free| free > before);
+    println!("ballooned: private {private} KiB, the pool has {} KiB more", after - before);
+    // And back: the guest can use all of it.
+    run.send("balloon debian 0M\r");
+    wait_until(&mut run, "vm=debian", "balloon", 60, |kib| kib == 0);
+    run.send("stats off\r").wait_for("no more lines", 10);
+    run.send(ESCAPE)
+        .send_slowly("dd if=/dev/zero of=/tmp/y bs=1M count=50 2>/dev/null; sha256sum /tmp/y | cut -c1-8\n");
+    // Of 50 MiB of zeroes.
+    run.wait_for("8565a714", 60).send_slowly("poweroff -f\n");
+    run.end().exits_with(0).lacks("PANIC").lacks("Call trace");
+}
+
+#[test]
+fn a_guest_that_runs_out_of_memory_gets_its_balloon_back() {
+    let mut run =
+        Run::start(Board::Virt, &manifest(&[Vm::linux("debian", 1, "flatland.mode=oom set=60 seconds=30")]), &[], 200);
+    run.wait_for("balloon features=", 60);
+    run.send(ESCAPE).send("balloon debian 70M\r").wait_for("asking it", 10).wait_for("flatland-oom: ", 100);
+    let ended = run.end();
+    ended.exits_with(0).has("flatland-oom: OK set=60 ").lacks("deflated=0 ").lacks("PANIC");
+}
+
+#[test]
+fn a_guest_that_zeroes_what_is_free_finds_it_so() {
+    // Debian's kernel cannot poison free pages with another word (CONFIG_PAGE_POISONING); tests/properties does.
+    let vm = Vm::linux("zeroes", 1, "flatland.mode=memory set=16 rounds=6 pause=3 init_on_free=1");
+    let ended = Run::start(Board::Virt, &manifest(&[vm]), &[], 200).end();
+    ended.has("flatland-guest: balloon features=0,1,2,3,4,5,32").has("flatland-memory: OK set=16 ");
+    ended.exits_with(0).lacks("corrupt").lacks("FAIL").lacks("PANIC");
+}
+
+/// A bare guest that checks every word of what it keeps while it changes it on two vCPUs.
+fn churn(name: &'static str, set: u32, rounds: u32, more: &str) -> Vm {
+    let rest = format!("kernel = \"churn.bin\"; bootargs = \"set={set} rounds={rounds} seed={}\"; {more}", name.len());
+    Vm { name, vcpus: 2, memory: "64M", rest }
+}
+
+#[test]
+fn pages_that_are_merged_while_they_are_written_keep_every_word() {
+    for board in Board::VIRT {
+        let vms = [
+            churn("one", 32, 40, "domain = \"lab\";"),
+            churn("three", 32, 40, "domain = \"lab\";"),
+            churn("other", 32, 40, "domain = \"else\";"),
+        ]
+        .map(|vm| Vm { vcpus: 1, ..vm });
+        // Time for the scanner whatever the guests do.
+        let manifest = manifest_with(&vms, "policy { scan-cpu = <100>; };");
+        let ended = Run::start(board, &manifest, &["--smp", "4", "--monitor", "stats on"], 200).end();
+        for name in ["one", "three", "other"] {
+            ended.has(&format!("[{name}] guest churn: PASS"));
+        }
+        ended.exits_with(0).lacks("FAIL").lacks("PANIC");
+        let merged = last(&ended.output, "board", "merged");
+        println!("{board:?}: {merged:?} pages merged");
+        assert!(merged > Some(1000), "nothing was merged");
+    }
+}
+
+#[test]
+fn pages_that_are_compressed_and_swapped_while_they_are_written_keep_every_word() {
+    let vms = ["one", "three", "other"].map(|name| churn(name, 40, 12, "min = \"8M\";"));
+    let manifest = manifest_with(&vms, "policy { pool = \"84M\"; };");
+    let ended = Run::start(Board::Virt, &manifest, &["--disk", "128M", "--monitor", "stats on"], 300).end();
+    for name in ["one", "three", "other"] {
+        ended.has(&format!("[{name}] guest churn: PASS"));
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC").has("swap area: ");
+    let costs = ended.output.lines().rev().find(|line| line.starts_with("flatland: memory:")).unwrap_or_default();
+    println!("{costs}");
+    assert!(
+        !costs.contains(" pack=0*") && !costs.contains(" swap-out=0*") && !costs.contains(" swap-in=0*"),
+        "{costs}"
+    );
+}
+
+#[test]
+fn memory_moves_from_an_idle_guest_to_a_busy_one_and_back() {
+    let vms = ["one", "two"].map(|name| shell(name, "min = \"24M\";"));
+    let mut run = Run::start(Board::Virt, &manifest_with(&vms, "policy { pool = \"96M\"; };"), &[], 300);
+    run.wait_for("[one] flatland-guest: balloon", 60).wait_for("[two] flatland-guest: balloon", 60);
+    run.send(ESCAPE).send("stats on\r").send("attach one\r");
+    run.send_slowly("seq 1 4500000 >/tmp/a; echo one''has\n").wait_for("onehas", 100);
+    let alone = wait_until(&mut run, "vm=one", "private", 10, |kib| kib > 50 << 10);
+    // One rests; two wants as much and uses it.
+    run.send(ESCAPE).send("attach two\r");
+    run.send_slowly("seq 1 4500000 >/tmp/b; echo two''has; i=0; while [ $i -lt 40 ]; do cat /tmp/b >/dev/null; i=$((i + 1)); done; echo do''ne\n");
+    run.wait_for("twohas", 100).wait_for("done", 200);
+    let output = run.output();
+    let [idle, busy] = ["vm=one", "vm=two"].map(|vm| last(&output, vm, "private").unwrap_or(0));
+    println!("one alone {alone} KiB; while two is busy, one {idle} KiB, two {busy} KiB");
+    assert!(idle + (16 << 10) < busy && idle + (16 << 10) < alone, "memory did not move");
+    // The other way round.
+    run.send(ESCAPE).send("attach one\r");
+    run.send_slowly("i=0; while [ $i -lt 60 ]; do cat /tmp/a >/dev/null; i=$((i + 1)); done; echo ba''ck\n");
+    run.wait_for("back", 200);
+    let output = run.output();
+    let [busy, idle] = ["vm=one", "vm=two"].map(|vm| last(&output, vm, "private").unwrap_or(0));
+    println!("while one is busy again, one {busy} KiB, two {idle} KiB");
+    assert!(idle + (8 << 10) < busy, "memory did not move back");
+    run.send(ESCAPE)
+        .send("stats off\r")
+        .send("why one\r")
+        .wait_for("entitlement", 10)
+        .send("stop one\r")
+        .send("stop two\r");
+    run.end().exits_with(0).lacks("PANIC");
+}
+
+#[test]
+fn a_guest_that_cannot_have_its_least_is_refused_with_the_reason() {
+    let vms = ["one", "two"].map(|name| Vm { memory: "256M", ..shell(name, "min = \"192M\";") });
+    let ended = Run::start(Board::Virt, &manifest(&vms), &["--mem", "384M"], 60).end();
+    ended.exits_with(1).has("/vms/two/memory: ").has("or write with \"min\" how little will do");
+}
