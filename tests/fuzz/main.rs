@@ -12,3 +12,4 @@ mod image;
 mod manifest;
 mod seeds;
 mod syndrome;
+mod virtqueue;

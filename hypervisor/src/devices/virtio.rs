@@ -49,3 +49,6 @@ impl From<Fault> for Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,11 @@ impl<M: Machine> Ram for Given<'_, M> {
     }
 
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
-        self.copy(|memory| memory.write(self.m, &self.host.pool, at, bytes))
+        self.copy(|memory| memory.write(self.m, &self.host.pool, at, bytes))?;
+        // What is written next tells of this: a driver on another CPU must not see the index of a used ring before what
+        // it counts (virtio 1.2, 2.7.8).
+        self.m.publish();
+        Ok(())
     }
 }
 

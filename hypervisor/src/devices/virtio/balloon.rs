@@ -438,7 +438,7 @@ fn free(ram: &mut impl Pages, this: &Descriptor, left: &mut usize) -> Result<u32
     let page = Size::Page.bytes();
     let end =
         this.at.bits().checked_add(this.bytes.into()).ok_or(Stop::Broken("free pages behind the last address"))?;
-    let start = this.at.bits().next_multiple_of(page);
+    let start = this.at.bits().checked_next_multiple_of(page).unwrap_or(u64::MAX);
     let bytes = (end & !(page - 1)).saturating_sub(start);
     if bytes > 0 {
         ram.report(Addr::new(start), bytes);

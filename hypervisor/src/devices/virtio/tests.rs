@@ -1,0 +1,262 @@
+//! The balloon under a driver that does what Linux's does, and under one that does not.
+
+use super::balloon::{Balloon, Pages};
+use super::{Fault, Ram};
+use crate::addr::{Addr, Ipa};
+use alloc::vec;
+use alloc::vec::Vec;
+
+const RAM: u64 = 0x4000_0000;
+const BUFFER: u64 = RAM + 0xc000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Done {
+    Inflate(u64, u64),
+    Deflate(u64, u64),
+    Report(u64, u64),
+}
+
+struct Guest {
+    balloon: Balloon,
+    memory: Vec<u8>,
+    done: Vec<Done>,
+    /// How many accesses until there is no memory.
+    until_short: usize,
+    /// For each queue how many chains were made available.
+    made: [u16; 5],
+}
+
+struct Memory<'a>(&'a mut Vec<u8>, &'a mut Vec<Done>, &'a mut usize);
+
+impl Memory<'_> {
+    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<core::ops::Range<usize>, Fault> {
+        *self.2 = self.2.checked_sub(1).ok_or(Fault::Short)?;
+        let start = at.bits().checked_sub(RAM).ok_or(Fault::Outside)? as usize;
+        if start + length > self.0.len() { Err(Fault::Outside) } else { Ok(start..start + length) }
+    }
+}
+
+impl Ram for Memory<'_> {
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault> {
+        let range = self.range(at, into.len())?;
+        into.copy_from_slice(&self.0[range]);
+        Ok(())
+    }
+
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
+        let range = self.range(at, bytes.len())?;
+        self.0[range].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Pages for Memory<'_> {
+    fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
+        self.1.push(Done::Inflate(at.bits(), pages));
+    }
+
+    fn deflate(&mut self, at: Addr<Ipa>, pages: u64) {
+        self.1.push(Done::Deflate(at.bits(), pages));
+    }
+
+    fn report(&mut self, at: Addr<Ipa>, bytes: u64) {
+        self.1.push(Done::Report(at.bits(), bytes));
+    }
+}
+
+impl Guest {
+    /// A guest whose driver agrees to `features`, with queues of 8.
+    fn new(features: u64) -> Self {
+        let mut guest = Self {
+            balloon: Balloon::new(),
+            memory: vec![0; 1 << 16],
+            done: Vec::new(),
+            until_short: usize::MAX,
+            made: [0; 5],
+        };
+        for (offset, value) in [(0x70, 0), (0x70, 3), (0x24, 1), (0x20, 1), (0x24, 0), (0x20, features), (0x70, 11)] {
+            guest.balloon.write(offset, 4, value);
+        }
+        for n in 0..5 {
+            let base = RAM + n * 0x2000;
+            let registers =
+                [(0x30, n), (0x38, 8), (0x80, base), (0x90, base + 0x1000), (0xa0, base + 0x1800), (0x44, 1)];
+            registers.into_iter().for_each(|(offset, value)| guest.balloon.write(offset, 4, value));
+        }
+        guest.balloon.write(0x70, 4, 15);
+        guest
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        let start = (at - RAM) as usize;
+        self.memory[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn used(&self, queue: u64) -> u16 {
+        let at = (queue * 0x2000 + 0x1802) as usize;
+        u16::from_le_bytes([self.memory[at], self.memory[at + 1]])
+    }
+
+    /// Makes a chain available on `queue` and notifies: address, length, flags without NEXT.
+    fn send(&mut self, queue: u64, chain: &[(u64, u32, u16)]) {
+        let base = RAM + queue * 0x2000;
+        for (n, (at, bytes, flags)) in chain.iter().enumerate() {
+            let next = u16::from(n + 1 < chain.len());
+            let mut descriptor = at.to_le_bytes().to_vec();
+            descriptor.extend(bytes.to_le_bytes());
+            descriptor.extend((flags | next).to_le_bytes());
+            descriptor.extend((n as u16 + 1).to_le_bytes());
+            self.put(base + n as u64 * 16, &descriptor);
+        }
+        let made = &mut self.made[queue as usize];
+        let slot = u64::from(*made % 8);
+        *made += 1;
+        let made = made.to_le_bytes();
+        self.put(base + 0x1004 + slot * 2, &[0, 0]);
+        self.put(base + 0x1002, &made);
+        self.balloon.write(0x50, 4, queue);
+    }
+
+    fn serve(&mut self, budget: usize) -> bool {
+        self.balloon.serve(&mut Memory(&mut self.memory, &mut self.done, &mut self.until_short), budget)
+    }
+
+    fn pfns(&mut self, pfns: impl Iterator<Item = u32>) -> u32 {
+        let bytes: Vec<u8> = pfns.flat_map(u32::to_le_bytes).collect();
+        self.put(BUFFER, &bytes);
+        bytes.len() as u32
+    }
+}
+
+#[test]
+fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
+    let mut guest = Guest::new(0x3f);
+    assert!(guest.balloon.is_up() && guest.balloon.features() == 0x1_0000_003f);
+    let length = guest.pfns((0x4_0000..0x4_0080).rev().chain([0x5_0000]));
+    guest.send(0, &[(BUFFER, length, 0)]);
+    assert!(guest.serve(40), "129 pages are more than it may do");
+    assert_eq!(guest.used(0), 0);
+    while guest.serve(40) {}
+    let pages: u64 = guest.done.iter().map(|done| if let Done::Inflate(_, pages) = done { *pages } else { 0 }).sum();
+    assert_eq!((pages, guest.used(0), guest.done.last()), (129, 1, Some(&Done::Inflate(0x5000_0000, 1))));
+    assert!(guest.done.len() <= 6, "{:?}", guest.done);
+    assert!(guest.balloon.line());
+    guest.balloon.write(0x64, 4, 1);
+    assert!(!guest.balloon.line());
+    let length = guest.pfns(0x4_0000..0x4_0002);
+    guest.send(1, &[(BUFFER, length, 0)]);
+    guest.until_short = 3;
+    assert!(guest.serve(40), "no memory to read the buffer");
+    guest.until_short = usize::MAX;
+    assert!(!guest.serve(40));
+    assert_eq!((guest.done.last(), guest.used(1)), (Some(&Done::Deflate(0x4000_0000, 2)), 1));
+}
+
+#[test]
+fn statistics_are_held_until_they_are_asked_for() {
+    let mut guest = Guest::new(0x3f);
+    let mut bytes = Vec::new();
+    for (tag, value) in [(4_u16, 77_u64), (9999, 1), (6, 99)] {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    // A part of one more.
+    bytes.extend([5, 0, 1]);
+    guest.put(BUFFER, &bytes);
+    guest.send(2, &[(BUFFER, bytes.len() as u32, 0)]);
+    assert!(!guest.serve(40));
+    let stats = *guest.balloon.stats();
+    assert_eq!((stats.free(), stats.available(), stats.total(), stats.reports), (Some(77), Some(99), None, 1));
+    assert_eq!(guest.used(2), 0);
+    guest.balloon.ask_stats();
+    assert!(guest.balloon.has_work() && !guest.serve(40));
+    assert_eq!(guest.used(2), 1);
+}
+
+#[test]
+fn free_pages_are_named_under_the_id_that_counts() {
+    let mut guest = Guest::new(0x3f);
+    guest.balloon.start_hinting();
+    let id = guest.balloon.read(0x108, 4) as u32;
+    let send = |guest: &mut Guest, id: u32| {
+        guest.put(BUFFER, &id.to_le_bytes());
+        guest.send(3, &[(BUFFER, 4, 0), (RAM + 0x20_0000, 0x40_0000, 2)]);
+        guest.serve(400);
+    };
+    send(&mut guest, id - 1);
+    assert!(guest.done.is_empty(), "an old id");
+    send(&mut guest, id);
+    assert_eq!(guest.done, [Done::Report(RAM + 0x20_0000, 0x40_0000)]);
+    guest.put(BUFFER, &0_u32.to_le_bytes());
+    guest.send(3, &[(BUFFER, 4, 0)]);
+    guest.serve(40);
+    assert!(!guest.balloon.is_hinting() && guest.balloon.read(0x108, 4) == 1, "DONE");
+}
+
+#[test]
+fn a_driver_without_statistics_and_hints_has_its_reports_in_the_third_queue() {
+    let mut guest = Guest::new(1 << 5);
+    guest.send(2, &[(RAM + 0x800, 0x3000, 2), (RAM + 0x20_0000, 0x20_0000, 2)]);
+    guest.serve(400);
+    assert_eq!(guest.done, [Done::Report(RAM + 0x1000, 0x2000), Done::Report(RAM + 0x20_0000, 0x20_0000)]);
+    assert_eq!(guest.used(2), 1);
+}
+
+#[test]
+fn agreement_takes_version_1_and_nothing_unknown() {
+    for (low, high, agreed) in [(0x3f, 1, true), (0x3f, 0, false), (0x7f, 1, false), (0, 3, false)] {
+        let mut balloon = Balloon::new();
+        for (offset, value) in [(0x70, 3), (0x24, 1), (0x20, high), (0x24, 0), (0x20, low), (0x70, 11)] {
+            balloon.write(offset, 4, value);
+        }
+        assert_eq!(balloon.read(0x70, 4) & 8 != 0, agreed, "{high:x} {low:x}");
+    }
+    let generation = |balloon: &Balloon| balloon.read(0xfc, 4);
+    let mut guest = Guest::new(0x3f);
+    let before = generation(&guest.balloon);
+    guest.balloon.set_target(99);
+    assert_eq!((guest.balloon.read(0x100, 4), guest.balloon.line()), (99, true));
+    assert_ne!(generation(&guest.balloon), before);
+    guest.balloon.write(0x70, 4, 0);
+    assert_eq!((guest.balloon.read(0x100, 4), guest.balloon.is_up(), guest.balloon.features()), (99, false, 0));
+}
+
+#[test]
+fn a_driver_that_breaks_a_rule_gets_nothing_more() {
+    type Break = fn(&mut Guest);
+    let rules: [(Break, &str); 8] = [
+        (|guest| guest.put(RAM + 0x1002, &[9, 0]), "more is available"),
+        (|guest| guest.put(RAM + 0x1004, &[8, 0]), "no descriptor"),
+        (|guest| guest.put(RAM + 12, &[4, 0]), "indirect"),
+        (|guest| guest.put(RAM + 12, &[1, 0, 8, 0]), "next is none"),
+        (|guest| guest.put(RAM + 12, &[1, 0, 0, 0]), "without an end"),
+        (|guest| guest.put(RAM + 12, &[2, 0]), "for the device to write"),
+        (|guest| guest.put(RAM, &u64::MAX.to_le_bytes()), "not in RAM"),
+        (|guest| guest.put(RAM + 8, &u32::MAX.to_le_bytes()), "not in RAM"),
+    ];
+    for (damage, why) in rules {
+        let mut guest = Guest::new(0x3f);
+        let length = guest.pfns([1, 3].into_iter());
+        guest.send(0, &[(BUFFER, length, 0)]);
+        damage(&mut guest);
+        while guest.serve(4000) {}
+        let broken = guest.balloon.broken().unwrap_or("nothing");
+        assert!(broken.contains(why), "{broken}, not {why}");
+        assert_eq!((guest.balloon.read(0x70, 4) & 0x40, guest.balloon.line()), (0x40, true));
+        let before = guest.done.len();
+        guest.send(0, &[(BUFFER, 4, 0)]);
+        assert!(!guest.serve(40) && guest.done.len() == before, "{why}");
+    }
+    // Free pages at the end of the address space.
+    let mut guest = Guest::new(0x3f);
+    guest.send(4, &[(u64::MAX - 8, 4, 2)]);
+    guest.serve(40);
+    assert!(guest.done.is_empty());
+    for (offset, value) in [(0x38, 3), (0x38, 512), (0x80, 8)] {
+        let mut balloon = Guest::new(0x3f).balloon;
+        for (offset, value) in [(0x30, 0), (0x44, 0), (offset, value), (0x44, 1)] {
+            balloon.write(offset, 4, value);
+        }
+        assert!(balloon.broken().is_some(), "{offset:#x} = {value}");
+    }
+}
