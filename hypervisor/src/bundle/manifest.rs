@@ -23,7 +23,7 @@
 //!         pool = "448M";                    // all there is: the most RAM for guests
 //!         idle-tax = <75>;                  // percent
 //!         cow-risk = <10>;                  // percent
-//!         scan-cpu = <20>;                  // percent of one CPU
+//!         scan-cpu = <50>;                  // percent of one CPU
 //!     };
 //! };
 //! ```

@@ -64,7 +64,7 @@ pub(crate) fn tree(mut arguments: Arguments) -> Result<(), Failure> {
         gic,
         initrd: plan.initrd,
         bootargs: vm.bootargs,
-        virtio: 0,
+        virtio: 1,
         seed: &[],
     };
     std::fs::write(&out, description.build()).map_err(|error| Failure::Work(format!("{}: {error}", out.display())))

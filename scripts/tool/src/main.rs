@@ -56,7 +56,13 @@ A manifest:
               affinity = <0 1>;               // default: any CPU
               watchdog-seconds = <10>;        // default: none
               granule = \"4K\";                 // default: \"2M\"
+              min = \"32M\";                    // default: all of its memory
+              domain = \"lab\";                 // default: it shares pages with no other VM
           };
+      };
+      policy {                                // may be left out
+          pool = \"448M\";                      // default: all there is
+          idle-tax = <75>; cow-risk = <10>; scan-cpu = <50>;    // percent; these are the defaults
       };
   };
 ";
