@@ -32,6 +32,8 @@ const BLOCK_DEVICE: u32 = 2;
 const SECTORS: u64 = FRAME / 512;
 /// VIRTIO_BLK_F_RO (5.2.3), among features 0 to 31.
 const READ_ONLY: u32 = 1 << 5;
+/// VIRTIO_BLK_F_FLUSH, there too.
+const FLUSH: u32 = 1 << 9;
 /// VIRTIO_F_VERSION_1 (6), among features 32 to 63.
 const VERSION_1: u32 = 1;
 /// How often the capacity is read again because it changed meanwhile.
@@ -243,7 +245,9 @@ fn begin(registers: &impl Deref<Target = Registers>, at: u64) -> Result<u32, Ref
             return Err(Refusal::Features);
         }
         registers.driver_features_sel.set(half);
-        registers.driver_features.set(wanted);
+        // What can be flushed, and never is, need not be on the disk when it says so: nothing in a swap area outlives the
+        // power. Devices without the feature may write through, page by page (virtio 1.2, 5.2.6.2).
+        registers.driver_features.set(wanted | offered & if half == 0 { FLUSH } else { 0 });
     }
     let ready = STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET + STATUS::FEATURES_OK::SET;
     registers.status.write(ready);
