@@ -51,7 +51,7 @@ impl Ram for Memory {
 
 impl Pages for Memory {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
-        assert!(at.bits() % 4096 == 0 && at.bits() >> 44 == 0 && (1..=64).contains(&pages));
+        assert!(at.bits().is_multiple_of(4096) && at.bits() >> 44 == 0 && (1..=64).contains(&pages));
         self.work += 1;
     }
 
@@ -60,7 +60,7 @@ impl Pages for Memory {
     }
 
     fn report(&mut self, at: Addr<Ipa>, bytes: u64) {
-        assert!(at.bits() % 4096 == 0 && bytes % 4096 == 0 && at.bits().checked_add(bytes).is_some());
+        assert!((at.bits() | bytes).is_multiple_of(4096) && at.bits().checked_add(bytes).is_some());
         self.work += 1;
     }
 }

@@ -1,18 +1,19 @@
 //! Compressing a page and bringing it back, bit for bit or not at all.
 //!
 //! LZ4 over whole pages. In the store a page is a word, the upper 48 bits of its hash and 16 bits of its length, and the
-//! compressed bytes. What comes back is hashed again: a page that is not what it was is never handed to a guest.
+//! compressed bytes, cut up into units; each unit begins with a word that names the next. What comes back is hashed again: a
+//! page that is not what it was is never handed to a guest.
 
 use super::hash::Hash;
-use super::store::UNIT;
+use super::store::{MOST_UNITS, Place, UNIT};
 use crate::machine::Words;
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use lz4_flex::block::{compress_into, decompress_into};
 
 const PAGE: usize = 4096;
-/// The most units a compressed page may take: a quarter of the frame is saved at least.
-pub const MOST_UNITS: usize = 12;
+/// The words of a unit that hold something: all but the one that names the next unit.
+const WORDS: usize = UNIT / 8 - 1;
 /// What the compressor wants for the worst case.
 const ROOM: usize = 4608;
 
@@ -42,10 +43,17 @@ impl Default for Press {
     }
 }
 
-/// How many units a page takes whose first word in the store is `head`.
-pub fn units(head: u64) -> u32 {
-    // At most 16 bits of length, so it fits.
-    (8 + (head & 0xffff) as usize).div_ceil(UNIT) as u32
+/// The words of a unit of the store.
+pub type Unit<'w> = core::iter::Skip<core::slice::Iter<'w, AtomicU64>>;
+
+/// What the first word of a unit says of the next.
+fn link(next: Option<&Place>) -> u64 {
+    next.map_or(0, |place| u64::from(place.0) + 1)
+}
+
+/// The unit that follows the one whose first word is `link`.
+pub fn next(link: u64) -> Option<Place> {
+    u32::try_from(link.checked_sub(1)?).ok().map(Place)
 }
 
 impl Press {
@@ -56,30 +64,46 @@ impl Press {
         }
         // Takes 8 KiB of heap for as long as it lasts. Of the two ways to call it this one is compiled with its crate, for speed.
         let length = compress_into(&self.page[..], &mut self.packed[..]).ok()?;
-        if 8 + length > MOST_UNITS * UNIT {
+        let units = (1 + length.div_ceil(8)).div_ceil(WORDS);
+        if units > MOST_UNITS {
             return None;
         }
         let head = hash.of(words) & !0xffff | length as u64;
-        Some(Packed { units: units(head), head })
+        // At most MOST_UNITS.
+        Some(Packed { units: units as u32, head })
     }
 
-    /// Writes what [`Press::pack`] made to the words of its place in the store.
-    pub fn put<'w>(&self, packed: Packed, words: impl Iterator<Item = &'w core::sync::atomic::AtomicU64>) {
+    /// Writes what [`Press::pack`] made to the units of `chain`, whose words `unit` finds.
+    pub fn put<'w>(&self, packed: Packed, chain: &[Place], unit: impl Fn(Place) -> Option<Unit<'w>>) {
         let bytes = self.packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-        let length = (packed.head & 0xffff).div_ceil(8) as usize + 1;
-        for (word, value) in words.zip(core::iter::once(packed.head).chain(bytes)).take(length) {
-            word.store(value, Relaxed);
+        let mut values = core::iter::once(packed.head).chain(bytes);
+        for (n, place) in chain.iter().enumerate() {
+            let Some(mut words) = unit(*place) else { return };
+            if let Some(first) = words.next() {
+                first.store(link(chain.get(n + 1)), Relaxed);
+            }
+            words.take(WORDS).zip(&mut values).for_each(|(word, value)| word.store(value, Relaxed));
         }
     }
 
-    /// Expands a page from the words of its place in the store. False if it is damaged.
-    pub fn get<'w>(&mut self, words: impl Iterator<Item = &'w core::sync::atomic::AtomicU64>) -> Option<u64> {
-        let mut words = words.map(|word| word.load(Relaxed));
-        let head = words.next()?;
-        let length = (head & 0xffff) as usize;
-        for (bytes, word) in self.packed.as_chunks_mut::<8>().0.iter_mut().zip(words).take(length.div_ceil(8)) {
-            *bytes = word.to_le_bytes();
+    /// Expands a page whose first unit is `first`, and returns its first word. Nothing if it is damaged.
+    pub fn get<'w>(&mut self, first: Place, unit: impl Fn(Place) -> Option<Unit<'w>>) -> Option<u64> {
+        let mut room = self.packed.as_chunks_mut::<8>().0.iter_mut();
+        let mut place = Some(first);
+        let mut head = None;
+        for _ in 0..MOST_UNITS {
+            let Some(here) = place else { break };
+            let mut words = unit(here)?;
+            place = next(words.next()?.load(Relaxed));
+            let mut values = words.take(WORDS).map(|word| word.load(Relaxed));
+            if head.is_none() {
+                head = values.next();
+            }
+            // The room is longer than MOST_UNITS units: it does not end first.
+            values.zip(&mut room).for_each(|(value, bytes)| *bytes = value.to_le_bytes());
         }
+        let head = head?;
+        let length = (head & 0xffff) as usize;
         let expanded = decompress_into(self.packed.get(..length)?, &mut self.page[..]).ok()?;
         (expanded == PAGE).then_some(head)
     }

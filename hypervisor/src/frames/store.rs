@@ -1,18 +1,23 @@
-//! The compressed store: frames cut into 16 units of 256 bytes, each compressed page in a run of them.
+//! The compressed store: frames cut into 16 units of 256 bytes, each compressed page in a chain of them.
 //!
-//! A [`Place`] names a run: the frame's record and the first unit. Which units are free is in the record (`tag`). Store
-//! frames are in 17 lists by how many of their units are free; a run is looked for in the fullest frames first, a few of
-//! each list, before another frame is taken. A frame all of whose units are free goes back at once.
+//! A [`Place`] names a unit: the frame's record and which of its units. Which units are free is in the record (`tag`). Store
+//! frames are in 17 lists by how many of their units are free. A page takes its units from the fullest frames first, as
+//! many from each as there are, before another frame is taken: so every free unit is of use, whatever the sizes of pages
+//! are, and half-empty frames fill up or run empty. A frame all of whose units are free goes back at once.
 
 use super::HOUSE;
 use super::pool::Pool;
 use super::record::{NONE, Order, Record, State, Use};
 use crate::addr::{Addr, Pa, Size};
+use arrayvec::ArrayVec;
 
 /// The bytes of a unit.
 pub const UNIT: usize = 256;
-/// How many frames of a list are looked at for a run of units.
-const LOOKS: usize = 4;
+/// The most units of a page: a quarter of the frame is saved at least.
+pub const MOST_UNITS: usize = 12;
+
+/// The units of a page, in order.
+pub type Chain = ArrayVec<Place, MOST_UNITS>;
 
 /// The lists of store frames, by how many units are free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,30 +29,34 @@ impl Default for Bins {
     }
 }
 
-/// Where a compressed page lies: the number of its frame's record times 16, and its first unit.
+/// Where a unit lies: the number of its frame's record times 16, and which of the frame's it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(pub u32);
 
-/// The first of `units` free units that follow each other, if there are.
-fn run(free: u16, units: u32) -> Option<u32> {
-    let mask = (1_u32 << units) - 1;
-    (0..=16 - units).find(|first| u32::from(free) >> first & mask == mask)
-}
-
 impl Pool<'_> {
-    /// Finds room for `units` units, 1 to 16. Takes a frame if it must; nothing if there is none.
-    pub fn stow(&mut self, units: u32) -> Option<Place> {
-        let units = units.clamp(1, 16);
-        for bin in units as usize..=16 {
-            let mut at = self.store.0[bin];
-            for _ in 0..LOOKS {
-                let Some(record) = self.records.get(at as usize) else { break };
-                if let Some(first) = run(record.tag, units) {
-                    return Some(self.occupy(at, first, units));
-                }
-                at = record.next;
+    /// Finds `units` units, 1 to [`MOST_UNITS`]. Takes a frame if it must; nothing if there is none.
+    pub fn stow(&mut self, units: u32) -> Option<Chain> {
+        let mut chain = Chain::new();
+        let wanted = (units as usize).clamp(1, MOST_UNITS);
+        while chain.len() < wanted {
+            let fullest = self.store.0.iter().skip(1).copied().find(|at| *at != NONE);
+            let Some(at) = fullest.or_else(|| self.new_frame()) else {
+                chain.into_iter().for_each(|place| self.unstow(place));
+                return None;
+            };
+            self.delist(at);
+            let free = &mut self.records[at as usize].tag;
+            while *free != 0 && chain.len() < wanted {
+                chain.push(Place(at << 4 | free.trailing_zeros()));
+                *free &= *free - 1;
             }
+            self.enlist(at);
         }
+        Some(chain)
+    }
+
+    /// Takes a frame for the store, all of whose units are free.
+    fn new_frame(&mut self) -> Option<u32> {
         let frame = self.take(Size::Page, HOUSE, Use::House)?;
         let (_, at) = self.locate(frame.start().bits() >> 12, Order::PAGE)?;
         // From here on the record is what knows of the frame.
@@ -55,20 +64,18 @@ impl Pool<'_> {
         self.records[at as usize].turn_into(Record { state: State::Store, tag: u16::MAX, ..Record::RESERVED });
         self.count(State::House, State::Store, HOUSE, 1);
         self.enlist(at);
-        Some(self.occupy(at, 0, units))
+        Some(at)
     }
 
-    /// Gives `units` units from `place` on back.
-    pub fn unstow(&mut self, place: Place, units: u32) {
-        let (at, first) = (place.0 >> 4, place.0 & 15);
-        let mask = ((1_u32 << units.clamp(1, 16)) - 1) << first;
+    /// Gives a unit back.
+    pub fn unstow(&mut self, place: Place) {
+        let (at, unit) = (place.0 >> 4, 1_u16 << (place.0 & 15));
         let Some(record) = self.records.get(at as usize) else { return self.contradict() };
-        // 16 units: what goes beyond contradicts.
-        if record.state != State::Store || mask > 0xffff || u32::from(record.tag) & mask != 0 {
+        if record.state != State::Store || record.tag & unit != 0 {
             return self.contradict();
         }
         self.delist(at);
-        self.records[at as usize].tag |= mask as u16;
+        self.records[at as usize].tag |= unit;
         if self.records[at as usize].tag == u16::MAX {
             let located = self.address(at).and_then(|at| self.locate(at.bits() >> 12, Order::PAGE).map(|l| (at, l.0)));
             if let Some((address, range)) = located {
@@ -79,19 +86,11 @@ impl Pool<'_> {
         }
     }
 
-    /// Where the units of `place` begin.
+    /// Where the unit of `place` begins, if it is one of the store's.
     pub fn place(&self, place: Place) -> Option<Addr<Pa>> {
         let record = self.records.get((place.0 >> 4) as usize)?;
         let start = self.address(place.0 >> 4).filter(|_| record.state == State::Store)?;
         Some(start + u64::from(place.0 & 15) * UNIT as u64)
-    }
-
-    fn occupy(&mut self, at: u32, first: u32, units: u32) -> Place {
-        self.delist(at);
-        // 16 bits of a run inside the frame.
-        self.records[at as usize].tag &= !((((1_u32 << units) - 1) << first) as u16);
-        self.enlist(at);
-        Place(at << 4 | first)
     }
 
     fn enlist(&mut self, at: u32) {
@@ -119,15 +118,28 @@ impl Pool<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::run;
+    use super::{MOST_UNITS, Place};
+    use crate::addr::Addr;
+    use crate::frames::{Pool, Record};
+    use alloc::collections::BTreeSet;
+    use alloc::vec;
 
     #[test]
-    fn a_run_of_units_is_the_first_that_fits() {
-        assert_eq!(run(u16::MAX, 16), Some(0));
-        assert_eq!(run(0b0110_0111, 3), Some(0));
-        assert_eq!(run(0b0111_0110, 3), Some(4));
-        assert_eq!(run(0x8000, 1), Some(15));
-        assert_eq!(run(0x8000, 2), None);
-        assert_eq!(run(0, 1), None);
+    fn units_of_the_fullest_frames_go_first_and_empty_frames_go_back() {
+        let ram = [(Addr::new(0), 4 << 12)];
+        let mut records = vec![Record::RESERVED; 4];
+        let mut pool = Pool::new(&mut records, &ram).unwrap();
+        pool.donate(ram[0]);
+        let chains: [_; 5] = core::array::from_fn(|_| pool.stow(12).unwrap());
+        assert_eq!((pool.counts().store, pool.counts().free), (4, 0), "60 units in 4 frames of 16");
+        assert_eq!(pool.stow(5), None, "four units are left");
+        let all: BTreeSet<u32> = chains.iter().flatten().map(|place| place.0).collect();
+        assert_eq!((all.len(), pool.stow(4).map(|chain| chain.len())), (5 * MOST_UNITS, Some(4)));
+        chains[1].iter().for_each(|place| pool.unstow(*place));
+        pool.unstow(chains[1][0]);
+        pool.unstow(Place(u32::MAX));
+        assert_eq!(pool.counts().contradictions, 2);
+        chains.iter().enumerate().filter(|(n, _)| *n != 1).flat_map(|(_, chain)| chain).for_each(|p| pool.unstow(*p));
+        assert_eq!((pool.counts().store, pool.check().unwrap().free), (1, 3), "the four are in one frame");
     }
 }

@@ -12,12 +12,12 @@ use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, MemType, Rights};
 use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
-use crate::frames::store::Place;
+use crate::frames::press::Unit;
+use crate::frames::store::{MOST_UNITS, Place};
 use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, press};
 use crate::machine::{Machine, Point, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// How many steps a page of the VM's own is looked for.
@@ -42,10 +42,11 @@ pub enum Put {
     Short,
 }
 
-/// The words of the frame at `at`, from its unit on.
-fn words<M: Machine>(m: &M, at: Addr<Pa>) -> impl Iterator<Item = &AtomicU64> {
+/// The words of a unit of the store, and what follows them in its frame.
+fn unit<'m, M: Machine>(m: &'m M, pool: &SharedPool<'_>, place: Place) -> Option<Unit<'m>> {
+    let at = pool.lock().place(place)?;
     // An offset in a page fits.
-    m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8)
+    Some(m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8))
 }
 
 /// What of a page's hash its descriptor keeps while it is in the swap area.
@@ -119,13 +120,11 @@ impl Memory {
     fn pack<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, frame: Addr<Pa>) -> Result<(Place, u32), Put> {
         let mut press = pool.press();
         let packed = press.pack(pool.hash(), m.frame(frame)).ok_or(Put::Stays)?;
-        let mut pool = pool.lock();
-        let place = pool.stow(packed.units).ok_or(Put::Short)?;
-        let at = pool.place(place).ok_or(Put::Short)?;
         // The units are ours alone from here on.
-        drop(pool);
-        press.put(packed, words(m, at));
-        Ok((place, packed.units))
+        let chain = pool.lock().stow(packed.units).ok_or(Put::Short)?;
+        let first = *chain.first().ok_or(Put::Short)?;
+        press.put(packed, &chain, |place| unit(m, pool, place));
+        Ok((first, packed.units))
     }
 
     /// Brings the page at `ipa` back from where `gap` says it is.
@@ -208,8 +207,7 @@ fn expand<M: Machine>(
     frame: Frame<Dirty>,
 ) -> Result<Frame<Clean>, Frame<Dirty>> {
     let mut press = pool.press();
-    let at = pool.lock().place(place);
-    let Some(head) = at.and_then(|at| press.get(words(m, at))) else { return Err(frame) };
+    let Some(head) = press.get(place, |place| unit(m, pool, place)) else { return Err(frame) };
     let mut expanded = press.words();
     let frame = frame.fill(m, |_| expanded.next().unwrap_or(0));
     if press::is_whole(pool.hash(), head, m.frame(frame.start())) { Ok(frame) } else { Err(frame.soil()) }
@@ -221,12 +219,15 @@ pub(super) fn vacate<M: Machine>(m: &M, pool: &SharedPool<'_>, resident: &mut Re
         *count = count.saturating_sub(1);
     }
     match hole {
-        Hole::Packed(place) => {
-            let mut pool = pool.lock();
-            let head = pool.place(Place(place)).and_then(|at| words(m, at).next().map(|word| word.load(Relaxed)));
-            if let Some(head) = head {
-                pool.unstow(Place(place), press::units(head));
-                resident.units = resident.units.saturating_sub(press::units(head).into());
+        Hole::Packed(first) => {
+            let mut place = Some(Place(first));
+            for _ in 0..MOST_UNITS {
+                let Some(here) = place else { break };
+                // Read before it is given back: then it may be somebody else's.
+                let link = unit(m, pool, here).and_then(|mut words| words.next().map(|word| word.load(Relaxed)));
+                pool.lock().unstow(here);
+                resident.units = resident.units.saturating_sub(1);
+                place = link.and_then(press::next);
             }
         }
         Hole::Swapped(block, _) => pool.lock().swap.give(block),
