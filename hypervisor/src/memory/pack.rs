@@ -159,6 +159,8 @@ impl Memory {
             }
         };
         let leaf = self.restore(m, pool, (ipa, access), gap, frame);
+        let page = self.page_number(ipa);
+        self.sample.touched(page);
         let work = if matches!(hole, Hole::Packed(_)) { Work::Unpack } else { Work::SwapIn };
         pool.costs().add(work, 1, m.now().wrapping_sub(start));
         leaf

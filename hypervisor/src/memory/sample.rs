@@ -16,6 +16,9 @@ pub const SAMPLE: usize = 100;
 /// How many blocks are split for a sample: their pages tell more than the block, but cost the guest its block.
 const SPLITS: usize = 8;
 
+/// In the place of a page that was touched. No page has this number.
+const COUNTED: u32 = u32::MAX;
+
 /// The pages that are watched.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
@@ -24,9 +27,12 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A page without its access flag was touched.
+    /// A page without its access flag was touched, or one that was put away meanwhile. Counts once.
     pub(super) fn touched(&mut self, page: u32) {
-        self.touched += u32::from(self.pages.contains(&page));
+        if let Some(place) = self.pages.iter_mut().find(|place| **place == page) {
+            *place = COUNTED;
+            self.touched += 1;
+        }
     }
 
     pub(super) fn clear(&mut self) {
