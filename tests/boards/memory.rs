@@ -181,7 +181,7 @@ fn memory_moves_from_an_idle_guest_to_a_busy_one() {
     run.send(ESCAPE).send("attach two\r");
     run.send_slowly("seq 1 4500000 >/tmp/b; echo two''has; while cat /tmp/b; do :; done >/dev/null\n");
     run.wait_for("twohas", 100);
-    wait_for_a_move(&mut run, "vm=one", "vm=two", 6 << 10, 200);
+    wait_for_a_move(&mut run, "vm=one", "vm=two", 2 << 10, 240);
     let idle = wait_until(&mut run, "vm=one", "private", 10, |kib| kib + (10 << 10) < alone);
     println!("one had {alone} KiB alone, and has {idle} KiB");
     run.send("\x03").send(ESCAPE).send("stats off\r").send("why one\r").wait_for("entitlement", 10);
