@@ -579,3 +579,26 @@ fn memory_that_cannot_be_is_refused() {
     model.publish();
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
+
+#[test]
+fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    for granule in [Granule::Page, Granule::Block] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, granule)).unwrap();
+        memory.set_filling(0xaaaa_aaaa);
+        memory.write(&model, &pool, RAM_BASE, &[1; 8]).unwrap();
+        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned);
+        assert_eq!(memory.peek(&model, RAM_BASE), None);
+        let word = |memory: &mut Memory, offset| {
+            let leaf = memory.resolve(&model, &pool, RAM_BASE + offset, Access::Read).unwrap();
+            let pa = leaf.output_of(RAM_BASE + offset).unwrap();
+            (model.cached(pa), model.uncached(pa))
+        };
+        let poison = 0xaaaa_aaaa_aaaa_aaaa;
+        assert_eq!(word(&mut memory, 8), (poison, poison), "caches on or off");
+        assert_eq!(word(&mut memory, 4 << 20), (0, 0), "what was never given is zero");
+        memory.retire(&model, &pool);
+    }
+}
