@@ -4,7 +4,8 @@
 //! second view of the first GiB from which the CPU may fetch instructions, for guests that misbehave on purpose.
 //! Follows Arm ARM D8.3 (descriptors).
 
-use crate::{board, cpu, ram};
+use crate::cpu::{self, write_register};
+use crate::{board, ram, read_register};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the executable view of the devices begins.
@@ -42,4 +43,27 @@ fn enter(index: usize, descriptor: u64) {
 pub fn fetchable(address: u64) -> u64 {
     assert!(address < board::RAM, "only devices have an executable view");
     FETCH + address
+}
+
+/// Whether the CPU sets access flags itself (ID_AA64MMFR1_EL1.HAFDBS).
+pub fn has_access_flags() -> bool {
+    read_register!("id_aa64mmfr1_el1") & 0xf != 0
+}
+
+/// Lets this CPU set access flags itself, or not (TCR_EL1.HA).
+pub fn set_access_flags(on: bool) {
+    let others = read_register!("tcr_el1") & !(1 << 39);
+    // SAFETY: the program's own tables have their access flags set; there is nothing to change in them.
+    unsafe { write_register!("tcr_el1", others | u64::from(on) << 39) };
+    cpu::isb();
+}
+
+/// Enters `tables` as entry `index` of the first table: a table whose first two entries are tables of pages, all of
+/// Normal memory that is free. Returns the view of it.
+pub fn view(index: usize, tables: &'static [AtomicU64]) -> &'static [AtomicU64] {
+    assert!(tables.len() == 512, "a table has 512 entries");
+    enter(index, tables.as_ptr() as u64 | 0b11);
+    cpu::barrier();
+    // SAFETY: 4 MiB that the tables map to free memory, which is only ever used as atomics; no object is at these addresses.
+    unsafe { core::slice::from_raw_parts((index as u64 * GIB) as *const AtomicU64, (4 << 20) / 8) }
 }

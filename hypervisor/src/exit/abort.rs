@@ -63,7 +63,11 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
         return Next::Rest;
     }
-    let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, abort.access);
+    // A walk reads what every leaf of RAM lets it read: where it is refused, it was about to write an access flag or a
+    // dirty state into the table (FEAT_HAFDBS; Arm ARM D8.5.3), whatever the instruction wanted.
+    let walk_writes = abort.walk && abort.fault == Fault::Permission;
+    let access = if walk_writes { Access::Write } else { abort.access };
+    let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, access);
     match result {
         Ok(_) => Next::Resume,
         Err(Miss::Short) => here.host.starve(m, here.vm),
@@ -180,9 +184,7 @@ impl Here<'_> {
             Region::Uart => {
                 let mut devices = self.vm.devices.lock();
                 let value = devices.uart.read(offset, bytes);
-                let line = devices.uart.line();
-                drop(devices);
-                self.host.line(m, self.vm, devices::UART_INTID, line.into());
+                self.host.line(m, self.vm, devices::UART_INTID, devices.uart.line().into());
                 Some(value)
             }
             Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),
