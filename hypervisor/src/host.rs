@@ -331,13 +331,12 @@ impl Host {
             self.to_send.store(true, Ordering::Release);
         }
         let effect = devices.uart.write(offset, bytes, value);
-        let line = devices.uart.line();
+        self.line(m, vm, UART_INTID, devices.uart.line().into());
         drop(devices);
         if let Some(byte) = effect.out {
             self.console.lock().put(vm.id, byte);
             here.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
         }
-        self.line(m, vm, UART_INTID, line.into());
         Next::Resume
     }
 
@@ -358,9 +357,7 @@ impl Host {
             while let Some(byte) = devices.uart.take() {
                 self.console.lock().put(vm.id, byte);
             }
-            let line = devices.uart.line();
-            drop(devices);
-            self.line(m, vm, UART_INTID, line.into());
+            self.line(m, vm, UART_INTID, devices.uart.line().into());
         }
         self.to_send.store(true, Ordering::Release);
     }

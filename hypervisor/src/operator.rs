@@ -31,9 +31,7 @@ pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
             let mut devices = vm.devices.lock();
             // What finds the FIFO full is lost, as on a real line.
             let _ = devices.uart.receive(byte);
-            let line = devices.uart.line();
-            drop(devices);
-            host.line(m, vm, UART_INTID, line.into());
+            host.line(m, vm, UART_INTID, devices.uart.line().into());
         }
         Input::Command(command) => carry_out(host, m, command),
     }

@@ -12,7 +12,6 @@ use crate::devices::virtio::{Fault, Ram};
 use crate::frames::Work;
 use crate::machine::Machine;
 use crate::memory::{Memory, Miss};
-use crate::vgic::Line;
 use crate::vm::{Vm, request};
 use core::sync::atomic::Ordering;
 
@@ -115,9 +114,7 @@ impl Host {
                 here.slot.requests.fetch_or(request::SERVE, Ordering::Relaxed);
             }
         }
-        let line = balloon.line();
-        drop(balloon);
-        self.line(m, vm, BALLOON_INTID, line.into());
+        self.line(m, vm, BALLOON_INTID, balloon.line().into());
     }
 
     /// Asks the guest to bring its balloon to `target` pages, and for its free pages first where `hint` says so.
@@ -136,8 +133,6 @@ impl Host {
         } else if hint {
             balloon.start_hinting();
         }
-        let line: Line = balloon.line().into();
-        drop(balloon);
-        self.line(m, vm, BALLOON_INTID, line);
+        self.line(m, vm, BALLOON_INTID, balloon.line().into());
     }
 }

@@ -27,14 +27,12 @@ impl Host {
     pub fn ring<M: Machine>(&self, m: &M, vm: &Vm, now: u64) {
         let mut devices = vm.devices.lock();
         devices.rtc.tick(now);
-        let line = devices.rtc.line();
         let alarm = devices.rtc.alarm();
         vm.alarm.store(alarm.unwrap_or(NEVER), Ordering::Relaxed);
         if alarm.is_some() {
             self.has_chores.store(true, Ordering::Relaxed);
         }
-        drop(devices);
-        self.line(m, vm, RTC_INTID, line.into());
+        self.line(m, vm, RTC_INTID, devices.rtc.line().into());
     }
 
     /// Rings the alarms that are due. Returns when the next one is.

@@ -285,9 +285,16 @@ impl Balloon {
         }
         self.transport.notify(notified);
         if let Some(head) = self.held.filter(|_| self.asks) {
-            match self.finish(self.number(Role::Stats), head, ram) {
-                Ok(()) => (self.held, self.asks) = (None, false),
-                Err(Stop::Short) => {}
+            let number = self.number(Role::Stats);
+            let given = self.settle(number, ram).and_then(|()| {
+                (self.held, self.asks) = (None, false);
+                self.finish(number, head);
+                self.settle(number, ram)
+            });
+            match given {
+                Ok(()) => {}
+                // There are fewer queues than bits.
+                Err(Stop::Short) => self.transport.notify(1 << (number & 31)),
                 Err(Stop::Broken(why)) => self.transport.fail(why),
             }
         }
@@ -317,6 +324,7 @@ impl Balloon {
     fn serve_queue(&mut self, number: usize, ram: &mut impl Pages, left: &mut usize) -> Result<bool, Stop> {
         let Some(role) = self.roles().nth(number) else { return Ok(true) };
         loop {
+            self.settle(number, ram)?;
             let Some(queue) = self.transport.queues.get_mut(number) else { return Ok(true) };
             if *left == 0 {
                 return Ok(false);
@@ -339,17 +347,24 @@ impl Balloon {
             if role == Role::Stats {
                 if let Some(old) = self.held.replace(head) {
                     // A second buffer: the first has no question to wait for.
-                    self.finish(number, old, ram)?;
+                    self.finish(number, old);
                 }
             } else {
-                self.finish(number, head, ram)?;
+                self.finish(number, head);
             }
         }
     }
 
-    fn finish(&mut self, number: usize, head: u16, ram: &mut impl Pages) -> Result<(), Stop> {
+    fn finish(&mut self, number: usize, head: u16) {
+        if let Some(queue) = self.transport.queues.get_mut(number) {
+            queue.finish(head);
+        }
+    }
+
+    /// Gives back what is done.
+    fn settle(&mut self, number: usize, ram: &mut impl Pages) -> Result<(), Stop> {
         let Some(queue) = self.transport.queues.get_mut(number).filter(|queue| queue.ready) else { return Ok(()) };
-        if queue.finish(ram, head)? {
+        if queue.settle(ram)? {
             self.transport.interrupt();
         }
         Ok(())

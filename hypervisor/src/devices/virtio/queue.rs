@@ -2,7 +2,7 @@
 //!
 //! The driver puts chains of descriptors into the available ring; the device takes them one descriptor at a time
 //! ([`Queue::current`], [`Queue::advance`]), so that it can stop in the middle of a buffer and go on there later, and puts
-//! them into the used ring ([`Queue::finish`]).
+//! them into the used ring ([`Queue::finish`], [`Queue::settle`]).
 //!
 //! Follows virtio 1.2, 2.7. Without VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX.
 
@@ -58,6 +58,8 @@ pub struct Queue {
     /// How many were given back.
     given: u16,
     place: Option<Place>,
+    /// The chain that is done and not given back yet: there was no memory for the used ring.
+    owed: Option<u16>,
 }
 
 fn at(base: u64, offset: u64) -> Result<Addr<Ipa>, Stop> {
@@ -80,7 +82,7 @@ impl Queue {
 
     /// The driver is done with setting it up: it begins with nothing taken.
     pub fn start(&mut self) {
-        *self = Self { ready: true, taken: 0, given: 0, place: None, ..*self };
+        *self = Self { ready: true, taken: 0, given: 0, place: None, owed: None, ..*self };
     }
 
     /// The descriptor that is next, and how many of its bytes are done. Nothing if the driver has left none.
@@ -133,8 +135,15 @@ impl Queue {
         }
     }
 
-    /// Gives the chain of `head` back, and says whether the driver wants to be interrupted for it.
-    pub fn finish(&mut self, ram: &mut impl Ram, head: u16) -> Result<bool, Stop> {
+    /// The chain of `head` is done: [`Queue::settle`] gives it back. What was owed before has to be settled.
+    pub const fn finish(&mut self, head: u16) {
+        self.owed = Some(head);
+    }
+
+    /// Gives the chain back that is done, if one is, and says whether the driver wants to be interrupted for it. Where
+    /// there is no memory for that it is still owed.
+    pub fn settle(&mut self, ram: &mut impl Ram) -> Result<bool, Stop> {
+        let Some(head) = self.owed else { return Ok(false) };
         let slot = u64::from(self.given & (self.size - 1));
         let mut element = [0; 8];
         if let Some(id) = element.first_chunk_mut::<4>() {
@@ -145,8 +154,13 @@ impl Queue {
         let given = self.given.wrapping_add(1);
         ram.write(at(self.used, 2)?, &given.to_le_bytes())?;
         self.given = given;
-        let flags: [u8; 2] = read(ram, self.available, 0)?;
-        Ok(u16::from_le_bytes(flags) & NO_INTERRUPT == 0)
+        self.owed = None;
+        match read(ram, self.available, 0) {
+            Ok(flags) => Ok(u16::from_le_bytes(flags) & NO_INTERRUPT == 0),
+            // One too many does no harm.
+            Err(Stop::Short) => Ok(true),
+            Err(why) => Err(why),
+        }
     }
 
     /// Takes the next chain's head out of the available ring.

@@ -153,6 +153,25 @@ fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
 }
 
 #[test]
+fn a_buffer_is_given_back_once_whenever_memory_runs_short() {
+    for until_short in 0..32 {
+        let mut guest = Guest::new(0x3f);
+        let length = guest.pfns(0x4_0000..0x4_0002);
+        for queue in [0, 1] {
+            guest.send(queue, &[(BUFFER, length, 0)]);
+        }
+        guest.send(2, &[(BUFFER, length, 0)]);
+        guest.balloon.ask_stats();
+        guest.until_short = until_short;
+        guest.serve(40);
+        guest.until_short = usize::MAX;
+        guest.serve(40);
+        assert_eq!([0, 1, 2].map(|queue| guest.used(queue)), [1; 3], "short after {until_short} accesses");
+        assert!(!guest.balloon.has_work() && guest.balloon.line());
+    }
+}
+
+#[test]
 fn statistics_are_held_until_they_are_asked_for() {
     let mut guest = Guest::new(0x3f);
     let mut bytes = Vec::new();
