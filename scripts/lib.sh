@@ -270,9 +270,9 @@ linux_guest() {
 newer_kernel() {
     local out=$target/guests/linux/Image-6.12 from stage
     mkdir -p "$target/guests/linux"
-    from=$(locked 'linux-image-6.12[^ ]*-cloud-arm64') || die "$lock has no newer kernel"
+    from=$(locked 'linux-image-6.12[^ ]*-arm64') || die "$lock has no newer kernel"
     [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
-    stage=$(locked_package 'linux-image-6.12[^ ]*-cloud-arm64' './boot/vmlinuz-*')
+    stage=$(locked_package 'linux-image-6.12[^ ]*-arm64' './boot/vmlinuz-*')
     own "$(echo "$stage"/boot/vmlinuz-*)" "$out"
     echo "$from" >"$out.from"
 }
@@ -287,7 +287,8 @@ pi4_tree() {
     echo "$from" >"$out.from"
 }
 
-# Writes a manifest of N idle Debian guests that are all the same: merge_manifest N
+# Writes a manifest of N idle Debian guests that are all the same: merge_manifest N. What their kernels put at places
+# left to chance is left where it is in all (nokaslr, norandmaps), and their slabs are as small as they can be.
 merge_manifest() {
     local names=(one two three four five six seven eight nine ten) name
     cat <<END
@@ -303,7 +304,7 @@ END
         $name {
             memory = "128M"; domain = "lab";
             kernel = "linux/Image-6.12"; initrd = "linux/initrd.gz";
-            bootargs = "console=ttyAMA0 quiet panic=-1 nokaslr flatland.mode=idle seconds=60 balloon=off";
+            bootargs = "console=ttyAMA0 quiet panic=-1 nokaslr norandmaps slub_max_order=0 flatland.mode=idle seconds=60 balloon=off";
         };
 END
     done
