@@ -36,9 +36,13 @@
 pub mod access;
 pub mod balloon;
 pub mod change;
+pub mod check;
 pub mod fault;
+pub mod outer;
 pub mod pack;
+mod reverse;
 pub mod sample;
+pub mod shadow;
 pub mod share;
 pub mod stage1;
 
@@ -48,9 +52,9 @@ use crate::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
 use crate::arm::desc::{Attr, Hole, MemType};
 use crate::arm::vmsa::{Geometry, vttbr};
 use crate::frames::{Order, SharedPool, Use};
-use crate::machine::Machine;
+use crate::machine::{Forget, Machine};
 use crate::stage2::vmid::{Tag, Vmids};
-use crate::stage2::{Refusal, Supply, Table};
+use crate::stage2::{Leaf, Refusal, Supply, Table};
 use alloc::sync::Arc;
 
 /// Where the virtual board's RAM starts: as on QEMU's `virt`.
@@ -142,6 +146,13 @@ impl Root {
         self.vtcr
     }
 
+    /// Makes every CPU forget all translations, stages 1 and 2, that were made through it.
+    pub fn forget<M: Machine>(&self, m: &M) {
+        if let Some(vmid) = self.tag.vmid() {
+            m.forget(Forget::Vmid(vmid));
+        }
+    }
+
     /// The value of VTTBR_EL2 for `cpu`, which is about to load it; asks for a VMID. To be called whenever the CPU
     /// changes to this VM from another; afterwards it must be in VTTBR_EL2 before the guest is entered.
     pub fn vttbr<M: Machine>(&self, m: &M, vmids: &Vmids, cpu: CpuId) -> u64 {
@@ -159,6 +170,7 @@ pub struct Memory {
     /// What a ballooned page is full of when it comes back, twice 32 bits.
     filling: u64,
     sample: sample::Sample,
+    shadows: shadow::Shadows,
 }
 
 impl Memory {
@@ -180,7 +192,15 @@ impl Memory {
         let table = Table::new(root.zero(m).into_table(), layout.geometry);
         let resident = Resident { tables, ..Resident::default() };
         let sample = sample::Sample::default();
-        Ok(Self { layout, table, tag: Arc::new(Tag::new()), resident, filling: 0, sample })
+        Ok(Self {
+            layout,
+            table,
+            tag: Arc::new(Tag::new()),
+            resident,
+            filling: 0,
+            sample,
+            shadows: shadow::Shadows::default(),
+        })
     }
 
     /// What a CPU needs to enter the VM.
@@ -217,6 +237,13 @@ impl Memory {
             Coherence::Cleaned => Attr::RAM,
             Coherence::Forced => Attr { mem: MemType::Forced, ..Attr::RAM },
         }
+    }
+
+    /// Takes the own leaf around `at` away and leaves `hole`, and with it the shadow leaves that hang on it.
+    fn unmap<M: Machine>(&mut self, m: &M, at: Addr<Ipa>, hole: Hole) -> Result<Leaf<Ipa, Pa>, Refusal> {
+        let leaf = self.table.unmap(m, &self.tag, at, hole)?;
+        self.kill(m, leaf.input, leaf.size, leaf.output);
+        Ok(leaf)
     }
 
     /// Counts `pages` pages more, or less, in holes of this kind.

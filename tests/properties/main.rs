@@ -6,6 +6,7 @@ mod frames;
 mod memory;
 mod policy;
 mod sched;
+mod shadow;
 mod stage2;
 mod vgic;
 mod vmids;

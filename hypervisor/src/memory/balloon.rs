@@ -28,7 +28,7 @@ impl Memory {
             let whole = next.is_aligned(Size::Block) && end.bits() - next.bits() >= Size::Block.bytes();
             let step = match self.table.walk(m, next) {
                 // A block that goes whole is dropped whole.
-                Found::Leaf(leaf) if leaf.size == Size::Block && whole => {
+                Found::Leaf(leaf) if leaf.size == Size::Block && whole && !self.is_pinned(next, Size::Block) => {
                     self.drop_leaf(m, pool, next, hole);
                     Size::Block
                 }
@@ -81,7 +81,7 @@ impl Memory {
 
     /// Unmaps the leaf around `at`, leaves `hole`, and gives back what it named.
     fn drop_leaf<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, hole: Hole) {
-        let Ok(leaf) = self.table.unmap(m, &self.tag, at, hole) else { return };
+        let Ok(leaf) = self.unmap(m, at, hole) else { return };
         if leaf.attr.is_shared() {
             pool.lock().release(leaf.output);
             self.resident.shared -= 1;
@@ -104,6 +104,9 @@ impl Memory {
         loop {
             match self.table.walk(m, ipa) {
                 Found::Leaf(leaf) if leaf.attr.mem == MemType::Device => return Err(Refusal::Missing),
+                Found::Leaf(leaf) if leaf.size == Size::Page && self.is_pinned(ipa, Size::Page) => {
+                    return Err(Refusal::Occupied);
+                }
                 Found::Leaf(leaf) if leaf.size == Size::Page => break,
                 // At most twice: the leaf gets smaller.
                 Found::Leaf(_) => self.split(m, pool, ipa)?,

@@ -51,7 +51,7 @@ impl Memory {
     fn unmap_devices<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>, bytes: u64) {
         for done in (0..bytes).step_by(4096) {
             // Refused where nothing is mapped, which is what is wanted.
-            let _ = self.table.unmap(m, &self.tag, ipa + done, Hole::Absent);
+            let _ = self.unmap(m, ipa + done, Hole::Absent);
         }
     }
 
@@ -88,6 +88,7 @@ impl Memory {
     /// All its vCPUs must be off. A CPU may still have its root in VTTBR_EL2: that leads nowhere.
     pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
         let owner = self.layout.owner;
+        self.drop_shadows(m, pool);
         let mut left = self.resident;
         let mut put_away: Resident = self.resident;
         let table = self.table;
@@ -117,6 +118,7 @@ impl Memory {
     /// first (VMID 0 and an empty table will do), since a CPU may walk from there whatever it runs.
     pub fn retire<M: Machine>(mut self, m: &M, pool: &SharedPool<'_>) {
         self.release_all(m, pool);
+        self.retire_shadows(pool);
         if let Some(order) = crate::frames::Order::holding(self.layout.geometry.root_tables()) {
             give_back(pool, self.table.root(), order, self.layout.owner);
         }

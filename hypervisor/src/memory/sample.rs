@@ -87,7 +87,10 @@ impl Memory {
         match self.table.walk(m, at) {
             Found::Leaf(leaf) if leaf.attr.mem != MemType::Device && leaf.attr.accessed && leaf.size <= Size::Block => {
                 let attr = Attr { accessed: false, ..leaf.attr };
-                self.table.protect(m, &self.tag, at, attr).ok().map(|leaf| leaf.input)
+                let leaf = self.table.protect(m, &self.tag, at, attr).ok()?;
+                // A guest's guest would use it unnoticed.
+                self.kill(m, leaf.input, leaf.size, leaf.output);
+                Some(leaf.input)
             }
             _ => None,
         }

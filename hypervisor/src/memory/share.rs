@@ -200,7 +200,7 @@ impl Memory {
             m.clean(frame.start(), Size::Page.bytes(), Point::Coherency);
         }
         // Nothing can have gone meanwhile: the lock is held.
-        let Ok(old) = self.table.unmap(m, &self.tag, ipa, Hole::Absent) else {
+        let Ok(old) = self.unmap(m, ipa, Hole::Absent) else {
             pool.lock().give_back(frame.soil());
             return Err(Miss::Denied);
         };
@@ -217,10 +217,13 @@ impl Memory {
     /// The caller holds the lock and puts something back before it lets go.
     pub(super) fn take_away<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>) -> Option<Leaf<Ipa, Pa>> {
         match self.table.walk(m, ipa) {
-            Found::Leaf(leaf) if leaf.attr.mem != MemType::Device && !leaf.attr.is_shared() => {}
+            Found::Leaf(leaf)
+                if leaf.attr.mem != MemType::Device
+                    && !leaf.attr.is_shared()
+                    && !self.is_pinned(leaf.input, leaf.size) => {}
             _ => return None,
         }
-        let leaf = self.table.unmap(m, &self.tag, ipa, Hole::Absent).ok()?;
+        let leaf = self.unmap(m, ipa, Hole::Absent).ok()?;
         if self.layout.coherence == Coherence::Cleaned {
             m.clean(leaf.output, leaf.size.bytes(), Point::Coherency);
         }

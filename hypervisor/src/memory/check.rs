@@ -1,0 +1,90 @@
+//! The shadow checker: walks a guest hypervisor's tables, the VM's own and the shadow, and compares.
+
+use super::Memory;
+use super::reverse::{Hanger, Of};
+use crate::addr::{Addr, Ipa2, Pa};
+use crate::frames::SharedPool;
+use crate::machine::Machine;
+use crate::stage2::Leaf;
+use crate::stage2::walk::Found;
+use core::ops::AddAssign;
+
+/// What the checker saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Checked {
+    /// Shadow leaves.
+    pub leaves: u64,
+    /// Those that are more than the hypervisor's leaf then ours allows, or that nothing would kill: errors of ours.
+    pub wrong: u64,
+    /// Those whose leaf the hypervisor has changed or taken away, without its TLBI so far: it may.
+    pub stale: u64,
+}
+
+impl AddAssign for Checked {
+    fn add_assign(&mut self, other: Self) {
+        self.leaves += other.leaves;
+        self.wrong += other.wrong;
+        self.stale += other.stale;
+    }
+}
+
+impl Memory {
+    /// Checks all leaves of all shadows.
+    pub fn check<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) -> Checked {
+        let mut checked = Checked::default();
+        for n in 0..self.shadows.all.len() {
+            let mut at: Addr<Ipa2> = Addr::new(0);
+            while let Some((leaf, next)) = self.next_leaf(m, n, at) {
+                if let Some(leaf) = leaf {
+                    checked += self.check_leaf(m, pool, n, leaf);
+                }
+                let Some(next) = next else { break };
+                at = next;
+            }
+        }
+        checked
+    }
+
+    /// What shadow `n` has at `at`, and where it goes on; nothing behind its end.
+    #[expect(clippy::type_complexity, reason = "one step of a walk")]
+    fn next_leaf<M: Machine>(
+        &self,
+        m: &M,
+        n: usize,
+        at: Addr<Ipa2>,
+    ) -> Option<(Option<Leaf<Ipa2, Pa>>, Option<Addr<Ipa2>>)> {
+        match self.shadows.all.get(n)?.table.walk(m, at) {
+            Found::Leaf(leaf) => Some((Some(leaf), at.checked_add(leaf.size.bytes()))),
+            Found::Gap(gap) => {
+                let span = gap.level().span();
+                Some((None, at.checked_add(span - (at.bits() & (span - 1)))))
+            }
+            Found::Outside => None,
+        }
+    }
+
+    fn check_leaf<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, n: usize, leaf: Leaf<Ipa2, Pa>) -> Checked {
+        let stale = Checked { leaves: 1, stale: 1, wrong: 0 };
+        let wrong = Checked { leaves: 1, stale: 0, wrong: 1 };
+        let Some(key) = self.shadows.all.get(n).map(|shadow| shadow.key) else { return stale };
+        let Ok(outer) = self.outer(m, pool, key, leaf.input) else { return stale };
+        let Some(ipa) = outer.leaf.output_of(leaf.input).filter(|_| outer.bytes >= leaf.size.bytes()) else {
+            return stale;
+        };
+        let Found::Leaf(own) = self.table.walk(m, ipa) else { return stale };
+        let of = Of::new(self.page_number(ipa), leaf.size);
+        // There are at most 255.
+        let hanger = Hanger { shadow: n as u8, at: leaf.input };
+        let hangs = self.shadows.reverse.knows(m, of, hanger);
+        let same = own.output_of(ipa) == Some(leaf.output) && own.size >= leaf.size;
+        match (same, hangs) {
+            // It is made of other leaves of the hypervisor's than there are now.
+            (false, false) => stale,
+            // Ours changed, and it did not go with that.
+            (false, true) | (true, false) => wrong,
+            (true, true) if !own.attr.rights.allows(leaf.attr.rights) => wrong,
+            (true, true) if !outer.leaf.attr.rights.allows(leaf.attr.rights) => stale,
+            (true, true) => Checked { leaves: 1, ..Checked::default() },
+        }
+    }
+}

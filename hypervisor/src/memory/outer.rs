@@ -1,0 +1,222 @@
+//! A guest hypervisor's stage 2: from its guest's addresses to its own, by the tables in its memory.
+//!
+//! Each descriptor is read once, through the VM's memory, so that a table that was merged, packed or swapped comes back.
+//! Granules of 4, 16 and 64 KiB with concatenated roots (Arm ARM D8.2.8); hardware does not set its access flags, and XN
+//! is one bit (no FEAT_XNX), as the ID registers of such VMs say.
+
+use super::{Access, Memory, Miss};
+use crate::addr::{Addr, Ipa, Ipa2, Size};
+use crate::arm::desc::{Attr, MemType, Rights};
+use crate::frames::SharedPool;
+use crate::machine::Machine;
+use crate::stage2::Leaf;
+
+/// By what a guest hypervisor's stage 2 is known: its VTTBR_EL2, VMID included, and its VTCR_EL2. Any numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key {
+    /// VTTBR_EL2.
+    pub vttbr: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+}
+
+impl Key {
+    /// The VMID; there are 8 bits of it.
+    pub const fn vmid(self) -> u16 {
+        // Cut to its bits.
+        (self.vttbr >> 48) as u16 & 0xff
+    }
+}
+
+/// What is wrong with a translation of a guest hypervisor's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrong {
+    /// The address, or a table's, has bits that nothing has.
+    AddressSize = 0,
+    /// There is none.
+    Translation = 1,
+    /// Its access flag is clear.
+    AccessFlag = 2,
+    /// It does not allow the access.
+    Permission = 3,
+    /// A table is not in RAM.
+    External = 5,
+}
+
+/// A fault that is the guest hypervisor's to handle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OuterFault {
+    /// What is wrong.
+    pub wrong: Wrong,
+    /// At which level of its tables.
+    pub level: u8,
+}
+
+impl OuterFault {
+    /// The fault status code of a syndrome (Arm ARM D24.2.40, DFSC). External aborts on walks are at 0b0101xx.
+    pub const fn status(self) -> u64 {
+        (self.wrong as u64) << 2 | self.level as u64
+    }
+}
+
+/// Why an address has no leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The guest hypervisor's tables say so.
+    Outer(OuterFault),
+    /// Its tables cannot be read just now, or ever.
+    Miss(Miss),
+}
+
+/// A leaf of a guest hypervisor's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outer {
+    /// The part of it that one of our leaves could be, around the address.
+    pub leaf: Leaf<Ipa2, Ipa>,
+    /// How many bytes it has in all: a power of two, to which it is aligned.
+    pub bytes: u64,
+    /// Its level.
+    pub level: u8,
+}
+
+/// The shape of a walk, from VTCR_EL2.
+struct Shape {
+    /// log2 of the granule.
+    granule: u32,
+    /// Bits of input.
+    bits: u32,
+    /// Where it starts.
+    level: u32,
+}
+
+impl Shape {
+    /// Nothing where the fields are reserved or do not go together.
+    fn of(vtcr: u64) -> Option<Self> {
+        let granule = match vtcr >> 14 & 3 {
+            0 => 12,
+            1 => 16,
+            2 => 14,
+            _ => return None,
+        };
+        // At most 63.
+        let bits = 64 - (vtcr & 0x3f) as u32;
+        let start = vtcr >> 6 & 3;
+        let level = match (granule, start) {
+            (12, 0..=2) => 2 - start as u32,
+            (14 | 16, 0..=2) => 3 - start as u32,
+            _ => return None,
+        };
+        let shape = Self { granule, bits, level };
+        // The root has at least two entries and at most 16 tables of them.
+        let low = shape.shift(level);
+        (bits <= 48 && bits > low && bits - low <= granule - 3 + 4).then_some(shape)
+    }
+
+    /// How far an entry's index is shifted at `level`, and log2 of what it spans.
+    const fn shift(&self, level: u32) -> u32 {
+        self.granule + (3 - level) * (self.granule - 3)
+    }
+
+    /// Whether a level has leaves.
+    const fn has_leaves(&self, level: u32) -> bool {
+        match self.granule {
+            12 => level >= 1,
+            _ => level >= 2,
+        }
+    }
+}
+
+const VALID: u64 = 1;
+const TABLE: u64 = 2;
+const ACCESSED: u64 = 1 << 10;
+const NO_EXEC: u64 = 1 << 54;
+/// Bits 47 to 12.
+const ADDRESS: u64 = 0xffff_ffff_f000;
+
+impl Memory {
+    /// The guest hypervisor's leaf for `at`, which any number may be, whatever it allows.
+    pub fn outer<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        key: Key,
+        at: Addr<Ipa2>,
+    ) -> Result<Outer, Reason> {
+        let fault = |wrong, level: u32| {
+            // Levels are 0 to 3.
+            Err(Reason::Outer(OuterFault { wrong, level: level as u8 }))
+        };
+        let Some(shape) = Shape::of(key.vtcr) else { return fault(Wrong::Translation, 0) };
+        if at.bits() >> shape.bits != 0 {
+            return fault(Wrong::Translation, shape.level);
+        }
+        let mut table = key.vttbr & ADDRESS & !1;
+        // The root's index has all the bits that are left.
+        let mut mask = u64::MAX;
+        for level in shape.level..=3 {
+            let place = Addr::new(table | (at.bits() >> shape.shift(level) & mask) << 3);
+            mask = (1 << (shape.granule - 3)) - 1;
+            if !self.is_ram(place, 8) {
+                return fault(Wrong::External, level);
+            }
+            let mut bytes = [0; 8];
+            self.read(m, pool, place, &mut bytes).map_err(Reason::Miss)?;
+            let desc = u64::from_le_bytes(bytes);
+            if desc & VALID == 0 || desc & TABLE == 0 && (level == 3 || !shape.has_leaves(level)) {
+                return fault(Wrong::Translation, level);
+            }
+            let output = desc & ADDRESS & !((1 << shape.granule) - 1);
+            if level < 3 && desc & TABLE != 0 {
+                table = output;
+                continue;
+            }
+            if desc & ACCESSED == 0 {
+                return fault(Wrong::AccessFlag, level);
+            }
+            return Ok(leaf(&shape, level, at, desc, output));
+        }
+        fault(Wrong::Translation, 3)
+    }
+
+    /// Where `at` is to the guest hypervisor, if it allows the access.
+    pub fn outer_ipa<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        key: Key,
+        at: Addr<Ipa2>,
+        access: Access,
+    ) -> Result<(Outer, Addr<Ipa>), Reason> {
+        let outer = self.outer(m, pool, key, at)?;
+        if !outer.leaf.attr.rights.allows(access.rights()) {
+            return Err(Reason::Outer(OuterFault { wrong: Wrong::Permission, level: outer.level }));
+        }
+        match outer.leaf.output_of(at) {
+            Some(ipa) => Ok((outer, ipa)),
+            None => Err(Reason::Outer(OuterFault { wrong: Wrong::AddressSize, level: outer.level })),
+        }
+    }
+}
+
+/// The leaf that a descriptor makes, and the part of it around `at` that one of our sizes fits.
+fn leaf(shape: &Shape, level: u32, at: Addr<Ipa2>, desc: u64, output: u64) -> Outer {
+    let bytes = 1 << shape.shift(level);
+    let size = [Size::Giant, Size::Block].into_iter().find(|size| size.bytes() <= bytes).unwrap_or(Size::Page);
+    let mut rights = Rights::NONE;
+    for (set, right) in
+        [(desc >> 6 & 1 != 0, Rights::R), (desc >> 7 & 1 != 0, Rights::W), (desc & NO_EXEC == 0, Rights::X)]
+    {
+        if set {
+            rights = rights | right;
+        }
+    }
+    let mem = match desc >> 2 & 0xf {
+        0b1111 => MemType::Normal,
+        0b0000..=0b0011 => MemType::Device,
+        _ => MemType::NonCacheable,
+    };
+    let attr = Attr { mem, rights, ..Attr::RAM };
+    let start = output & !(bytes - 1) | at.bits() & (bytes - 1);
+    // Levels are 0 to 3.
+    Outer { leaf: Leaf::new(at, Addr::new(start), size, attr), bytes, level: level as u8 }
+}

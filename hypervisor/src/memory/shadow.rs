@@ -1,0 +1,432 @@
+//! Shadow tables: a guest hypervisor's stage 2 followed by the VM's own, in tables that the hardware walks.
+//!
+//! [`Memory::shadow`] finds the shadow of a stage 2, [`Memory::fill`] adds the leaf that a fault needs: the guest hypervisor's
+//! leaf ([`super::outer`]) then ours ([`Leaf::then`]). A leaf goes when what it was made of does: the hypervisor's by its
+//! TLBI ([`Memory::outer_forget`]), ours when a page moves or loses rights, in the same hold of the lock
+//! (`Memory::kill`, by `memory/reverse.rs`). So what the hardware finds is never more than our own table allows, and never
+//! older than the hypervisor's last TLBI.
+//!
+//! A leaf's marks say how large the hypervisor's leaf was: a TLBI for any address in that has to reach all of it (Arm ARM
+//! D8.14.5).
+
+use super::outer::{Key, OuterFault, Reason};
+use super::reverse::{Hanger, Of, Reverse};
+use super::{Access, Memory, Miss, Root, Tables, give_back};
+use crate::addr::{Addr, Ipa, Ipa2, Pa, Size, VcpuId};
+use crate::arm::desc::{Attr, Hole, Marks};
+use crate::frames::{Order, SharedPool, Use};
+use crate::machine::{Forget, Machine};
+use crate::stage2::join::Part;
+use crate::stage2::vmid::Tag;
+use crate::stage2::walk::Found;
+use crate::stage2::{Leaf, Refusal, Supply, Table};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::AddAssign;
+
+/// The most shadows of a VM, besides those that vCPUs are in.
+const MOST: usize = 16;
+/// The key of a shadow that is not in use: no VTCR_EL2 is valid that is all ones.
+const NOBODYS: Key = Key { vttbr: u64::MAX, vtcr: u64::MAX };
+/// Marks of a shadow leaf: that the hypervisor's leaf is larger than a page, than a block.
+const FROM_BLOCK: u8 = 1;
+const FROM_GIANT: u8 = 2;
+
+/// Why nothing was filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fill {
+    /// The guest hypervisor's tables have no translation, or it does not allow the access.
+    Outer(OuterFault),
+    /// It leads to no RAM of the guest hypervisor's, but to this.
+    Device(Addr<Ipa>),
+    /// The page itself is not to be had.
+    Miss(Miss),
+}
+
+/// What a guest hypervisor's TLBI is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// All that its guests have.
+    All,
+    /// All of a VMID.
+    Vmid(u16),
+    /// So many bytes from an address on, of a VMID.
+    Range(u16, Addr<Ipa2>, u64),
+}
+
+/// How shadow leaves came and went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShadowCounts {
+    /// Leaves filled.
+    pub filled: u64,
+    /// Own pages and blocks that changed while shadows were there.
+    pub moved: u64,
+    /// Shadow leaves that went for that.
+    pub killed: u64,
+    /// Shadows that were emptied for want of room.
+    pub dropped: u64,
+}
+
+impl AddAssign for ShadowCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.filled += other.filled;
+        self.moved += other.moved;
+        self.killed += other.killed;
+        self.dropped += other.dropped;
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shadow {
+    pub(super) key: Key,
+    pub(super) table: Table<Ipa2, Pa>,
+    tag: Arc<Tag>,
+    used: u64,
+    /// Whether some of its leaves are parts of larger ones of the hypervisor's: the marks.
+    parts: u8,
+}
+
+/// The shadows of a VM, and what is kept for them.
+#[derive(Debug, Default)]
+pub(super) struct Shadows {
+    pub(super) all: Vec<Shadow>,
+    pub(super) reverse: Reverse,
+    /// For each vCPU the page that must stay where it is.
+    pins: Vec<Option<Addr<Ipa>>>,
+    clock: u64,
+    pub(super) counts: ShadowCounts,
+}
+
+impl Shadow {
+    /// The shadow leaf around `at`, if it names `frame`.
+    fn naming<M: Machine>(&self, m: &M, at: Addr<Ipa2>, frame: Addr<Pa>) -> Option<Leaf<Ipa2, Pa>> {
+        match self.table.walk(m, at) {
+            Found::Leaf(leaf) if leaf.output.align_down(leaf.size) == frame.align_down(leaf.size) => Some(leaf),
+            _ => None,
+        }
+    }
+}
+
+impl Memory {
+    fn find(&self, key: Key) -> Option<usize> {
+        self.shadows.all.iter().position(|shadow| shadow.key == key)
+    }
+
+    /// How its shadows fare.
+    pub const fn shadow_counts(&self) -> ShadowCounts {
+        self.shadows.counts
+    }
+
+    /// What a CPU needs to enter the shadow of the stage 2 that is known by `key`. Where there are too many, the one that was
+    /// entered least lately is emptied. The error is [`Miss::Short`].
+    pub fn shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, key: Key) -> Result<Root, Miss> {
+        self.shadows.clock += 1;
+        let at = match self.find(key) {
+            Some(at) => at,
+            None => self.add_shadow(m, pool, key)?,
+        };
+        let (clock, vtcr) = (self.shadows.clock, self.layout.vtcr);
+        let shadow = self.shadows.all.get_mut(at).ok_or(Miss::Short)?;
+        shadow.used = clock;
+        Ok(Root { base: shadow.table.root(), vtcr, tag: Arc::clone(&shadow.tag) })
+    }
+
+    fn add_shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, key: Key) -> Result<usize, Miss> {
+        self.shadows.reverse.cover(self.layout.bytes >> 12);
+        // A vCPU that is in one holds its tag.
+        let idle = |shadow: &Shadow| Arc::strong_count(&shadow.tag) == 1;
+        let free = self.shadows.all.iter().position(|shadow| shadow.key == NOBODYS && idle(shadow));
+        let oldest = || {
+            let idle = self.shadows.all.iter().enumerate().filter(|(_, shadow)| idle(shadow));
+            idle.min_by_key(|(_, shadow)| shadow.used).map(|(at, _)| at)
+        };
+        let is_full = self.shadows.all.len() >= MOST;
+        if let Some(at) = free.or_else(|| if is_full { oldest() } else { None }) {
+            self.empty(m, pool, at);
+            self.shadows.counts.dropped += u64::from(free.is_none());
+            if let Some(shadow) = self.shadows.all.get_mut(at) {
+                shadow.key = key;
+            }
+            return Ok(at);
+        }
+        let geometry = self.layout.geometry;
+        let order = Order::holding(geometry.root_tables()).ok_or(Miss::Short)?;
+        let root = pool.lock().take(order, self.layout.owner, Use::Table).ok_or(Miss::Short)?;
+        let table = Table::new(root.zero(m).into_table(), geometry);
+        self.resident.tables += geometry.root_tables();
+        self.shadows.all.push(Shadow { key, table, tag: Arc::new(Tag::new()), used: 0, parts: 0 });
+        Ok(self.shadows.all.len() - 1)
+    }
+
+    /// Takes all leaves out of a shadow.
+    fn empty<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: usize) {
+        let owner = self.layout.owner;
+        let Some(shadow) = self.shadows.all.get_mut(at) else { return };
+        shadow.parts = 0;
+        let mut freed = 0;
+        shadow.table.clear(m, &shadow.tag, |part| {
+            if let Part::Table(table) = part {
+                give_back(pool, table, Size::Page, owner);
+                freed += 1;
+            }
+        });
+        self.resident.tables -= freed;
+    }
+
+    /// Gives all that shadows hold back to the pool. No vCPU may be in one.
+    pub(super) fn drop_shadows<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
+        let owner = self.layout.owner;
+        for at in 0..self.shadows.all.len() {
+            self.empty(m, pool, at);
+        }
+        let mut freed = 0;
+        self.shadows.reverse.clear(|frame| {
+            give_back(pool, frame, Size::Page, owner);
+            freed += 1;
+        });
+        self.resident.tables -= freed;
+        self.shadows.pins.clear();
+        // The roots stay: a CPU may still have one in VTTBR_EL2. They are used again.
+        for shadow in &mut self.shadows.all {
+            shadow.key = NOBODYS;
+        }
+    }
+
+    /// Gives the roots back, too. No CPU may have one in VTTBR_EL2 any more.
+    pub(super) fn retire_shadows(&mut self, pool: &SharedPool<'_>) {
+        for shadow in self.shadows.all.drain(..) {
+            let tables = shadow.table.geometry().root_tables();
+            if let Some(order) = Order::holding(tables) {
+                give_back(pool, shadow.table.root(), order, self.layout.owner);
+                self.resident.tables -= tables;
+            }
+        }
+    }
+
+    /// Adds the leaf for `at` that allows `access` to the shadow that `key` knows. It was entered by [`Memory::shadow`];
+    /// if it was given to another meanwhile, nothing is done.
+    pub fn fill<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        key: Key,
+        at: Addr<Ipa2>,
+        access: Access,
+    ) -> Result<(), Fill> {
+        let (outer, ipa) = self.outer_ipa(m, pool, key, at, access).map_err(|reason| match reason {
+            Reason::Outer(fault) => Fill::Outer(fault),
+            Reason::Miss(miss) => Fill::Miss(miss),
+        })?;
+        if !self.is_ram(ipa.align_down(Size::Page), Size::Page.bytes()) {
+            return Err(Fill::Device(ipa));
+        }
+        let own = self.resolve(m, pool, ipa, access).map_err(Fill::Miss)?;
+        let Some(n) = self.find(key) else { return Ok(()) };
+        let size = outer.leaf.size.min(own.size).min(Size::Block);
+        let parts = if outer.bytes > Size::Block.bytes() {
+            FROM_GIANT | FROM_BLOCK
+        } else if outer.bytes > Size::Page.bytes() {
+            FROM_BLOCK
+        } else {
+            0
+        };
+        let attr = Attr { marks: Marks::new(parts), accessed: true, ..outer.leaf.attr.common(own.attr) };
+        self.enter(m, pool, n, (at, ipa), own, size, attr).map_err(Fill::Miss)
+    }
+
+    /// Puts a leaf of at most `size` into shadow `n`, where none or a lesser one is, and remembers on what it hangs.
+    #[expect(clippy::too_many_arguments, reason = "one leaf, in its parts")]
+    fn enter<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        n: usize,
+        (at, ipa): (Addr<Ipa2>, Addr<Ipa>),
+        own: Leaf<Ipa, Pa>,
+        mut size: Size,
+        attr: Attr,
+    ) -> Result<(), Miss> {
+        let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
+        if matches!(shadow.table.walk(m, at), Found::Leaf(_)) {
+            let _ = shadow.table.unmap(m, &shadow.tag, at, Hole::Absent);
+        }
+        shadow.parts |= attr.marks.bits();
+        let owner = self.layout.owner;
+        loop {
+            let of = Of::new(self.page_number(ipa), size);
+            self.remember(m, pool, n, of, at.align_down(size))?;
+            let Some(output) = own.output_of(ipa.align_down(size)) else { return Err(Miss::NotRam) };
+            let Some(shadow) = self.shadows.all.get(n) else { return Ok(()) };
+            let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
+            match shadow.table.prepare(m, at.align_down(size), size, &mut supply) {
+                Ok(ready) => {
+                    ready.commit(m, output, attr);
+                    self.shadows.counts.filled += 1;
+                    return Ok(());
+                }
+                // There are smaller ones around it.
+                Err(Refusal::Occupied) if size != Size::Page => size = Size::Page,
+                Err(Refusal::Short) => return Err(Miss::Short),
+                Err(_) => return Err(Miss::NotRam),
+            }
+        }
+    }
+
+    /// Remembers that a leaf of shadow `n` at `at` hangs on an own page or block.
+    fn remember<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        n: usize,
+        of: Of,
+        at: Addr<Ipa2>,
+    ) -> Result<(), Miss> {
+        if self.shadows.reverse.lacks_frame(of) {
+            let (_, _, mut supply) = self.parts(m, pool);
+            let frame = supply.take().ok_or(Miss::Short)?;
+            self.shadows.reverse.give_frame(of, frame);
+        }
+        // There are at most MOST.
+        let hanger = Hanger { shadow: n as u8, at };
+        let base = self.layout.base;
+        let Shadows { all, reverse, .. } = &mut self.shadows;
+        let table = &self.table;
+        let is_live = |of: Of, hanger: Hanger| {
+            let ipa = base + (u64::from(of.page()) << 12);
+            let frame = match table.walk(m, ipa) {
+                Found::Leaf(leaf) => leaf.output_of(ipa),
+                _ => None,
+            };
+            let shadow = all.get(usize::from(hanger.shadow));
+            frame.is_some_and(|frame| shadow.is_some_and(|shadow| shadow.naming(m, hanger.at, frame).is_some()))
+        };
+        if !reverse.hang(m, of, hanger, is_live) {
+            // Too many hang on the same page: one that it is not about gives way.
+            let other = (n + 1) % self.shadows.all.len().max(1);
+            self.empty(m, pool, other);
+            self.shadows.counts.dropped += 1;
+            if !self.shadows.reverse.hang(m, of, hanger, |_, _| false) {
+                return Err(Miss::Short);
+            }
+        }
+        Ok(())
+    }
+
+    /// The own leaf of `size` at `ipa`, which named `frame`, has gone or has lost rights: so do the shadow leaves that hang on
+    /// it, and no others.
+    #[inline]
+    pub(super) fn kill<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>, size: Size, frame: Addr<Pa>) {
+        if !self.shadows.reverse.is_empty() {
+            self.kill_some(m, ipa, size, frame);
+        }
+    }
+
+    #[cold]
+    fn kill_some<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>, size: Size, frame: Addr<Pa>) {
+        let page = self.page_number(ipa);
+        let Shadows { all, reverse, counts, .. } = &mut self.shadows;
+        counts.moved += 1;
+        let mut one = |of: Of, frame: Addr<Pa>| {
+            reverse.take(m, of, |hanger| {
+                if let Some(shadow) = all.get(usize::from(hanger.shadow))
+                    && shadow.naming(m, hanger.at, frame).is_some()
+                    && shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent).is_ok()
+                {
+                    counts.killed += 1;
+                }
+            });
+        };
+        one(Of::new(page, Size::Block), frame);
+        for n in 0..size.frames() {
+            // Below 2^26 pages.
+            one(Of::Page(page + n as u32), frame + n * 4096);
+        }
+    }
+
+    /// Does what a TLBI of the guest hypervisor's asks for.
+    pub fn outer_forget<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, scope: Scope) {
+        for n in 0..self.shadows.all.len() {
+            let Some(shadow) = self.shadows.all.get(n) else { return };
+            match scope {
+                Scope::All => self.empty(m, pool, n),
+                Scope::Vmid(vmid) if vmid == shadow.key.vmid() => self.empty(m, pool, n),
+                Scope::Range(vmid, start, bytes) if vmid == shadow.key.vmid() => {
+                    // Any part of a leaf stands for all of it.
+                    let wide = match shadow.parts {
+                        0 => Size::Page,
+                        FROM_BLOCK => Size::Block,
+                        _ => Size::Giant,
+                    };
+                    let from = start.align_down(wide);
+                    let end = start.bits().saturating_add(bytes).saturating_sub(1);
+                    let to = Addr::<Ipa2>::new(end).align_down(wide).bits().saturating_add(wide.bytes());
+                    self.forget_range(m, n, start, (from, to), end);
+                }
+                Scope::Vmid(_) | Scope::Range(..) => {}
+            }
+        }
+    }
+
+    /// Takes those leaves of shadow `n` between `from` and `to` that a TLBI from `start` to `end` reaches.
+    fn forget_range<M: Machine>(
+        &mut self,
+        m: &M,
+        n: usize,
+        start: Addr<Ipa2>,
+        (from, to): (Addr<Ipa2>, u64),
+        end: u64,
+    ) {
+        let Some(shadow) = self.shadows.all.get(n) else { return };
+        let limit = to.min(shadow.table.geometry().limit());
+        let mut at = from;
+        while at.bits() < limit {
+            let step = match shadow.table.walk(m, at) {
+                Found::Leaf(leaf) => {
+                    // What the hypervisor's leaf spans.
+                    let of = match leaf.attr.marks.bits() {
+                        0 => Size::Page,
+                        FROM_BLOCK => Size::Block,
+                        _ => Size::Giant,
+                    };
+                    let first = at.align_down(of).bits();
+                    if first <= end && start.bits() < first + of.bytes() {
+                        let _ = shadow.table.unmap(m, &shadow.tag, at, Hole::Absent);
+                    }
+                    leaf.size.bytes()
+                }
+                Found::Gap(gap) => gap.level().span() - (at.bits() & (gap.level().span() - 1)),
+                Found::Outside => return,
+            };
+            let Some(next) = at.checked_add(step) else { return };
+            at = next;
+        }
+    }
+
+    /// Makes every CPU forget the guests' stage 1 under this VMID of the guest hypervisor's.
+    pub fn forget_stage1<M: Machine>(&self, m: &M, of: u16) {
+        for shadow in self.shadows.all.iter().filter(|shadow| shadow.key.vmid() == of) {
+            if let Some(vmid) = shadow.tag.vmid() {
+                m.forget(Forget::Vmid(vmid));
+            }
+        }
+    }
+
+    /// Makes the page at `ipa` one that can be written and stays where it is, until another is pinned for this vCPU. Its
+    /// frame is handed back.
+    pub fn pin<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, vcpu: VcpuId, ipa: Addr<Ipa>) -> Option<Addr<Pa>> {
+        let n = usize::from(vcpu.0);
+        let page = ipa.align_down(Size::Page);
+        if self.shadows.pins.len() <= n {
+            self.shadows.pins.resize(n + 1, None);
+        }
+        *self.shadows.pins.get_mut(n)? = None;
+        let leaf = self.resolve(m, pool, page, Access::Write).ok().filter(|_| self.is_ram(page, 4096))?;
+        *self.shadows.pins.get_mut(n)? = Some(page);
+        leaf.output_of(page)
+    }
+
+    /// Whether a page in the `size` block around `ipa` must stay where it is.
+    pub(super) fn is_pinned(&self, ipa: Addr<Ipa>, size: Size) -> bool {
+        self.shadows.pins.iter().flatten().any(|page| page.align_down(size) == ipa.align_down(size))
+    }
+}

@@ -1,0 +1,333 @@
+//! A guest hypervisor and its guest over a pool that merges, compresses and balloons: what the hardware finds for the guest
+//! is never more than the hypervisor's tables then ours allow, never older than the hypervisor's last TLBI, and holds what
+//! was written last.
+
+use flatland::addr::{Addr, CpuId, Ipa, Ipa2, Pa, Size, VmId};
+use flatland::arm::desc::{Desc, Hole};
+use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
+use flatland::frames::hints::Match;
+use flatland::frames::{Pool, Record, SharedPool};
+use flatland::memory::outer::{Key, Wrong};
+use flatland::memory::shadow::{Fill, Scope};
+use flatland::memory::share::Sight;
+use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
+use flatland::stage2::vmid::Vmids;
+use flatland::stage2::walk::Found;
+use harness::model::{Dice, Flaw, Model};
+use std::collections::BTreeMap;
+
+const BOARD: u64 = 0x8000_0000;
+const BOARD_BYTES: u64 = 16 << 20;
+const RAM_BYTES: u64 = 8 << 20;
+/// The CPU that runs the guest, and the one that runs its hypervisor.
+const GUEST: CpuId = CpuId(0);
+const HYPERVISOR: CpuId = CpuId(1);
+/// The hypervisor's tables: a root of level 1, one of level 2, and of level 3 for each block.
+const TABLES: u64 = RAM_BASE.bits();
+const BLOCKS: u64 = 3;
+/// Where its guests' pages lie.
+const PAGES: u64 = TABLES + (2 << 20);
+/// VTCR_EL2 of a 4 KiB granule: T0SZ for 32 bits, SL0 1.
+const VTCR: u64 = 32 | 1 << 6;
+const MARKED: [u64; 6] = [0, 1, 2, 5, 300, 511];
+
+/// What the hypervisor's tables say of a page: where it is, and whether it may be written.
+type Mapping = Option<(u64, bool)>;
+
+struct World<'w> {
+    model: &'w Model,
+    pool: &'w SharedPool<'w>,
+    memory: Memory,
+    vmids: Vmids,
+    dice: Dice,
+    /// What the hypervisor's tables say now, by block and page; and all they said since its last TLBI for it.
+    now: BTreeMap<(u64, u64), Mapping>,
+    lately: BTreeMap<(u64, u64), Vec<Mapping>>,
+    /// Which blocks are one leaf.
+    whole: [bool; BLOCKS as usize],
+    /// What was written last, by the hypervisor's address.
+    words: BTreeMap<u64, u64>,
+    key: Key,
+    tally: [u64; 6],
+}
+
+fn rule(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl<'w> World<'w> {
+    fn new(model: &'w Model, pool: &'w SharedPool<'w>, seed: u64) -> Self {
+        let geometry = Geometry::of_bits(32).unwrap();
+        let layout = Layout {
+            owner: VmId(0),
+            base: RAM_BASE,
+            bytes: RAM_BYTES,
+            geometry,
+            vtcr: geometry.vtcr(PaRange::from_mmfr0(4), VmidBits::Eight),
+            granule: if seed.is_multiple_of(2) { Granule::Block } else { Granule::Page },
+            coherence: Coherence::Cleaned,
+        };
+        let memory = Memory::new(model, pool, layout).unwrap();
+        let vmids = Vmids::new(VmidBits::Eight, 2);
+        model.enter(HYPERVISOR, memory.root().vttbr(model, &vmids, HYPERVISOR), geometry);
+        let mut world = Self {
+            model,
+            pool,
+            memory,
+            vmids,
+            dice: Dice::new(seed),
+            now: BTreeMap::new(),
+            lately: BTreeMap::new(),
+            whole: [false; BLOCKS as usize],
+            words: BTreeMap::new(),
+            key: Key { vttbr: TABLES + (1 << 48), vtcr: VTCR },
+            tally: [0; 6],
+        };
+        world.store(TABLES, TABLES + 0x1000 + 3);
+        for block in 0..BLOCKS {
+            world.store(TABLES + 0x1000 + block * 8, TABLES + 0x2000 + block * 0x1000 + 3);
+        }
+        world.enter();
+        world
+    }
+
+    /// The hypervisor stores a word of its own memory.
+    fn store(&mut self, at: u64, value: u64) {
+        self.memory.write(self.model, self.pool, Addr::new(at), &value.to_le_bytes()).unwrap();
+        self.words.insert(at, value);
+    }
+
+    /// The guest's CPU takes up its shadow.
+    fn enter(&mut self) {
+        let root = self.memory.shadow(self.model, self.pool, self.key).unwrap();
+        let vttbr = root.vttbr(self.model, &self.vmids, GUEST);
+        self.model.enter(GUEST, vttbr, self.memory.layout().geometry);
+    }
+
+    fn place(&mut self) -> (u64, u64) {
+        (self.dice.below(BLOCKS), self.dice.pick(&MARKED))
+    }
+
+    /// The hypervisor maps, changes or unmaps a page or a block, and says so or not.
+    fn edit(&mut self) {
+        let (block, page) = self.place();
+        let to = PAGES + (self.dice.below(2) << 21);
+        let rights = self.dice.pick(&[0x40, 0xc0]);
+        let leaf = 0x3c | 1 << 10 | rights;
+        let writable = rights == 0xc0;
+        let is_one = self.dice.one_in(5);
+        if is_one || self.whole[block as usize] {
+            // From table to block and back.
+            let was = self.whole[block as usize];
+            let back = was && !is_one;
+            let at = TABLES + 0x1000 + block * 8;
+            self.store(at, if back { TABLES + 0x2000 + block * 0x1000 + 3 } else { to | leaf | 1 });
+            self.whole[block as usize] = !back;
+            for page in 0..512 {
+                let entry = self.words.get(&(TABLES + 0x2000 + block * 0x1000 + page * 8)).copied().unwrap_or(0);
+                let of_page = (entry & 1 != 0).then_some((entry & 0xffff_f000, entry & 0x80 != 0));
+                self.say(block, page, if back { of_page } else { Some((to + page * 4096, writable)) });
+            }
+            // A TLBI for any address of a block is one for all of it; pages take one each.
+            let any = Addr::new(block << 21 | self.dice.below(512) << 12);
+            let scope = if was { (any, 4096) } else { (Addr::new(block << 21), 2 << 20) };
+            self.tlbi(Scope::Range(1, scope.0, scope.1), block, None);
+            return;
+        }
+        let mapping = (!self.dice.one_in(4)).then(|| (to + (self.dice.pick(&MARKED) << 12), writable));
+        let entry = mapping.map_or(0, |(at, _)| at | leaf | 3);
+        self.store(TABLES + 0x2000 + block * 0x1000 + page * 8, entry);
+        self.say(block, page, mapping);
+        match self.dice.below(5) {
+            0 => self.tlbi(Scope::All, block, None),
+            1 => self.tlbi(Scope::Vmid(1), block, None),
+            2 | 3 => self.tlbi(Scope::Range(1, Addr::new(block << 21 | page << 12), 4096), block, Some(page)),
+            // Without one: the old translation may stay.
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, block: u64, page: u64, mapping: Mapping) {
+        self.now.insert((block, page), mapping);
+        self.lately.entry((block, page)).or_insert_with(|| vec![None]).push(mapping);
+    }
+
+    fn tlbi(&mut self, scope: Scope, block: u64, page: Option<u64>) {
+        self.memory.outer_forget(self.model, self.pool, scope);
+        let now = &self.now;
+        self.lately.retain(|&(other, number), said| {
+            let meant = match (scope, page) {
+                (Scope::Range(..), Some(page)) => (other, number) == (block, page),
+                (Scope::Range(..), None) => other == block,
+                _ => true,
+            };
+            if meant {
+                *said = vec![now.get(&(other, number)).copied().flatten()];
+            }
+            true
+        });
+    }
+
+    /// Where the guest's CPU finds `at`, if it may use it so.
+    fn reach(&self, at: Addr<Ipa2>, access: Access) -> Option<Addr<Pa>> {
+        match self.model.translation(GUEST, Addr::new(at.bits())) {
+            Some((pa, Desc::Leaf(_, attr))) if attr.rights.allows(access.rights()) => Some(pa),
+            _ => None,
+        }
+    }
+
+    /// The guest loads or stores.
+    fn touch(&mut self) -> Result<(), String> {
+        let (block, page) = self.place();
+        let at: Addr<Ipa2> = Addr::new(block << 21 | page << 12 | self.dice.below(8) << 3);
+        let access = if self.dice.one_in(2) { Access::Write } else { Access::Read };
+        let says = self.now.get(&(block, page)).copied().flatten();
+        for _ in 0..3 {
+            if let Some(pa) = self.reach(at, access) {
+                return self.use_word(at, pa, access, (block, page));
+            }
+            match self.memory.fill(self.model, self.pool, self.key, at, access) {
+                Ok(()) => self.tally[0] += 1,
+                Err(Fill::Outer(fault)) => {
+                    self.tally[1] += 1;
+                    let denied = says.is_some_and(|(_, writable)| access == Access::Write && !writable);
+                    let due = if denied { Wrong::Permission } else { Wrong::Translation };
+                    return rule(fault.wrong == due && (denied || says.is_none()), || {
+                        format!("{fault:?} for {says:x?}")
+                    });
+                }
+                Err(Fill::Miss(Miss::Short)) => return Ok(()),
+                Err(other) => return Err(format!("{other:?} at {at:?}")),
+            }
+        }
+        Err(format!("{access:?} of {at:?} faults again and again"))
+    }
+
+    /// What the hardware found is what some table said since the last TLBI, then ours; and holds what it should.
+    fn use_word(&mut self, at: Addr<Ipa2>, pa: Addr<Pa>, access: Access, place: (u64, u64)) -> Result<(), String> {
+        let said = self.lately.get(&place).cloned().unwrap_or_default();
+        let allowed = said.iter().flatten().filter(|(_, writable)| access != Access::Write || *writable);
+        let found = allowed.map(|(page, _)| page | at.bits() & 0xfff).find(|ipa| {
+            matches!(self.memory.table().walk(self.model, Addr::new(*ipa)), Found::Leaf(leaf)
+                if leaf.output_of(Addr::new(*ipa)) == Some(pa) && leaf.attr.rights.allows(access.rights()))
+        });
+        let Some(ipa) = found else {
+            let own = said.iter().flatten().map(|(page, _)| self.memory.table().walk(self.model, Addr::new(*page)));
+            let own: Vec<_> = own.collect();
+            return Err(format!("{access:?} of {at:?} reaches {pa:?}; said was {said:x?}, and ours is {own:?}"));
+        };
+        let is = self.model.cached(pa);
+        let should = self.words.get(&ipa).copied().unwrap_or(0);
+        rule(is == should, || format!("{is:#x}, not {should:#x}, at {ipa:#x}"))?;
+        if access == Access::Write {
+            let value = if self.dice.one_in(3) { 7 } else { self.dice.roll() };
+            self.model.guest_store(pa, value);
+            self.words.insert(ipa, value);
+        }
+        self.tally[2] += 1;
+        Ok(())
+    }
+
+    /// Something happens to a page of the hypervisor's, its tables among them.
+    fn stir(&mut self) -> Result<(), String> {
+        let area = self.dice.pick(&[PAGES, PAGES, PAGES + (2 << 20), TABLES]);
+        let at: Addr<Ipa> = Addr::new(area + (self.dice.pick(&MARKED) << 12));
+        let (model, pool) = (self.model, self.pool);
+        match self.dice.below(6) {
+            0 | 1 => {
+                let _ = self.memory.evict(model, pool, at);
+                self.tally[3] += 1;
+            }
+            2 => self.scan(at),
+            3 if area != TABLES => {
+                if self.memory.discard(model, pool, at, Hole::Ballooned).is_ok() {
+                    for word in 0..512 {
+                        self.words.remove(&(at.bits() + word * 8));
+                    }
+                    self.tally[4] += 1;
+                }
+            }
+            4 => {
+                let _ = self.memory.split(model, pool, at.align_down(Size::Block));
+            }
+            _ => {
+                let dice = &mut self.dice;
+                self.memory.sample(model, pool, true, || dice.roll());
+            }
+        }
+        let checked = self.memory.check(model, pool);
+        rule(checked.wrong == 0, || format!("the checker: {checked:?}"))
+    }
+
+    fn scan(&mut self, at: Addr<Ipa>) {
+        let (model, pool, memory) = (self.model, self.pool, &mut self.memory);
+        if memory.is_block(model, at) && memory.split(model, pool, at).is_err() {
+            return;
+        }
+        let merged = match memory.sight(model, pool, at) {
+            Sight::Zero => memory.drop_zeroes(model, pool, at),
+            Sight::Same(found, hash) => {
+                let frame = match found {
+                    Match::Shared(frame) => Some(frame),
+                    Match::Hint(_, page) => memory.freeze(model, pool, page, hash),
+                };
+                frame.is_some_and(|frame| memory.merge(model, pool, at, frame))
+            }
+            _ => false,
+        };
+        self.tally[5] += u64::from(merged);
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.dice.below(8) {
+            0 | 1 => self.edit(),
+            2 | 3 => self.stir()?,
+            4 if self.dice.one_in(20) => {
+                // Another guest of the hypervisor's is entered for a while; there are more than it has shadows for.
+                let vmid = 2 + self.dice.below(30);
+                let _ = self.memory.shadow(self.model, self.pool, Key { vttbr: TABLES + (vmid << 48), vtcr: VTCR });
+                self.enter();
+            }
+            _ => self.touch()?,
+        }
+        match self.model.errors().first() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<[u64; 6], (u64, String)> {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, seed, flaw);
+    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let pool = SharedPool::new(pool, 7);
+    let mut world = World::new(&model, &pool, seed);
+    for step in 0..steps {
+        world.step().map_err(|why| (step, why))?;
+    }
+    let counts = world.memory.shadow_counts();
+    println!("{counts:?}");
+    assert!(counts.killed > 0 && counts.dropped > 0, "{counts:?}");
+    Ok(world.tally)
+}
+
+#[test]
+fn a_guests_guest_sees_what_both_tables_allow_and_what_was_written_last() {
+    for seed in 0..5 {
+        let tally = run(seed, 5000, Flaw::None).unwrap();
+        println!("seed {seed}: {tally:?}: filled, refused, used, put away, ballooned, merged");
+        assert!(tally.iter().all(|&n| n > 10), "{tally:?}");
+    }
+}
+
+#[test]
+fn a_shadow_that_is_forgotten_too_late_is_found() {
+    for flaw in [Flaw::Forget, Flaw::Break, Flaw::Publish] {
+        let found = (0..20).find_map(|seed| run(seed, 4000, flaw).err());
+        let (step, why) = found.unwrap_or_else(|| panic!("{flaw:?} was not found"));
+        println!("{flaw:?}: {why}, after {step} steps");
+    }
+}
