@@ -6,6 +6,7 @@ pub mod esr;
 pub mod exception;
 pub mod gic;
 pub mod idreg;
+pub mod role;
 pub mod smccc;
 pub mod sysreg;
 pub mod vmsa;

@@ -150,6 +150,8 @@ pub struct VmSpec<'a> {
     pub min: Option<u64>,
     /// The VMs that it may share equal pages with: those of the same name here.
     pub domain: Option<&'a str>,
+    /// Whether it starts at EL2, to be a hypervisor itself.
+    pub nested: bool,
 }
 
 /// How the board's memory is managed, as the manifest wants it.
@@ -269,6 +271,7 @@ fn resolve<'a>(
         granule: entry.granule,
         min: entry.min,
         domain: entry.domain,
+        nested: entry.nested,
     })
 }
 

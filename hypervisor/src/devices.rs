@@ -47,6 +47,8 @@ pub const MAINTENANCE_INTID: IntId = IntId(25);
 pub const HYP_TIMER_INTID: IntId = IntId(26);
 /// The virtual timer: PPI 11.
 pub const VIRTUAL_TIMER_INTID: IntId = IntId(27);
+/// EL2's virtual timer.
+pub const HYP_VIRTUAL_TIMER_INTID: IntId = IntId(28);
 /// The secure physical timer, of which the device tree speaks and which nobody has: PPI 13.
 pub const SECURE_TIMER_INTID: IntId = IntId(29);
 /// The physical timer: PPI 14.

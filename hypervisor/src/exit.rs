@@ -6,6 +6,7 @@
 pub mod abort;
 pub mod call;
 pub mod irq;
+pub mod nested;
 pub mod sysreg;
 
 use crate::arm::esr::ec;
@@ -22,6 +23,11 @@ const STUCK: u32 = 64;
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let syndrome = vcpu.registers.syndrome();
     vcpu.remember();
+    if vcpu.nested.is_some()
+        && let Some(next) = nested::handle(here, m, vcpu)
+    {
+        return next;
+    }
     match syndrome.ec() {
         ec::HVC64 => call::hvc(here, m, vcpu),
         ec::SYSREG => sysreg::handle(here, m, vcpu),

@@ -54,6 +54,10 @@ pub struct Facts {
     pub vmid_bits: VmidBits,
     /// The ID registers every guest sees.
     pub ids: IdRegs,
+    /// Those that a VM sees which starts at EL2; nothing if the CPUs cannot have such VMs (FEAT_NV2).
+    pub nested_ids: Option<IdRegs>,
+    /// MIDR_EL1.
+    pub midr: u64,
     /// Of the system counter, in Hz.
     pub frequency: u64,
     /// Bytes of RAM that the hypervisor keeps for itself.
@@ -100,6 +104,10 @@ pub struct Host {
     pub console: SpinMutex<Console>,
     /// The ID registers every guest sees.
     pub ids: IdRegs,
+    /// Those that a VM sees which starts at EL2; nothing if the CPUs cannot have such VMs.
+    pub nested_ids: Option<IdRegs>,
+    /// MIDR_EL1.
+    pub midr: u64,
     /// The VMIDs in use.
     pub vmids: Vmids,
     /// Where the hardware's virtual CPU interface of a GICv2 lies.
@@ -189,6 +197,8 @@ impl Host {
             queue: SpinMutex::new(queue),
             console: SpinMutex::new(console),
             ids: facts.ids,
+            nested_ids: facts.nested_ids,
+            midr: facts.midr,
             gicv: facts.gicv,
             vmids: Vmids::new(facts.vmid_bits, facts.n_cpus),
             frequency,
@@ -389,7 +399,8 @@ impl Host {
                 }
                 let now = m.now();
                 // The counter of a board goes on over a reset.
-                if vm.life.starts() == 0 {
+                // One with an EL2 sets its offset itself.
+                if vm.life.starts() == 0 && !vm.spec.nested {
                     vm.offset.store(now, Ordering::Relaxed);
                 }
                 vm.life.run(now);

@@ -35,8 +35,8 @@
 //! # Glossary
 //!
 //! *board, CPU* (physical); *VM, vCPU, guest* (what runs in a VM); *L1/L2* (guest hypervisor, its guest); *frame* (4 KiB
-//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *resolve, fill, fold, forget, publish,
-//! break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
+//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *part* (who plays on a vCPU with an
+//! EL2: its hypervisor, or the guest of that); *resolve, fill, kill, fold, forget, publish, break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
 //! *bundle, manifest*.
 
 #![no_std]

@@ -4,8 +4,10 @@
 //! delays stores. Everything upstairs is generic over it and touches memory, TLBs and caches in no other way.
 
 use crate::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
-use crate::arm::el1::El1;
+use crate::arm::el1::{Context, El1};
 use crate::arm::esr::Access;
+use crate::arm::gic::Interface;
+use crate::arm::role::Role;
 use core::sync::atomic::AtomicU64;
 
 /// The words of one 4 KiB frame. Atomics, because a guest may write while we look.
@@ -52,6 +54,12 @@ pub trait Machine {
     fn get(&self, register: El1) -> u64;
     /// Writes a register of the vCPU that is loaded on this CPU.
     fn set(&self, register: El1, value: u64);
+    /// Takes EL1's registers of the loaded vCPU off this CPU and puts others on, in another role.
+    fn exchange(&self, off: &mut Context, on: &Context, role: &Role);
+    /// Makes this CPU forget what it caches of the loaded vCPU's stage 1.
+    fn forget_stage1(&self);
+    /// Translates `va` by the stage 1 that is on this CPU, for EL1 or EL0, and returns what PAR_EL1 then holds.
+    fn probe(&self, va: u64, access: Access, user: bool) -> u64;
     /// Translates `va` as the vCPU loaded on this CPU would for `access` (AT S1E1x or S1E0x), or nothing where its own
     /// tables deny it.
     fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>>;
@@ -65,6 +73,12 @@ pub trait Machine {
     fn read_lists(&self, lr: &mut [u64]) -> u32;
     /// Writes list registers and control register.
     fn write_lists(&self, lr: &[u64], control: u32);
+    /// What this CPU's virtual interface is like: ICH_VTR_EL2.
+    fn interface_type(&self) -> u64;
+    /// Puts the state of a virtual interface onto this CPU, whose list registers are empty.
+    fn load_interface(&self, interface: &Interface);
+    /// Takes the state of the virtual interface off this CPU; its first `lists` list registers are emptied.
+    fn save_interface(&self, interface: &mut Interface, lists: usize);
     /// What this CPU's virtual interface lets through: ICH_VMCR_EL2 or GICH_VMCR.
     fn interface(&self) -> u64;
     /// Makes this CPU's physical private interrupt inactive, so that it can come again.

@@ -114,6 +114,7 @@ fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
     };
     let pa_range = PaRange::from_mmfr0(cpu::id_register(7, 0));
     let offer = Offer { gic_registers: gic == Gic::V3, pa_range: pa_range.field() };
+    let ids = IdRegs::new(cpu::id_register, offer);
     Facts {
         n_cpus: board.cpus.len(),
         gic,
@@ -124,7 +125,9 @@ fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
         lists: lists::count(),
         pa_range,
         vmid_bits: VmidBits::from_mmfr1(cpu::id_register(7, 1)),
-        ids: IdRegs::new(cpu::id_register, offer),
+        nested_ids: ids.nested(cpu::id_register(7, 2)).filter(|_| gic == Gic::V3),
+        ids,
+        midr: cpu::midr(),
         frequency: timer::frequency(),
         own_bytes,
         // Without a number from the boot loader, the time it took to get here is better than nothing.

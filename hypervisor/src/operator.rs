@@ -67,6 +67,10 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
                 events.try_for_each(|event| writeln!(out, "{event}"))
             });
         }
+        Command::Check(on) => {
+            host.overcommit.lock().checks = on;
+            answer(format_args!("{}", if on { "a word where something is wrong" } else { "not any more" }));
+        }
         Command::Stats(on) => {
             host.overcommit.lock().stats = on;
             answer(format_args!("{}", if on { "a line for each VM every second" } else { "no more lines" }));

@@ -3,27 +3,42 @@
 //! [`Vcpu`] is owned by whoever holds its lock: the CPU it is loaded on, for as long as it is loaded. Its EL1 registers
 //! ([`Vcpu::saved`]) are then on that CPU and reached through [`Machine::get`].
 
+pub mod nested;
 pub mod state;
 
 use crate::arm::el1::El1;
 use crate::arm::esr::{self, Access, From};
 use crate::arm::exception::{self, Kind, psr};
+pub use crate::arm::gic::Interface;
+pub use crate::arm::role::{Role, Traps};
 use crate::machine::Machine;
-pub use state::{Counter, Fp, Interface, Past, Registers, Vcpu};
+pub use nested::Nested;
+use nested::Part;
+pub use state::{Counter, Fp, Past, Registers, Vcpu};
 
-/// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address.
+/// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If
+/// its hypervisor plays, EL1 is what that has for its EL2.
 pub fn enter_el1<M: Machine>(vcpu: &mut Vcpu, m: &M, syndrome: u64, far: Option<u64>) {
+    let is_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
     let registers = &mut vcpu.registers;
     let entry =
         exception::take(Kind::Sync, registers.pstate, m.get(El1::Vbar), m.get(El1::Sctlr), vcpu.has_pan, vcpu.has_ssbs);
     m.set(El1::Elr, registers.pc);
-    m.set(El1::Spsr, registers.pstate);
+    m.set(El1::Spsr, if is_el2 { as_el2(registers.pstate) } else { registers.pstate });
     m.set(El1::Esr, syndrome);
     if let Some(far) = far {
         m.set(El1::Far, far);
     }
     registers.pc = entry.pc;
     registers.pstate = entry.pstate;
+}
+
+/// PSTATE of a hypervisor that runs at EL1, as it is to see it: at EL2.
+pub const fn as_el2(pstate: u64) -> u64 {
+    match pstate & psr::MODE {
+        psr::EL1H | psr::EL1T => pstate & !0b1100 | 0b1000,
+        _ => pstate,
+    }
 }
 
 /// Makes the loaded `vcpu` find its current instruction UNDEFINED.

@@ -13,6 +13,7 @@ pub mod ec {
     pub const SMC64: u64 = 0x17;
     pub const SYSREG: u64 = 0x18;
     pub const SVE: u64 = 0x19;
+    pub const ERET: u64 = 0x1a;
     pub const IABT_LOWER: u64 = 0x20;
     pub const IABT_SAME: u64 = 0x21;
     pub const DABT_LOWER: u64 = 0x24;

@@ -7,7 +7,9 @@ pub mod psr {
     pub const EL0T: u64 = 0x0;
     pub const EL1T: u64 = 0x4;
     pub const EL1H: u64 = 0x5;
+    pub const EL2T: u64 = 0x8;
     pub const EL2H: u64 = 0x9;
+    pub const IL: u64 = 1 << 20;
     pub const F: u64 = 1 << 6;
     pub const I: u64 = 1 << 7;
     pub const A: u64 = 1 << 8;
@@ -25,6 +27,10 @@ pub mod psr {
 pub enum Kind {
     /// Synchronous.
     Sync,
+    /// An interrupt.
+    Irq,
+    /// A fast interrupt.
+    Fiq,
     /// SError.
     SError,
 }
@@ -52,6 +58,8 @@ pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool,
     };
     let offset = match kind {
         Kind::Sync => 0,
+        Kind::Irq => 0x80,
+        Kind::Fiq => 0x100,
         Kind::SError => 0x180,
     };
     let mut new = pstate & (psr::NZCV | psr::DIT) | psr::DAIF | psr::EL1H;

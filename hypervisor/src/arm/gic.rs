@@ -124,6 +124,17 @@ pub const fn vcpu_at(affinity: u32) -> Option<VcpuId> {
     Some(VcpuId(((affinity >> 8) * 16 + (affinity & 15)) as u16))
 }
 
+/// The virtual CPU interface's state besides the list registers.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// ICH_VMCR_EL2 or GICH_VMCR.
+    pub vmcr: u64,
+    /// `ICH_AP0R<n>_EL2`.
+    pub ap0r: [u32; 4],
+    /// `ICH_AP1R<n>_EL2`; the first is GICH_APR on GICv2.
+    pub ap1r: [u32; 4],
+}
+
 /// One interrupt in a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Entry {

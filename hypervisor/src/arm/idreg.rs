@@ -74,6 +74,11 @@ fn present(raw: u64, fields: &[Field]) -> u64 {
     })
 }
 
+/// What a VM that starts at EL2 sees besides, or instead: EL2 in AArch64, VHE, FEAT_NV2, 8-bit VMIDs. The access flag is not set by
+/// hardware: that would be promised for its stage 2, too.
+const NESTED: &[(u8, u8, Field)] =
+    &[(4, 0, Fixed(8, 1)), (7, 1, Fixed(0, 0)), (7, 1, Fixed(4, 0)), (7, 1, Fixed(8, 1)), (7, 2, Fixed(24, 2))];
+
 /// What the board adds to the CPU's own values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
@@ -127,6 +132,22 @@ impl IdRegs {
     const fn without_52_bit(value: u64) -> u64 {
         let tgran4 = value >> 28 & 0xf;
         if tgran4 == 1 { value & !(0xf << 28) } else { value }
+    }
+
+    /// The same for a VM that starts at EL2; nothing if the CPU, by its own ID_AA64MMFR2_EL1, lacks FEAT_NV2.
+    pub fn nested(&self, mmfr2: u64) -> Option<Self> {
+        if mmfr2 >> 24 & 0xf < 2 {
+            return None;
+        }
+        let mut values = self.values;
+        for (crm, op2, field) in NESTED {
+            if let (Some(value), Fixed(at, what)) =
+                (values.get_mut(usize::from(crm & 7) * 8 + usize::from(op2 & 7)), *field)
+            {
+                *value = *value & !(0xf << at) | what << at;
+            }
+        }
+        Some(Self { values })
     }
 
     /// What the register CRm, op2 reads as.

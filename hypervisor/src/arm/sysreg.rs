@@ -23,6 +23,11 @@ impl Encoding {
         Self::new(op0, op1, crn, crm, op2)
     }
 
+    /// op0, op1, CRn, CRm and op2.
+    pub const fn parts(self) -> [u16; 5] {
+        [self.0 >> 14, self.0 >> 11 & 7, self.0 >> 7 & 15, self.0 >> 3 & 15, self.0 & 7]
+    }
+
     /// The one number.
     pub const fn bits(self) -> u16 {
         self.0

@@ -17,6 +17,7 @@
 //!             granule = "2M";               // what a first touch allocates: "2M" or "4K"
 //!             min = "32M";                  // all of its memory: what it has whatever others need
 //!             domain = "lab";               // none: it shares equal pages with VMs of the same domain
+//!             nested;                       // not: it starts at EL2, to be a hypervisor itself
 //!         };
 //!     };
 //!     policy {                              // how memory is managed where it is short; may be left out
@@ -50,7 +51,7 @@ pub const MOST_BYTES: usize = 256 << 10;
 pub const COMPATIBLE: &str = "flatland,bundle-1";
 
 /// The keys of a VM.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "vcpus",
     "memory",
     "shares",
@@ -63,6 +64,7 @@ const KEYS: [&str; 12] = [
     "granule",
     "min",
     "domain",
+    "nested",
 ];
 /// The keys of the node `policy`.
 const POLICY: [&str; 4] = ["pool", "idle-tax", "cow-risk", "scan-cpu"];
@@ -98,6 +100,8 @@ pub struct Entry<'a> {
     pub min: Option<u64>,
     /// `domain`.
     pub domain: Option<&'a str>,
+    /// `nested`.
+    pub nested: bool,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -260,6 +264,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         granule: Granule::default(),
         min: None,
         domain: None,
+        nested: false,
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -313,6 +318,7 @@ fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -
         "affinity" => entry.affinity = value::affinity(value, limits.cpus)?,
         "min" => entry.min = Some(value::size(value, limits.memory)?),
         "domain" => entry.domain = Some(value::text(value)?),
+        "nested" => entry.nested = value::flag(value)?,
         "granule" => entry.granule = value::granule(value)?,
         "watchdog-seconds" => entry.watchdog = Some(value::number(value, 1, value::MOST_SECONDS)?),
         _ => {}

@@ -1,8 +1,11 @@
 //! The registers that make a CPU be a vCPU: EL1's context, saved and restored at a switch and never at an exit, and FP
 //! on first use.
 
+use super::cpu;
 use super::sysreg::{isb, read, write};
+use flatland::addr::Addr;
 use flatland::arm::el1::{Context, El1};
+use flatland::arm::role::{Role, Traps};
 use flatland::vcpu::Fp;
 
 macro_rules! context {
@@ -46,37 +49,51 @@ context! {
 /// TCR_EL1.EPD0 and EPD1: no walks.
 const NO_WALKS: u64 = 1 << 7 | 1 << 23;
 
-/// What tells a CPU whose memory and identity it has.
-pub(crate) struct Identity {
-    /// VTTBR_EL2.
-    pub(crate) vttbr: u64,
-    /// VTCR_EL2.
-    pub(crate) vtcr: u64,
-    /// VMPIDR_EL2.
-    pub(crate) vmpidr: u64,
-    /// CNTVOFF_EL2.
-    pub(crate) cntvoff: u64,
-}
-
-/// Makes this CPU be the vCPU with `context` and `identity`.
+/// Makes this CPU be the vCPU with `context` in `role`.
 ///
 /// A speculative AT or walk between the two halves of a switch could cache a translation of one VM's stage 1 under the
 /// other's VMID (Cortex-A72 erratum 1319367, A57 1319537). So stage 1 walks are forbidden first, and allowed again when
 /// everything else is in place.
-pub(crate) fn load(context: &Context, identity: &Identity) {
+pub(crate) fn load(context: &Context, role: &Role) {
     write!("tcr_el1", context.get(El1::Tcr) | NO_WALKS);
     write!("sctlr_el1", context.get(El1::Sctlr) | 1);
     isb();
-    write!("vttbr_el2", identity.vttbr);
-    write!("vtcr_el2", identity.vtcr);
-    write!("vmpidr_el2", identity.vmpidr);
-    write!("cntvoff_el2", identity.cntvoff);
+    write!("vttbr_el2", role.vttbr);
+    write!("vtcr_el2", role.vtcr);
+    write!("vmpidr_el2", role.vmpidr);
+    write!("cntvoff_el2", role.cntvoff);
+    if let Some(traps) = &role.nested {
+        control(traps);
+    }
     restore(context);
     isb();
     write!("sctlr_el1", context.get(El1::Sctlr));
     write!("tcr_el1", context.get(El1::Tcr));
     // The timer last: its comparison uses CNTVOFF_EL2 and CNTV_CVAL_EL0.
     write!("cntv_ctl_el0", context.get(El1::CntvCtl));
+    isb();
+}
+
+/// EL2's control registers for a vCPU that has an EL2 of its own.
+fn control(traps: &Traps) {
+    if traps.vncr != 0 {
+        // VNCR_EL2 is an address of EL2's own translation regime (Arm ARM D24.2.209).
+        write!("S3_4_C2_C2_0", super::mmu::linear(Addr::new(traps.vncr)));
+    }
+    write!("hcr_el2", cpu::hcr() | traps.hcr);
+    write!("vpidr_el2", traps.vpidr);
+    write!("mdcr_el2", cpu::mdcr() | traps.mdcr);
+    write!("cnthctl_el2", u64::from(!traps.counter));
+    let cptr = read!("cptr_el2");
+    write!("cptr_el2", if traps.fp { cptr | TFP } else { cptr });
+}
+
+/// EL2's control registers as all other vCPUs have them.
+pub(crate) fn uncontrol() {
+    write!("hcr_el2", cpu::hcr());
+    write!("vpidr_el2", read!("midr_el1"));
+    write!("mdcr_el2", cpu::mdcr());
+    write!("cnthctl_el2", 1);
     isb();
 }
 
@@ -117,7 +134,9 @@ pub(crate) fn load_fp(fp: &Fp) {
 
 /// Takes a vCPU's FP registers off this CPU and traps their next use.
 pub(crate) fn save_fp(fp: &mut Fp) {
-    // SAFETY: as above; FP accesses do not trap, because only a vCPU that had them loaded is saved.
+    // A guest hypervisor may have them trap for its guest, though they are loaded.
+    trap_fp(false);
+    // SAFETY: as above; FP accesses do not trap.
     unsafe { fp_save(fp) };
     trap_fp(true);
 }

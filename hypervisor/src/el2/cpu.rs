@@ -2,6 +2,7 @@
 
 use super::sysreg::{isb, read, write};
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
 /// TWI, TID3, TSC, TIDCP, TACR, RW. FMO and IMO also make the ICC_* registers virtual.
@@ -23,6 +24,19 @@ const HCR: u64 = 1
 const HCR_TLOR: u64 = 1 << 35;
 const HCR_TERR: u64 = 1 << 36;
 const HCR_TID5: u64 = 1 << 58;
+
+/// HCR_EL2 and MDCR_EL2 as they are for every guest.
+static BASE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// HCR_EL2 as it is for every guest.
+pub(crate) fn hcr() -> u64 {
+    BASE[0].load(Ordering::Relaxed)
+}
+
+/// MDCR_EL2 as it is for every guest.
+pub(crate) fn mdcr() -> u64 {
+    BASE[1].load(Ordering::Relaxed)
+}
 
 /// The field of an ID register at bit `at`.
 const fn field(register: u64, at: u32) -> u64 {
@@ -52,6 +66,8 @@ pub(crate) fn init() {
         hcr |= HCR_TID5;
     }
     write!("hcr_el2", hcr);
+    // The same on all CPUs.
+    BASE[0].store(hcr, Ordering::Relaxed);
     // TDRA, TDOSA, TDA: debug registers; TPM, TPMCR: the PMU, if any; the host's count of event counters stays.
     let mut mdcr = 1 << 11 | 1 << 10 | 1 << 9;
     if !matches!(field(dfr0, 8), 0 | 0xf) {
@@ -64,6 +80,7 @@ pub(crate) fn init() {
         mdcr |= 1 << 19;
     }
     write!("mdcr_el2", mdcr);
+    BASE[1].store(mdcr, Ordering::Relaxed);
     write!("hstr_el2", 0);
     write!("vpidr_el2", read!("midr_el1"));
     // EL1PCTEN: the physical counter is read freely; EL1PCEN clear: the physical timer traps.
@@ -87,6 +104,11 @@ pub(crate) fn init() {
     // What an earlier life of the board may have left in the TLBs.
     // SAFETY: invalidation only costs time; no guest runs yet.
     unsafe { asm!("tlbi alle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
+/// MIDR_EL1.
+pub(crate) fn midr() -> u64 {
+    read!("midr_el1")
 }
 
 /// The raw ID register op0 3, op1 0, CRn 0, `crm`, `op2`.

@@ -2,7 +2,7 @@
 
 use super::irq::hyp;
 use super::sysreg::{isb, read, write};
-use flatland::vcpu::{Interface, Vcpu};
+use flatland::arm::gic::Interface;
 
 macro_rules! list_registers {
     ($($number:literal = $name:literal),* $(,)?) => {
@@ -66,8 +66,12 @@ pub(crate) fn vmcr() -> u64 {
 /// How many list registers this CPU has: ICH_VTR_EL2 or GICH_VTR, bits 4:0, plus one; and of priority bits, 7 less than
 /// 32 levels need one active-priority register each.
 pub(crate) fn count() -> u8 {
-    let vtr = hyp().map_or_else(|| read!("S3_4_C12_C11_1"), |gich| u64::from(gich.vtr()));
-    (vtr & 0x1f) as u8 + 1
+    (vtr() & 0x1f) as u8 + 1
+}
+
+/// ICH_VTR_EL2 or GICH_VTR.
+pub(crate) fn vtr() -> u64 {
+    hyp().map_or_else(|| read!("S3_4_C12_C11_1"), |gich| u64::from(gich.vtr()))
 }
 
 /// How many active-priority registers per group the GICv3 CPU interface has (ICH_VTR_EL2.PREbits).
@@ -122,10 +126,8 @@ pub(crate) fn load(interface: &Interface) {
     isb();
 }
 
-/// Takes a vCPU's interface state, whose lists were folded, off this CPU.
-pub(crate) fn unload(vcpu: &mut Vcpu) {
-    let interface = &mut vcpu.interface;
-    let in_hardware = core::mem::take(&mut vcpu.in_hardware);
+/// Takes the state of an interface off this CPU, and empties the first list registers.
+pub(crate) fn save(interface: &mut Interface, in_hardware: usize) {
     if let Some(gich) = hyp() {
         interface.vmcr = u64::from(gich.vmcr());
         interface.ap1r[0] = gich.apr();

@@ -7,8 +7,10 @@ use aarch64_cpu::asm::barrier;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size};
-use flatland::arm::el1::El1;
+use flatland::arm::el1::{Context, El1};
 use flatland::arm::esr::Access;
+use flatland::arm::gic::Interface;
+use flatland::arm::role::Role;
 use flatland::machine::{Forget, Machine, Point, Words};
 use platform::blk::Way;
 
@@ -125,7 +127,28 @@ impl Machine for El2 {
         context::set(register, value);
     }
 
-    fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>> {
+    fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
+        context::save(off);
+        context::load(on, role);
+    }
+
+    fn forget_stage1(&self) {
+        context::forget_stage1();
+    }
+
+    fn interface_type(&self) -> u64 {
+        lists::vtr()
+    }
+
+    fn load_interface(&self, interface: &Interface) {
+        lists::load(interface);
+    }
+
+    fn save_interface(&self, interface: &mut Interface, lists: usize) {
+        lists::save(interface, lists);
+    }
+
+    fn probe(&self, va: u64, access: Access, user: bool) -> u64 {
         let kept = context::get(El1::Par);
         // SAFETY: AT writes PAR_EL1 alone, which is put back.
         unsafe {
@@ -139,6 +162,11 @@ impl Machine for El2 {
         isb();
         let par = context::get(El1::Par);
         context::set(El1::Par, kept);
+        par
+    }
+
+    fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>> {
+        let par = self.probe(va, access, user);
         // PAR_EL1.F set: denied. Else bits 51:12 (Arm ARM D24.2.147).
         (par & 1 == 0).then(|| Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xfff))
     }

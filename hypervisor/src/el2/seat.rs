@@ -1,6 +1,6 @@
 //! A CPU as a seat for vCPUs: who is loaded, loading and unloading, and running until something else is to be done.
 
-use super::context::{self, Identity};
+use super::context;
 use super::guest::{self, Exit};
 use super::lists;
 use super::machine::El2;
@@ -164,6 +164,8 @@ impl Seat {
                     context::load_fp(&loaded.vcpu.fp);
                     loaded.fp = true;
                 }
+                // Its hypervisor had it trap, and does not any more.
+                Next::Fp if loaded.vcpu.nested.is_some() => context::trap_fp(false),
                 // With its FP registers here nothing of it traps.
                 Next::Fp => return Next::Stop(Cause::Crash("its FP registers trap though they are loaded")),
                 next => return next,
@@ -236,21 +238,23 @@ impl Seat {
         if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
             let (pc, x0) = slot.started();
             vcpu.reset(pc, x0);
+            if let Some(nested) = &vcpu.nested {
+                nested.reset_page(&El2, self.host.midr, vcpu.mpidr);
+            }
         }
-        let identity = Identity {
-            vttbr: vm.root.vttbr(&El2, &self.host.vmids, self.cpu),
-            vtcr: vm.root.vtcr(),
-            vmpidr: vcpu.mpidr,
-            cntvoff: vm.offset.load(Ordering::Relaxed),
-        };
-        context::load(&vcpu.saved, &identity);
+        let here = Here { host: self.host, vm, slot };
+        context::load(&vcpu.saved, &exit::nested::enter::role(here, &El2, &vcpu, self.cpu));
         // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
         if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
             && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)
         {
             context::forget_stage1();
         }
-        lists::load(&vcpu.interface);
+        if vcpu.lends_interface() {
+            exit::nested::lists::lend(&El2, &mut vcpu);
+        } else {
+            lists::load(&vcpu.interface);
+        }
         if vcpu.timer_active {
             irq::set_timer_active(true);
         }
@@ -268,12 +272,20 @@ impl Seat {
         if loaded.vcpu.timer_active {
             irq::set_timer_active(false);
         }
-        lists::unload(&mut loaded.vcpu);
+        if loaded.vcpu.lends_interface() {
+            exit::nested::lists::put_guests_away(&El2, &mut loaded.vcpu);
+        } else {
+            let in_hardware = core::mem::take(&mut loaded.vcpu.in_hardware);
+            lists::save(&mut loaded.vcpu.interface, in_hardware);
+        }
         if loaded.fp {
             context::save_fp(&mut loaded.vcpu.fp);
         }
         context::save(&mut loaded.vcpu.saved);
         context::unload();
+        if loaded.vcpu.nested.is_some() {
+            context::uncontrol();
+        }
         let deadline = sleep_deadline(loaded.vm, &loaded.vcpu, El2.now());
         let entity = loaded.slot.entity;
         drop(loaded.vcpu);
@@ -310,6 +322,10 @@ fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
 
 /// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.
 fn sleep_deadline(vm: &Vm, vcpu: &Vcpu, now: u64) -> Option<u64> {
+    if vcpu.nested.is_some() {
+        let own = exit::nested::timers::saved_deadline(vcpu, &El2);
+        return [own, exit::nested::timers::deadline(vcpu, &El2, now)].into_iter().flatten().min();
+    }
     let ctl = vcpu.saved.get(El1::CntvCtl);
     // An interrupt that is active already fires no more.
     let own = (ctl & 0b11 == 0b01 && !vcpu.timer_active)

@@ -107,8 +107,10 @@ left_guest:                         // x0: registers, x1: kind; the guest's x0, 
     mrs     x4, esr_el2
     mrs     x5, far_el2
     stp     x4, x5, [x0, #REG_ESR]
+    tbz     x4, #31, 1f             // EC 0x20 and above, aborts among them. An exit of its own where we are a guest
     mrs     x6, hpfar_el2
     str     x6, [x0, #REG_HPFAR]
+1:
     mov     x0, x1
     ldp     x19, x20, [sp, #16]
     ldp     x21, x22, [sp, #32]

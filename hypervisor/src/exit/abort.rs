@@ -77,6 +77,12 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     }
 }
 
+/// An access of the loaded vCPU's guest where its hypervisor has nothing either.
+pub fn nothing_at<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, ipa: Addr<Ipa>) -> Next {
+    let access = Abort::decode(vcpu.registers.syndrome()).access;
+    refuse(here, m, vcpu, access, ipa, "nothing is there for a guest of its guest")
+}
+
 /// Answers as a bus would: with an external abort, told once per place.
 fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
     let pc = vcpu.registers.pc;

@@ -1,7 +1,9 @@
 //! Between the virtual interrupt controller and the list registers of the CPU a vCPU is loaded on.
 
 use super::Here;
+use super::nested::{self, timers};
 use crate::arm::el1::El1;
+use crate::arm::exception::Kind;
 use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
 use crate::machine::Machine;
@@ -16,13 +18,22 @@ const CTL: u64 = 0b111;
 /// Takes what the list registers say back into `vgic`, and the level of the virtual timer with it. The lists are empty
 /// then and have to be filled before the vCPU runs: see [`refill`].
 pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
+    if vcpu.nested.is_some() {
+        // First what the guest's lists say: the hypervisor's maintenance interrupt follows from it.
+        nested::lists::sync(vgic, vcpu, m);
+        timers::refresh(vgic, vcpu, m);
+        if vcpu.lends_interface() {
+            // Its own lists were folded when its guest got the interface.
+            return Kicks::NONE;
+        }
+    }
     let used = usize::from(vcpu.lists.used);
     if let Some(lr) = vcpu.lists.lr.get_mut(..used) {
         vcpu.lists.hcr = m.read_lists(lr);
     }
     vcpu.in_hardware = vcpu.in_hardware.max(used);
     let mut kicks = vgic.fold(vcpu.id, &mut vcpu.lists);
-    if vcpu.timer_active {
+    if vcpu.timer_active && vcpu.nested.is_none() {
         let timer = VIRTUAL_TIMER_INTID;
         if m.get(El1::CntvCtl) & CTL != FIRING {
             kicks |= vgic.set_line(vcpu.id, timer, Line::Low);
@@ -44,7 +55,17 @@ fn release_timer<M: Machine>(vgic: &Vgic, vcpu: &mut Vcpu, m: &M) {
 /// Brings the list registers up to date.
 pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let mut vgic = here.vm.vgic.lock();
-    let kicks = refresh(&mut vgic, vcpu, m);
+    let mut kicks = refresh(&mut vgic, vcpu, m);
+    if vcpu.lends_interface() {
+        if !vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr)) {
+            return;
+        }
+        // What comes for the hypervisor ends its guest's part.
+        drop(vgic);
+        nested::enter::exception(here, m, vcpu, Kind::Irq, None);
+        vgic = here.vm.vgic.lock();
+        kicks |= refresh(&mut vgic, vcpu, m);
+    }
     let mask = mask(&vgic, m);
     vgic.fill(vcpu.id, &mut vcpu.lists, mask);
     drop(vgic);
@@ -63,6 +84,10 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 pub fn timer(here: Here<'_>, vcpu: &mut Vcpu) {
     here.slot.count(Counter::Timer);
     vcpu.timer_active = true;
+    if vcpu.nested.is_some() {
+        // Which of its timers that is, is found out when its lists are filled.
+        return;
+    }
     // The kick is for this vCPU, which looks before it runs.
     let _ = here.vm.vgic.lock().set_line(vcpu.id, VIRTUAL_TIMER_INTID, Line::High);
 }
@@ -71,6 +96,10 @@ pub fn timer(here: Here<'_>, vcpu: &mut Vcpu) {
 pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
     let mut vgic = here.vm.vgic.lock();
     let _ = refresh(&mut vgic, vcpu, m);
+    if vcpu.lends_interface() {
+        let own = vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr));
+        return own || vcpu.nested.as_ref().is_some_and(|nested| nested::lists::is_pending(nested, m));
+    }
     let mask = mask(&vgic, m);
     vgic.deliverable(vcpu.id, mask)
 }

@@ -1,5 +1,6 @@
 //! Trapped system registers: what each reads as and what writing it does. What is not here is UNDEFINED.
 
+use super::nested::timers;
 use super::{Here, deny, irq};
 use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
@@ -139,6 +140,15 @@ fn timer_changed<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 /// Sets the line of the emulated physical timer to what its registers say now, and returns when it will fire, if it is
 /// going to.
 pub fn poll_timer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<u64> {
+    if vcpu.nested.is_some() {
+        timers::refresh(&mut here.vm.vgic.lock(), vcpu, m);
+        here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        let deadline = timers::deadline(vcpu, m, m.now());
+        if let Some(nested) = &mut vcpu.nested {
+            nested.watched = deadline.unwrap_or(u64::MAX);
+        }
+        return deadline;
+    }
     if vcpu.cntp_ctl == 0 && !vcpu.cntp_line {
         return None;
     }

@@ -9,14 +9,16 @@ use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::virtio::balloon::Balloon;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
-use crate::frames::SharedPool;
+use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
 use crate::memory::{Coherence, Granule, Layout, Memory};
 use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
-use crate::vcpu::Vcpu;
+use crate::vcpu::nested::Page;
+use crate::vcpu::{Nested, Vcpu};
 use crate::vgic::Vgic;
 use crate::vm::{Devices, Gic, Life, NEVER, Slot, Told, Vm};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -44,9 +46,15 @@ pub(super) fn vm<M: Machine>(
     let mut vgic = Vgic::new(version, spec.vcpus, devices::SPIS, facts.lists);
     let mut slots = Vec::new();
     for n in 0..spec.vcpus {
-        vgic.map_hw(VcpuId(n), VIRTUAL_TIMER_INTID, VIRTUAL_TIMER_INTID);
+        // Several timers share the CPU's where there is an EL2: their interrupts are all ours to end.
+        if !spec.nested {
+            vgic.map_hw(VcpuId(n), VIRTUAL_TIMER_INTID, VIRTUAL_TIMER_INTID);
+        }
         let mpidr = MPIDR_RES1 | facts.gic.mpidr(n);
-        let vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
+        let mut vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
+        if spec.nested {
+            vcpu.nested = Some(Box::new(nested(m, pool, facts, id, &spec)?));
+        }
         let affinity = CpuSet::from_bits(spec.affinity);
         let entity = queue.add(id, VcpuId(n), spec.shares, affinity).map_err(|_| Diagnostic {
             place: format!("/vms/{}/vcpus", spec.name),
@@ -75,6 +83,28 @@ pub(super) fn vm<M: Machine>(
         merges,
         told: SpinMutex::new(Told::default()),
     })
+}
+
+/// What a vCPU has besides in a VM that starts at EL2.
+fn nested<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'static>,
+    facts: &Facts,
+    id: VmId,
+    spec: &VmSpec<'_>,
+) -> Result<Nested, Diagnostic> {
+    let refuse = |what: &str, remedy: &str| Diagnostic {
+        place: format!("/vms/{}/nested", spec.name),
+        what: String::from(what),
+        remedy: String::from(remedy),
+    };
+    if facts.nested_ids.is_none() {
+        let remedy = "use a board with FEAT_NV2, as QEMU's virt with -cpu max, or leave the key out";
+        return Err(refuse("the board's CPUs cannot run a hypervisor as guest (FEAT_NV2 with a GICv3)", remedy));
+    }
+    let frame = pool.lock().take(Size::Page, id, Use::Table);
+    let frame = frame.ok_or_else(|| refuse("there is no page for its registers", "give the board more RAM"))?;
+    Ok(Nested::new(Page(frame.zero(m).into_table()), facts.lists))
 }
 
 fn memory<M: Machine>(

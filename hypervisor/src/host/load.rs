@@ -83,6 +83,7 @@ pub(super) fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64)
         bootargs: vm.spec.bootargs,
         // The balloon.
         virtio: 1,
+        nested: vm.spec.nested,
         seed: &[],
     }
     .build();

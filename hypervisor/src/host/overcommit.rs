@@ -7,6 +7,7 @@ use super::Host;
 use super::scan::{Scanner, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
+use crate::memory::check::Checked;
 use crate::policy::sample::PERIOD_MS;
 use crate::policy::{Estimator, Level, MOST_VMS, Orders, Pace, Policy, Settings, Vm as Facts};
 use crate::vm::{State, Vm};
@@ -35,6 +36,10 @@ pub struct Overcommit {
     pub is_on: bool,
     /// Whether a line of statistics is written every second.
     pub stats: bool,
+    /// Whether shadow tables are checked every second.
+    pub checks: bool,
+    /// What came of that.
+    pub checked: Checked,
     estimators: [Estimator; MOST_VMS],
     /// When the running period began, in milliseconds.
     sampled_ms: u64,
@@ -54,6 +59,8 @@ impl Overcommit {
             pace: Pace::new(settings.scan_cpu),
             is_on,
             stats: false,
+            checks: false,
+            checked: Checked::default(),
             estimators: [Estimator::default(); MOST_VMS],
             sampled_ms: 0,
             next_ms: 0,
@@ -127,8 +134,22 @@ impl Host {
         let orders = overcommit.policy.tick(now, free, &vms);
         self.obey(m, overcommit, &orders);
         self.learn(overcommit, level, orders.level);
+        if overcommit.checks {
+            self.check_shadows(m, overcommit);
+        }
         if overcommit.stats {
             self.write_stats(now, overcommit);
+        }
+    }
+
+    /// Checks the shadow tables of all VMs that have some, and tells of what is wrong.
+    fn check_shadows<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) {
+        for vm in self.vms.iter().filter(|vm| vm.spec.nested) {
+            let checked = vm.memory.lock().check(m, &self.pool);
+            if checked.wrong > 0 {
+                self.say(format_args!("{}: {} of {} shadow leaves are wrong", vm.name, checked.wrong, checked.leaves));
+            }
+            overcommit.checked += checked;
         }
     }
 

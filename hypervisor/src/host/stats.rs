@@ -3,6 +3,8 @@
 use super::Host;
 use super::overcommit::Overcommit;
 use crate::frames::{Record, Work};
+use crate::memory::check::Checked;
+use crate::memory::shadow::ShadowCounts;
 use crate::monitor::memory::{self, Board, MemRow};
 use crate::vm::Vm;
 use alloc::string::{String, ToString};
@@ -81,6 +83,17 @@ impl Host {
             let mut line = String::new();
             let _ = memory::costs(&mut line, &costs);
             self.say(format_args!("memory:{line} (pages * ns)"));
+        }
+        let mut sum = ShadowCounts::default();
+        for vm in &self.vms {
+            sum += vm.memory.lock().shadow_counts();
+        }
+        if sum.filled > 0 {
+            let Checked { leaves, wrong, stale } = self.overcommit.lock().checked;
+            let ShadowCounts { filled, moved, killed, dropped } = sum;
+            self.say(format_args!(
+                "shadows: filled={filled} moved={moved} killed={killed} dropped={dropped} checked={leaves} wrong={wrong} stale={stale}"
+            ));
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Command {
     Why(VmId),
     /// Lines of statistics every second, or no more.
     Stats(bool),
+    /// Whether the shadow tables of VMs that are hypervisors are checked every second.
+    Check(bool),
     /// Who has the CPUs.
     Top,
     /// Why guests were left, of one VM or of all.
@@ -59,6 +61,7 @@ pub const HELP: &[(&str, &str, &str)] = &[
     ("balloon", "VM N|-", "let VM's balloon have N bytes (64M); - for what the policy says"),
     ("why", "VM", "what memory VM was given or had to give, and why"),
     ("stats", "on|off", "a line of memory statistics for each VM every second"),
+    ("check", "on|off", "check the shadow tables of VMs that are hypervisors every second"),
     ("top", "", "who has the CPUs"),
     ("exits", "[VM]", "why guests were left"),
     ("log", "[N]", "the last N lines of the hypervisor's log"),
@@ -129,9 +132,11 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
             (Command::Balloon(vm, size), 2)
         }
         "why" => (Command::Why(vm()?), 1),
-        "stats" => match argument.unwrap_or("") {
-            "on" => (Command::Stats(true), 1),
-            "off" => (Command::Stats(false), 1),
+        "stats" | "check" => match argument.unwrap_or("") {
+            "on" if name == "stats" => (Command::Stats(true), 1),
+            "off" if name == "stats" => (Command::Stats(false), 1),
+            "on" => (Command::Check(true), 1),
+            "off" => (Command::Check(false), 1),
             word => return Err(Refusal::Switch(word)),
         },
         "top" => (Command::Top, 0),

@@ -1,10 +1,13 @@
 //! What a vCPU is made of, as data.
 
+use super::nested::Nested;
 use crate::addr::VcpuId;
 use crate::arm::el1::Context;
 use crate::arm::esr::{self, Syndrome};
 use crate::arm::exception::psr;
+use crate::arm::gic::Interface;
 use crate::vgic::Lists;
+use alloc::boxed::Box;
 use core::fmt;
 
 /// The registers that move at every exit; vectors.S knows this layout.
@@ -63,17 +66,6 @@ pub struct Fp {
     pub fpcr: u64,
     /// FPSR.
     pub fpsr: u64,
-}
-
-/// The virtual CPU interface's state besides the list registers.
-#[derive(Clone, Debug, Default)]
-pub struct Interface {
-    /// ICH_VMCR_EL2 or GICH_VMCR.
-    pub vmcr: u64,
-    /// `ICH_AP0R<n>_EL2`.
-    pub ap0r: [u32; 4],
-    /// `ICH_AP1R<n>_EL2`; the first is GICH_APR on GICv2.
-    pub ap1r: [u32; 4],
 }
 
 /// What exits are counted by.
@@ -174,6 +166,8 @@ pub struct Vcpu {
     pub past: [Past; PAST],
     /// Where the next goes in it.
     pub past_at: usize,
+    /// What it has besides if it has an EL2 of its own.
+    pub nested: Option<Box<Nested>>,
     /// Exceptions injected in a row at the same PC: a vector that cannot be fetched ends here.
     pub stuck: u32,
 }
@@ -199,15 +193,26 @@ impl Vcpu {
             interface: Interface::default(),
             past: [Past::default(); PAST],
             past_at: 0,
+            nested: None,
             stuck: 0,
         }
     }
 
     /// Resets it to start at `pc` with `x0`.
     pub fn reset(&mut self, pc: u64, x0: u64) {
+        let nested = self.nested.take();
         *self = Self::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
+        self.nested = nested.map(|mut nested| {
+            *nested = Nested::new(nested.page, nested.lists);
+            nested
+        });
         self.registers.pc = pc;
         self.registers.x[0] = x0;
+    }
+
+    /// Whether the CPU's virtual interrupt interface is that of its hypervisor's guest.
+    pub fn lends_interface(&self) -> bool {
+        self.nested.as_ref().is_some_and(|nested| nested.lends_interface)
     }
 
     /// Remembers the last exit for a report.

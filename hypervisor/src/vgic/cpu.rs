@@ -224,13 +224,17 @@ impl Vgic {
     /// Fills the vCPU's lists, which must have been folded. `mask` is what its CPU interface lets through now.
     pub fn fill(&mut self, vcpu: VcpuId, lists: &mut Lists, mask: Mask) {
         let cpu = usize::from(vcpu.0);
-        *lists = Lists::new();
+        // Folded lists are empty.
+        (lists.used, lists.hcr) = (0, hcr::EN);
         if self.version == Version::V3 {
             lists.hcr |= hcr::TDIR;
         }
         self.stale &= !(1 << (vcpu.0 & 63));
         let Some(local) = self.locals.get(cpu) else { return };
         // A group that is off in the CPU interface must not take the place of one that is on.
+        if self.is_quiet(cpu) {
+            return;
+        }
         let [rank0, rank1] = [0, 1].map(|group| u32::from(mask.groups >> group & 1 == 0));
         let mut active = Best::new(self.room);
         let mut pending = Best::new(self.room);
@@ -268,6 +272,14 @@ impl Vgic {
         for key in active.keys.iter().take(kept).chain(pending.keys.iter().take(places)) {
             self.enlist(cpu, IntId(key & 0xffff), lists, room);
         }
+    }
+
+    /// Whether there is nothing to put into the lists of a vCPU, as most of the time.
+    fn is_quiet(&self, cpu: usize) -> bool {
+        let Some(local) = self.locals.get(cpu) else { return true };
+        let shared = self.spis.iter().map(|shared| &shared.bank).zip(local.mine.iter().zip(&local.held));
+        (local.bank.active | local.bank.pending()) == 0
+            && shared.into_iter().all(|(bank, (mine, held))| bank.active & held | bank.pending() & mine == 0)
     }
 
     /// Puts one interrupt into the lists, and what it carries out of the state.

@@ -52,8 +52,10 @@ const PPI: u32 = 1;
 /// The third cell of an interrupt.
 const EDGE: u32 = 1;
 const LEVEL: u32 = 4;
-/// The PPIs of the secure, non-secure, virtual and hypervisor timer (INTID - 16).
-const TIMERS: [u32; 4] = [13, 14, 11, 10];
+/// The PPIs of the secure, non-secure, virtual and hypervisor timer, and of EL2's virtual one (INTID - 16).
+const TIMERS: [u32; 5] = [13, 14, 11, 10, 12];
+/// The PPI of the GIC's maintenance interrupt.
+const MAINTENANCE: u32 = 9;
 
 /// Which interrupt controller the board has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +94,9 @@ pub struct Description<'a> {
     pub bootargs: &'a str,
     /// The virtio-mmio slots that have a device: bit n for slot n.
     pub virtio: u32,
+    /// Whether it starts at EL2: then the GIC's maintenance interrupt and the virtual timer of EL2 are wired, and PSCI is
+    /// called by SMC, since HVC leads to its own EL2.
+    pub nested: bool,
     /// Random bytes for the kernel: 8 for its layout (KASLR), the rest for its random numbers. May be empty.
     pub seed: &'a [u8],
 }
@@ -106,7 +111,7 @@ impl Description<'_> {
         set(root, "#size-cells", 2_u32);
         set(root, "#address-cells", 2_u32);
         set(root, "compatible", "linux,dummy-virt");
-        for node in [psci(), self.memory(), self.hypervisor()] {
+        for node in [psci(self.nested), self.memory(), self.hypervisor()] {
             root.add(node);
         }
         for slot in (0..VIRTIO_SLOTS).filter(|slot| self.virtio >> slot & 1 != 0) {
@@ -147,6 +152,9 @@ impl Description<'_> {
                 set(&mut intc, "compatible", "arm,gic-v3");
             }
         }
+        if self.nested {
+            set(&mut intc, "interrupts", [PPI, MAINTENANCE, LEVEL]);
+        }
         flag(&mut intc, "ranges");
         set(&mut intc, "#size-cells", 2_u32);
         set(&mut intc, "#address-cells", 2_u32);
@@ -179,7 +187,8 @@ impl Description<'_> {
             Gic::V2 => LEVEL | ((1 << self.vcpus.min(8)) - 1) << 8,
             Gic::V3 => LEVEL,
         };
-        let interrupts: Vec<u32> = TIMERS.iter().flat_map(|&timer| [PPI, timer, flags]).collect();
+        let timers = if self.nested { &TIMERS[..] } else { &TIMERS[..4] };
+        let interrupts: Vec<u32> = timers.iter().flat_map(|&timer| [PPI, timer, flags]).collect();
         set(&mut timer, "interrupts", interrupts);
         flag(&mut timer, "always-on");
         set(&mut timer, "compatible", vec!["arm,armv8-timer", "arm,armv7-timer"]);
@@ -206,13 +215,13 @@ impl Description<'_> {
     }
 }
 
-fn psci() -> Node {
+fn psci(nested: bool) -> Node {
     let mut psci = node("psci");
     set(&mut psci, "migrate", 0xc400_0005_u32);
     set(&mut psci, "cpu_on", 0xc400_0003_u32);
     set(&mut psci, "cpu_off", 0x8400_0002_u32);
     set(&mut psci, "cpu_suspend", 0xc400_0001_u32);
-    set(&mut psci, "method", "hvc");
+    set(&mut psci, "method", if nested { "smc" } else { "hvc" });
     set(&mut psci, "compatible", vec!["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
     psci
 }
@@ -301,6 +310,7 @@ mod tests {
         initrd: Some(Stretch { start: Addr::new(0x4800_0000), bytes: 0x1234 }),
         bootargs: "console=ttyAMA0",
         virtio: 0,
+        nested: false,
         seed: b"",
     };
 

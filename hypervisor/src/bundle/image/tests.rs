@@ -26,6 +26,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         granule: Granule::Block,
         min: None,
         domain: None,
+        nested: false,
     }
 }
 

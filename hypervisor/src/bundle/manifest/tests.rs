@@ -66,6 +66,7 @@ fn memory_and_kernel_are_enough() {
         granule: Granule::Block,
         min: None,
         domain: None,
+        nested: false,
     };
     assert_eq!(entries, [expected]);
 }

@@ -122,6 +122,11 @@ pub(super) fn on_crash(value: Value<'_>) -> Result<OnCrash, Fault> {
     }
 }
 
+/// A key that says all by being there.
+pub(super) fn flag(value: Value<'_>) -> Result<bool, Fault> {
+    if value.is_empty() { Ok(true) } else { Err(fault("it takes no value", "write the key alone, and a semicolon")) }
+}
+
 /// What a first touch allocates.
 pub(super) fn granule(value: Value<'_>) -> Result<Granule, Fault> {
     let text = text(value)?;

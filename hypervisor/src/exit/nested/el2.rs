@@ -1,0 +1,324 @@
+//! System instructions of a virtual EL2 that trap: registers that are not in its page, TLB maintenance, address translation.
+
+use super::{enter, fault, lists};
+use crate::arm::el1::El1;
+use crate::arm::esr::Access;
+use crate::arm::sysreg::{self, Encoding};
+use crate::exit::{Here, deny};
+use crate::machine::Machine;
+use crate::next::Next;
+use crate::vcpu::nested::{Nested, Own, Part, Timer, hcr, page};
+use crate::vcpu::{Counter, Vcpu};
+use crate::vm::request;
+use core::sync::atomic::Ordering;
+
+/// CNTx_CTL: ENABLE and IMASK; ISTATUS.
+const CONTROL: u64 = 0b11;
+const ISTATUS: u64 = 0b100;
+/// ICC_SRE_EL2: Enable, DIB, DFB, SRE, all of them one.
+const SRE: u64 = 0xf;
+
+/// Where a register that traps is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Own(Own),
+    /// In the page: an EL1 register of the guest's, by its own name from a hypervisor without E2H.
+    Page(u64),
+    Timer(Which, Field),
+    Cntkctl,
+    Vtr,
+    Misr,
+    Eisr,
+    Elrsr,
+    /// Reads as this, ignores writes.
+    Fixed(u64),
+}
+
+/// A timer whose registers trap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Which {
+    /// EL2's physical.
+    Hp,
+    /// EL2's virtual.
+    Hv,
+    /// EL1's physical.
+    P,
+    /// EL1's virtual.
+    V,
+}
+
+/// A timer's register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Field {
+    Tval,
+    Ctl,
+    Cval,
+}
+
+impl Field {
+    const fn of(op2: u16) -> Option<Self> {
+        match op2 {
+            0 => Some(Self::Tval),
+            1 => Some(Self::Ctl),
+            2 => Some(Self::Cval),
+            _ => None,
+        }
+    }
+}
+
+/// Where the register `encoding` is for a hypervisor with E2H (`vhe`) or without; nothing for those that are handled as
+/// for any other vCPU.
+fn place(encoding: Encoding, vhe: bool) -> Option<Place> {
+    let [op0, op1, crn, crm, op2] = encoding.parts();
+    let timer = |which| Field::of(op2).map(|field| Place::Timer(which, field));
+    if op0 != 3 {
+        return None;
+    }
+    match (op1, crn, crm, op2) {
+        (4, 1, 0, 0) => Some(Place::Own(Own::Sctlr)),
+        (4, 1, 0, 1) => Some(Place::Own(Own::Actlr)),
+        (4, 1, 1, 1) => Some(Place::Own(Own::Mdcr)),
+        (4, 1, 1, 2) => Some(Place::Own(Own::Cptr)),
+        (4, 1, 1, 3) => Some(Place::Own(Own::Hstr)),
+        (4, 1, 1, 7) => Some(Place::Own(Own::Hacr)),
+        (4, 2, 0, 0) => Some(Place::Own(Own::Ttbr0)),
+        (4, 2, 0, 1) => Some(Place::Own(Own::Ttbr1)),
+        (4, 2, 0, 2) => Some(Place::Own(Own::Tcr)),
+        (4, 5, 1, 0) => Some(Place::Own(Own::Afsr0)),
+        (4, 5, 1, 1) => Some(Place::Own(Own::Afsr1)),
+        (4, 6, 0, 4) => Some(Place::Own(Own::Hpfar)),
+        (4, 10, 2, 0) => Some(Place::Own(Own::Mair)),
+        (4, 10, 3, 0) => Some(Place::Own(Own::Amair)),
+        (4, 12, 0, 0) => Some(Place::Own(Own::Vbar)),
+        (4, 12, 0, 1 | 2) => Some(Place::Fixed(0)),
+        (4, 12, 9, 5) => Some(Place::Fixed(SRE)),
+        (4, 12, 11, 1) => Some(Place::Vtr),
+        (4, 12, 11, 2) => Some(Place::Misr),
+        (4, 12, 11, 3) => Some(Place::Eisr),
+        (4, 12, 11, 5) => Some(Place::Elrsr),
+        (4, 13, 0, 1) => Some(Place::Own(Own::Contextidr)),
+        (4, 14, 1, 0) => Some(Place::Own(Own::Cnthctl)),
+        (4, 14, 2, _) => timer(Which::Hp),
+        (4, 14, 3, _) => timer(Which::Hv),
+        // CNTKCTL_EL12, CNTP_*_EL02, CNTV_*_EL02.
+        (5, 14, 1, 0) if vhe => Some(Place::Cntkctl),
+        (5, 14, 2, _) if vhe => timer(Which::P),
+        (5, 14, 3, _) if vhe => timer(Which::V),
+        // CNTP_*_EL0 is EL2's physical timer with E2H.
+        (3, 14, 2, _) => timer(if vhe { Which::Hp } else { Which::P }),
+        (3, 14, 3, _) if !vhe => timer(Which::V),
+        (0, ..) if !vhe => of_guest(crn, crm, op2).map(Place::Page),
+        _ => None,
+    }
+}
+
+/// Where in the page the guest's translation registers are (HCR_EL2.TVM, TRVM; Arm ARM D24.2.52).
+const fn of_guest(crn: u16, crm: u16, op2: u16) -> Option<u64> {
+    Some(match (crn, crm, op2) {
+        (1, 0, 0) => 0x110,
+        (2, 0, 0) => 0x200,
+        (2, 0, 1) => 0x210,
+        (2, 0, 2) => 0x120,
+        (5, 1, 0) => 0x128,
+        (5, 1, 1) => 0x130,
+        (5, 2, 0) => 0x138,
+        (6, 0, 0) => 0x220,
+        (10, 2, 0) => 0x140,
+        (10, 3, 0) => 0x148,
+        (13, 0, 1) => 0x108,
+        _ => return None,
+    })
+}
+
+/// A read from the ID space: such a VM sees more there than others. Nothing if it is something else.
+pub fn read_id(here: Here<'_>, vcpu: &mut Vcpu) -> Option<Next> {
+    let iss = vcpu.registers.syndrome().iss();
+    let (crm, op2) = sysreg::id_read(iss)?;
+    let ids = here.host.nested_ids.as_ref()?;
+    here.slot.count(Counter::SystemRegister);
+    // Rt, bits 9:5: they fit.
+    vcpu.registers.write((iss >> 5 & 0x1f) as u8, ids.get(crm, op2));
+    vcpu.registers.step(4);
+    Some(Next::Resume)
+}
+
+/// A trapped MRS, MSR or SYS of the hypervisor; nothing where it is handled as for any other vCPU.
+pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
+    let iss = vcpu.registers.syndrome().iss();
+    let encoding = Encoding::from_iss(iss);
+    let vhe = vcpu.nested.as_ref()?.vhe;
+    // Rt, bits 9:5: they fit.
+    let rt = (iss >> 5 & 0x1f) as u8;
+    let [op0, op1, ..] = encoding.parts();
+    if op0 == 1 {
+        here.slot.count(Counter::SystemRegister);
+        return Some(instruction(here, m, vcpu, encoding, rt));
+    }
+    let Some(place) = place(encoding, vhe) else {
+        // A register of an EL2 feature that is hidden.
+        return matches!(op1, 4 | 5).then(|| deny(here, m, vcpu));
+    };
+    here.slot.count(Counter::SystemRegister);
+    let mut next = Next::Resume;
+    if iss & 1 != 0 {
+        let value = read(m, vcpu, place);
+        vcpu.registers.write(rt, value);
+    } else {
+        let value = vcpu.registers.read(rt);
+        next = write(here, m, vcpu, place, value);
+    }
+    vcpu.registers.step(4);
+    Some(next)
+}
+
+fn read<M: Machine>(m: &M, vcpu: &Vcpu, place: Place) -> u64 {
+    let Some(nested) = &vcpu.nested else { return 0 };
+    match place {
+        Place::Own(Own::Cnthctl) if nested.vhe => m.get(El1::Cntkctl),
+        Place::Own(own) => match Nested::place(own) {
+            Some(register) if nested.vhe => m.get(register),
+            _ => nested.kept.get(own),
+        },
+        Place::Page(offset) => nested.read(m, offset),
+        Place::Cntkctl => nested.cntkctl,
+        Place::Fixed(value) => value,
+        Place::Vtr => m.interface_type(),
+        Place::Misr => lists::maintenance(nested, m),
+        Place::Eisr => lists::eisr(nested, m),
+        Place::Elrsr => lists::elrsr(nested, m),
+        Place::Timer(which, field) => {
+            let (timer, offset) = timer(nested, m, which);
+            let now = m.now().wrapping_sub(offset);
+            match field {
+                Field::Cval => timer.cval,
+                Field::Tval => timer.cval.wrapping_sub(now) & 0xffff_ffff,
+                Field::Ctl => timer.ctl & CONTROL | if timer.ctl & 1 != 0 && now >= timer.cval { ISTATUS } else { 0 },
+            }
+        }
+    }
+}
+
+fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value: u64) -> Next {
+    let Some(nested) = &mut vcpu.nested else { return Next::Resume };
+    match place {
+        Place::Own(Own::Cnthctl) if nested.vhe => m.set(El1::Cntkctl, value),
+        Place::Own(own) => match Nested::place(own) {
+            Some(register) if nested.vhe => m.set(register, value),
+            Some(register) => {
+                nested.kept.set(own, value);
+                m.set(register, Nested::as_el1(own, value));
+            }
+            None => nested.kept.set(own, value),
+        },
+        Place::Page(offset) => nested.write(m, offset, value),
+        Place::Cntkctl => nested.cntkctl = value,
+        Place::Fixed(_) | Place::Vtr | Place::Misr | Place::Eisr | Place::Elrsr => {}
+        Place::Timer(which, field) => {
+            let (mut timer, offset) = timer(nested, m, which);
+            match field {
+                Field::Ctl => timer.ctl = value & CONTROL,
+                Field::Cval => timer.cval = value,
+                Field::Tval => {
+                    // A signed 32-bit distance from now.
+                    let distance = i64::from((value & 0xffff_ffff) as u32 as i32);
+                    timer.cval = m.now().wrapping_sub(offset).wrapping_add_signed(distance);
+                }
+            }
+            set_timer(nested, m, which, timer);
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+            return Next::Look;
+        }
+    }
+    Next::Resume
+}
+
+/// A timer's registers, and what its counter lags behind ours.
+fn timer<M: Machine>(nested: &Nested, m: &M, which: Which) -> (Timer, u64) {
+    match which {
+        Which::Hp => (nested.hp, 0),
+        Which::Hv if nested.vhe => (Timer { ctl: m.get(El1::CntvCtl), cval: m.get(El1::CntvCval) }, 0),
+        Which::Hv => (nested.hv, 0),
+        Which::P => (Timer { ctl: nested.read(m, page::CNTP_CTL), cval: nested.read(m, page::CNTP_CVAL) }, 0),
+        Which::V => {
+            let timer = Timer { ctl: nested.read(m, page::CNTV_CTL), cval: nested.read(m, page::CNTV_CVAL) };
+            (timer, nested.read(m, page::CNTVOFF))
+        }
+    }
+}
+
+fn set_timer<M: Machine>(nested: &mut Nested, m: &M, which: Which, timer: Timer) {
+    match which {
+        Which::Hp => nested.hp = timer,
+        Which::Hv if nested.vhe => {
+            m.set(El1::CntvCval, timer.cval);
+            m.set(El1::CntvCtl, timer.ctl);
+        }
+        Which::Hv => nested.hv = timer,
+        Which::P => {
+            nested.write(m, page::CNTP_CTL, timer.ctl);
+            nested.write(m, page::CNTP_CVAL, timer.cval);
+        }
+        Which::V => {
+            nested.write(m, page::CNTV_CTL, timer.ctl);
+            nested.write(m, page::CNTV_CVAL, timer.cval);
+        }
+    }
+}
+
+/// A SYS instruction: TLBI or AT.
+fn instruction<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding, rt: u8) -> Next {
+    let value = vcpu.registers.read(rt);
+    let [_, op1, crn, crm, op2] = encoding.parts();
+    let done = match crn {
+        7 if crm >> 1 == 4 => translate(here, m, vcpu, op1, crm, op2, value),
+        8 | 9 => {
+            fault::forget(here, m, vcpu, op1, crm, op2, value);
+            true
+        }
+        _ => false,
+    };
+    if !done {
+        return deny(here, m, vcpu);
+    }
+    vcpu.registers.step(4);
+    Next::Resume
+}
+
+/// AT: by the hypervisor's own stage 1, or by its guest's.
+fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, va: u64) -> bool {
+    let Some(nested) = &mut vcpu.nested else { return false };
+    let access = if op2 & 1 != 0 { Access::Write } else { Access::Read };
+    let hcr = nested.hcr(m);
+    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let (by_guest, user, both) = match (op1, crm, op2) {
+        (4, 8, 0 | 1) => (false, false, false),
+        (4, 8, 4..=7) => (true, op2 & 2 != 0, true),
+        (0, 8, 0..=3) => (!is_host, op2 & 2 != 0, false),
+        (0, 9, 0 | 1) => (!is_host, false, false),
+        _ => return false,
+    };
+    if !by_guest {
+        let par = m.probe(va, access, user);
+        m.set(El1::Par, par);
+        return true;
+    }
+    let Ok(shadow) = fault::shadow(here, m, nested) else { return true };
+    nested.fetch_guest(m);
+    // It does not run: its timer does not, either.
+    nested.passing.set(El1::CntvCtl, 0);
+    (nested.shadow, nested.part) = (shadow, Part::Guest);
+    let cpu = enter::cpu_of(here);
+    let role = enter::role(here, m, vcpu, cpu);
+    let Some(nested) = &mut vcpu.nested else { return true };
+    m.exchange(&mut nested.away, &nested.passing, &role);
+    let mut par = m.probe(va, access, user);
+    (nested.shadow, nested.part) = (None, Part::Hypervisor);
+    let role = enter::role(here, m, vcpu, cpu);
+    let Some(nested) = &mut vcpu.nested else { return true };
+    m.exchange(&mut nested.passing, &nested.away, &role);
+    if both && par & 1 == 0 {
+        par = fault::probe_outer(here, m, vcpu, par, access);
+    }
+    m.set(El1::Par, par);
+    true
+}

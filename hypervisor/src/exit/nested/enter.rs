@@ -1,0 +1,193 @@
+//! From a hypervisor to its guest (ERET) and back (exceptions to EL2): EL1's registers, EL2's and the interrupt interface
+//! change hands (Arm ARM D1.3, D1.4; J1.1 AArch64.TakeException, AArch64.ExceptionReturn).
+
+use super::{forward, lists, timers};
+use crate::addr::CpuId;
+use crate::arm::el1::{Context, El1};
+use crate::arm::exception::{self, Kind, psr};
+use crate::exit::Here;
+use crate::machine::Machine;
+use crate::memory::Root;
+use crate::next::Next;
+use crate::vcpu::nested::Own;
+use crate::vcpu::nested::{Part, has_hpfar, hcr, page};
+use crate::vcpu::{Role, Traps, Vcpu, as_el2};
+use crate::vm::request;
+use core::sync::atomic::Ordering;
+
+/// SCTLR_ELx.SPAN: taking an exception leaves PSTATE.PAN alone.
+const SPAN: u64 = 1 << 23;
+
+/// EL2's registers for `vcpu` in the part it plays, on the CPU it is loaded on.
+pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role {
+    let of = |root: &Root| (root.vttbr(m, &here.host.vmids, cpu), root.vtcr());
+    let Some(nested) = &vcpu.nested else {
+        let (vttbr, vtcr) = of(&here.vm.root);
+        let cntvoff = here.vm.offset.load(Ordering::Relaxed);
+        return Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
+    };
+    let own = hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
+    match nested.part {
+        Part::Hypervisor => {
+            let (vttbr, vtcr) = of(&here.vm.root);
+            // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
+            // may be the first we see of it having set E2H.
+            let plain = if nested.settled { hcr::NV1 } else { hcr::NV1 | hcr::TVM | hcr::TRVM };
+            // Virtual time has no offset at EL2 with E2H.
+            let cntvoff = if nested.vhe { 0 } else { nested.read(m, page::CNTVOFF) };
+            let traps = Traps {
+                hcr: if nested.vhe { own } else { own | plain },
+                vpidr: here.host.midr,
+                vncr: nested.page.0.bits(),
+                mdcr: 0,
+                fp: false,
+                counter: false,
+            };
+            Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
+        }
+        Part::Guest => {
+            let (vttbr, vtcr) = of(nested.shadow.as_ref().unwrap_or(&here.vm.root));
+            let traps = forward::traps(m, nested);
+            let (vmpidr, cntvoff) = (nested.read(m, page::VMPIDR), nested.read(m, page::CNTVOFF));
+            Role { vttbr, vtcr, vmpidr, cntvoff, nested: Some(traps) }
+        }
+    }
+}
+
+/// The CPU that the vCPU is loaded on.
+pub fn cpu_of(here: Here<'_>) -> CpuId {
+    // A CPU number: it was stored from one before the vCPU ran.
+    CpuId(here.slot.running.load(Ordering::Relaxed) as u16)
+}
+
+/// Gives EL2's registers the values that its part has by now.
+pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    let role = role(here, m, vcpu, cpu_of(here));
+    let mut now = Context::zeroed();
+    let same = El1::ALL.iter().fold(Context::zeroed(), |mut context, register| {
+        context.set(*register, m.get(*register));
+        context
+    });
+    m.exchange(&mut now, &same, &role);
+}
+
+/// ERET of the hypervisor.
+pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    let Some(nested) = &mut vcpu.nested else { return Next::Resume };
+    let (spsr, elr) = (m.get(El1::Spsr), m.get(El1::Elr));
+    let hcr = nested.hcr(m);
+    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let at = vcpu.registers.pc;
+    vcpu.registers.pc = elr;
+    let mode = spsr & psr::MODE;
+    let state = spsr & !psr::MODE;
+    let illegal = state & (psr::NZCV | psr::DAIF) | vcpu.registers.pstate & psr::MODE | psr::IL;
+    // ID_AA64PFR0_EL1.EL0.
+    let has_aarch32 = here.host.ids.get(4, 0) & 0xf == 2;
+    match mode {
+        psr::EL2H => vcpu.registers.pstate = state | psr::EL1H,
+        psr::EL2T => vcpu.registers.pstate = state | psr::EL1T,
+        psr::EL0T if is_host => vcpu.registers.pstate = spsr,
+        psr::AARCH32 if is_host && has_aarch32 => vcpu.registers.pstate = spsr,
+        // What is illegal for our own ERET may not come through: there is no AArch32 but EL0's.
+        psr::AARCH32 if !has_aarch32 => vcpu.registers.pstate = illegal,
+        psr::EL0T | psr::AARCH32 | psr::EL1T | psr::EL1H if hcr & hcr::TGE == 0 => {
+            let (pc, pstate) = (at, vcpu.registers.pstate);
+            vcpu.registers.pstate = spsr;
+            return enter_guest(here, m, vcpu).unwrap_or_else(|next| {
+                // Its memory is not to be had yet: the ERET is tried again.
+                (vcpu.registers.pc, vcpu.registers.pstate) = (pc, pstate);
+                next
+            });
+        }
+        // Nowhere it may go (Arm ARM D1.4.4): it stays where it is, in an illegal state.
+        _ => vcpu.registers.pstate = illegal,
+    }
+    Next::Resume
+}
+
+/// The guest plays from here on, from where PC and PSTATE are set already. The error is what to do before it is tried
+/// again.
+fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Next, Next> {
+    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
+    nested.shadow = super::fault::shadow(here, m, nested)?;
+    nested.guests_page = super::fault::guests_page(here, m, nested, vcpu.id);
+    let lends = nested.hcr(m) & hcr::IMO != 0;
+    let is_due = lends && lists::put_own_away(here, m, vcpu);
+    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
+    nested.lends_interface = lends;
+    nested.fetch_guest(m);
+    nested.part = Part::Guest;
+    nested.settled = true;
+    for register in [El1::Cpacr, El1::Cntkctl] {
+        // What traps for the guest follows from these.
+        nested.away.set(register, m.get(register));
+    }
+    vcpu.cntp_ctl = nested.read(m, page::CNTP_CTL) & 0b11;
+    vcpu.cntp_cval = nested.read(m, page::CNTP_CVAL);
+    let role = role(here, m, vcpu, cpu_of(here));
+    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
+    m.exchange(&mut nested.away, &nested.passing, &role);
+    nested.keep_hypervisor();
+    let is_own = nested.shadow.is_none();
+    timers::changed(m, vcpu);
+    if is_own {
+        // Both parts have the same VMID, but not the same stage 1.
+        m.forget_stage1();
+    }
+    lists::lend(m, vcpu);
+    if is_due {
+        // What waits for the hypervisor is not masked any more.
+        exception(here, m, vcpu, Kind::Irq, None);
+    } else if !lends {
+        here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+    }
+    Ok(timers::watch(m, vcpu))
+}
+
+/// The guest's part ends: EL1's registers are the hypervisor's again.
+fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    lists::take_back(here, m, vcpu);
+    let Some(nested) = &mut vcpu.nested else { return };
+    nested.part = Part::Hypervisor;
+    nested.fetch_hypervisor(m);
+    let was_shadow = nested.shadow.take().is_some();
+    let role = role(here, m, vcpu, cpu_of(here));
+    let Some(nested) = &mut vcpu.nested else { return };
+    m.exchange(&mut nested.passing, &nested.away, &role);
+    nested.keep_guest(m);
+    nested.write(m, page::CNTP_CTL, vcpu.cntp_ctl);
+    nested.write(m, page::CNTP_CVAL, vcpu.cntp_cval);
+    timers::changed(m, vcpu);
+    if !was_shadow {
+        m.forget_stage1();
+    }
+    here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+}
+
+/// Takes an exception to the hypervisor's EL2, from its guest or from itself. With a syndrome, it is of this exit.
+pub fn exception<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, kind: Kind, syndrome: Option<u64>) {
+    let from_guest = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Guest);
+    if from_guest {
+        leave_guest(here, m, vcpu);
+    }
+    let Some(nested) = &mut vcpu.nested else { return };
+    let pstate = vcpu.registers.pstate;
+    let hcr = nested.hcr(m);
+    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let sctlr = m.get(El1::Sctlr) | if is_host { 0 } else { SPAN };
+    // A guest's EL1 is as far below as an EL0.
+    let seen = if from_guest { pstate & !psr::MODE | pstate & psr::AARCH32 } else { pstate };
+    let entry = exception::take(kind, seen, m.get(El1::Vbar), sctlr, vcpu.has_pan, vcpu.has_ssbs);
+    m.set(El1::Elr, vcpu.registers.pc);
+    m.set(El1::Spsr, if from_guest { pstate } else { as_el2(pstate) });
+    if let Some(esr) = syndrome {
+        m.set(El1::Esr, esr);
+        m.set(El1::Far, vcpu.registers.far);
+        if has_hpfar(esr >> 26 & 0x3f) {
+            nested.kept.set(Own::Hpfar, vcpu.registers.hpfar);
+        }
+    }
+    vcpu.registers.pc = entry.pc;
+    vcpu.registers.pstate = entry.pstate;
+}

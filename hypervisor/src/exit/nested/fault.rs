@@ -1,0 +1,153 @@
+//! The guest's memory: its stage-2 faults, and its hypervisor's TLB maintenance.
+
+use super::enter;
+use crate::addr::{Addr, Ipa2, Pa, VcpuId};
+use crate::arm::esr::{Abort, Access, Fault};
+use crate::arm::exception::{Kind, psr};
+use crate::exit::{Here, abort};
+use crate::machine::Machine;
+use crate::memory::outer::{Key, Reason};
+use crate::memory::shadow::{Fill, Scope};
+use crate::memory::{Miss, Root};
+use crate::next::{Cause, Next};
+use crate::vcpu::nested::{Nested, hcr, page};
+use crate::vcpu::{Counter, Vcpu};
+
+/// HPFAR_EL2.FIPA, and the IPA's bits that it holds.
+const FIPA: u64 = 0xfff_ffff_fff0;
+/// ISS of an abort: the fault status code.
+const STATUS: u64 = 0x3f;
+
+/// By what the guest's memory is found.
+fn key<M: Machine>(nested: &Nested, m: &M) -> Key {
+    Key { vttbr: nested.read(m, page::VTTBR), vtcr: nested.read(m, page::VTCR) }
+}
+
+/// What the guest's memory is entered by; nothing where its hypervisor has no stage 2 for it. The error is what to do
+/// until there is memory for it.
+pub fn shadow<M: Machine>(here: Here<'_>, m: &M, nested: &Nested) -> Result<Option<Root>, Next> {
+    if !nested.has_stage2(m) {
+        return Ok(None);
+    }
+    let result = here.vm.memory.lock().shadow(m, &here.host.pool, key(nested, m));
+    match result {
+        Ok(root) => Ok(Some(root)),
+        Err(_) => Err(here.host.starve(m, here.vm)),
+    }
+}
+
+/// The frame of the page that the hypervisor's VNCR_EL2 names, if it lets its guest have an EL2 by it. It stays where it is
+/// until the vCPU names another.
+pub fn guests_page<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, vcpu: VcpuId) -> Option<Addr<Pa>> {
+    const BOTH: u64 = hcr::NV | hcr::NV2;
+    if nested.hcr(m) & BOTH != BOTH {
+        return None;
+    }
+    // An address of the hypervisor's own EL2, 4 KiB aligned.
+    let va = nested.read(m, page::VNCR) & !0xfff;
+    let ipa = m.translate(va, Access::Write, false)?;
+    here.vm.memory.lock().pin(m, &here.host.pool, vcpu, ipa)
+}
+
+/// A stage-2 abort of the guest. Nothing where its memory is its hypervisor's own.
+pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
+    let nested = vcpu.nested.as_ref()?;
+    nested.shadow.as_ref()?;
+    here.slot.count(Counter::Memory);
+    let syndrome = vcpu.registers.syndrome();
+    let abort = Abort::decode(syndrome);
+    if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
+        // The bus's refusal: what the hypervisor mapped there is the hypervisor's to know.
+        let esr = vcpu.registers.esr;
+        enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+        return Some(Next::Resume);
+    }
+    let user = vcpu.registers.pstate & psr::MODE == psr::EL0T;
+    let at: Addr<Ipa2> = match abort.ipa {
+        Some(at) => Addr::new(at.bits()),
+        None => match m.translate(vcpu.registers.far, abort.access, user) {
+            Some(at) => Addr::new(at.bits()),
+            None => return Some(Next::Resume),
+        },
+    };
+    // See `abort`: a walk that is refused was about to write.
+    let walk_writes = abort.walk && abort.fault == Fault::Permission;
+    let access = if walk_writes { Access::Write } else { abort.access };
+    let key = key(nested, m);
+    let result = here.vm.memory.lock().fill(m, &here.host.pool, key, at, access);
+    Some(match result {
+        Ok(()) => Next::Resume,
+        Err(Fill::Outer(fault)) => {
+            let esr = vcpu.registers.esr & !STATUS | fault.status();
+            vcpu.registers.hpfar = at.bits() >> 8 & FIPA;
+            enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+            Next::Resume
+        }
+        Err(Fill::Device(ipa)) => {
+            // A device of ours, or nothing: as if the hypervisor itself had come there, without a translation.
+            vcpu.registers.hpfar = ipa.bits() >> 8 & FIPA;
+            vcpu.registers.esr = vcpu.registers.esr & !STATUS | 0b0111;
+            return None;
+        }
+        Err(Fill::Miss(Miss::Short)) => here.host.starve(m, here.vm),
+        Err(Fill::Miss(Miss::Lost)) => {
+            Next::Stop(Cause::Crash("a page of its memory could not be brought back as it was"))
+        }
+        Err(Fill::Miss(_)) => abort::nothing_at(here, m, vcpu, Addr::new(at.bits())),
+    })
+}
+
+/// TLBI, by its encoding.
+pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, value: u64) {
+    let Some(nested) = &vcpu.nested else { return };
+    let hcr = nested.hcr(m);
+    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let vmid = key(nested, m).vmid();
+    let mut memory = here.vm.memory.lock();
+    match (op1, crm, op2) {
+        // IPAS2E1, IPAS2LE1 and their ranges, inner shareable, outer shareable and local.
+        (4, 0 | 4, _) => {
+            memory.outer_forget(m, &here.host.pool, ipas2(vmid, crm, op2, value));
+        }
+        // VMALLS12E1, ALLE1.
+        (4, 1 | 3 | 7, 6) => memory.outer_forget(m, &here.host.pool, Scope::Vmid(vmid)),
+        (4, 1 | 3 | 7, 4) => {
+            memory.outer_forget(m, &here.host.pool, Scope::All);
+            here.vm.root.forget(m);
+        }
+        // EL2's own, by address or all: its translations have our VMID.
+        (4, ..) => here.vm.root.forget(m),
+        _ if is_host || !nested.has_stage2(m) => here.vm.root.forget(m),
+        // Stage 1 of the guest.
+        _ => memory.forget_stage1(m, vmid),
+    }
+}
+
+/// What a TLBI by IPA is for (Arm ARM C5.5).
+fn ipas2(vmid: u16, crm: u16, op2: u16, value: u64) -> Scope {
+    let is_range = matches!((crm, op2), (0, 2 | 6) | (4, 2 | 3 | 6 | 7));
+    if !is_range {
+        return Scope::Range(vmid, Addr::new((value & 0xf_ffff_ffff) << 12), 4096);
+    }
+    // BaseADDR in granules, (NUM + 1) * 2^(5 * SCALE + 1) of them.
+    let granule = match value >> 46 & 3 {
+        2 => 14,
+        3 => 16,
+        _ => 12,
+    };
+    let (num, scale) = (value >> 39 & 0x1f, value >> 44 & 3);
+    Scope::Range(vmid, Addr::new((value & 0x1f_ffff_ffff) << granule), (num + 1) << (5 * scale + 1) << granule)
+}
+
+/// AT S12E1x: the second stage for a first that has answered `par`. PAR_EL1 in the end.
+pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, par: u64, access: Access) -> u64 {
+    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.has_stage2(m)) else { return par };
+    let at = Addr::new(par & 0x000f_ffff_ffff_f000);
+    match here.vm.memory.lock().outer_ipa(m, &here.host.pool, key(nested, m), at, access) {
+        Ok((_, ipa)) => par & !0x000f_ffff_ffff_f000 | ipa.bits() & 0x000f_ffff_ffff_f000,
+        // F, S (stage 2), FST.
+        Err(Reason::Outer(fault)) => 1 | 1 << 9 | 1 << 11 | fault.status() << 1,
+        // A table that is not to be had just now: as if there were none. Who asks asks again.
+        Err(Reason::Miss(_)) => 1 | 1 << 9 | 1 << 11 | 4 << 1,
+    }
+}

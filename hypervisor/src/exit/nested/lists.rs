@@ -1,0 +1,172 @@
+//! Two virtual interrupt interfaces on one: the hypervisor's, which [`crate::vgic`] fills, and the one that it gives its
+//! guest by its own ICH registers, which lie in its page (IHI 0069H 12.4).
+//!
+//! A list register of the hypervisor's that is tied to an interrupt of its own (HW) becomes one that tells us of its end, and
+//! we end the hypervisor's interrupt then.
+
+use crate::addr::IntId;
+use crate::arm::gic::{Mask, hcr};
+use crate::exit::{Here, irq};
+use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+use crate::vcpu::nested::{Nested, page};
+use crate::vgic::Vgic;
+
+/// `ICH_LR<n>_EL2`: State, HW, and without HW: EOI.
+const STATE: u64 = 0b11 << 62;
+const PENDING: u64 = 1 << 62;
+const HW: u64 = 1 << 61;
+const EOI: u64 = 1 << 41;
+/// pINTID, bits 44:32.
+const PHYSICAL: u64 = 0x1fff << 32;
+/// EOIcount.
+const COUNT: u64 = 0x1f << hcr::EOI_COUNT_SHIFT;
+/// What conditions raise the maintenance interrupt.
+const CONDITIONS: u64 = 0xfe;
+/// What of ICH_HCR_EL2 a hypervisor may set for its guest: En, the conditions, TC, TALL0, TALL1, TDIR, EOIcount.
+const ALLOWED: u64 = hcr::EN as u64 | CONDITIONS | 0b111 << 10 | 1 << 14 | COUNT;
+
+/// Takes the hypervisor's interface off the CPU. Says whether an interrupt waits for the hypervisor.
+pub fn put_own_away<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
+    let mut vgic = here.vm.vgic.lock();
+    let kicks = irq::refresh(&mut vgic, vcpu, m);
+    let is_due = vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(m.interface()));
+    drop(vgic);
+    let lists = core::mem::take(&mut vcpu.in_hardware);
+    m.save_interface(&mut vcpu.interface, lists);
+    here.host.kick(m, here.vm, kicks);
+    is_due
+}
+
+/// Puts the guest's interface onto the CPU, if the hypervisor gives it one.
+pub fn lend<M: Machine>(m: &M, vcpu: &mut Vcpu) {
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+    m.load_interface(&nested.guest_interface(m));
+    nested.lent = 0;
+    let page = nested.page;
+    for (n, lr) in nested.lr.iter_mut().enumerate().take(usize::from(nested.lists)) {
+        *lr = in_hardware(page.read(m, page::ICH_LR + n as u64 * 8));
+        if *lr != 0 {
+            nested.lent = n + 1;
+        }
+    }
+    let control = page.read(m, page::ICH_HCR) & ALLOWED;
+    // It has 32 bits.
+    m.write_lists(nested.lr.get(..nested.lent).unwrap_or(&[]), control as u32);
+}
+
+/// What the hardware gets for a list register of the hypervisor's. One that is done tells of its end no more.
+const fn in_hardware(lr: u64) -> u64 {
+    if lr & STATE == 0 {
+        0
+    } else if lr & HW != 0 {
+        lr & !(HW | PHYSICAL) | EOI
+    } else {
+        lr
+    }
+}
+
+/// Reads the guest's lists back into the page, and ends interrupts of the hypervisor's that were tied to those that are done.
+pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+    let (page, lent) = (nested.page, nested.lent);
+    let Some(lr) = nested.lr.get_mut(..lent) else { return };
+    let control = u64::from(m.read_lists(lr));
+    let mut changed = false;
+    for (n, now) in lr.iter_mut().enumerate() {
+        let offset = page::ICH_LR + n as u64 * 8;
+        let was = page.read(m, offset);
+        if was & STATE == 0 {
+            continue;
+        }
+        page.write(m, offset, was & !STATE | *now & STATE);
+        if *now & STATE == 0 {
+            if was & HW != 0 {
+                // The kick is for this vCPU, which looks.
+                let _ = vgic.deactivate(vcpu.id, (was & PHYSICAL) >> 32);
+            }
+            changed |= *now != 0;
+            *now = 0;
+        }
+    }
+    let kept = page.read(m, page::ICH_HCR) & !COUNT;
+    page.write(m, page::ICH_HCR, kept | control & COUNT);
+    // What was told once is in the page, and the hypervisor's maintenance interrupt follows from there.
+    if changed || control & CONDITIONS != 0 && maintenance(nested, m) != 0 {
+        m.write_lists(nested.lr.get(..lent).unwrap_or(&[]), (control & !CONDITIONS) as u32);
+    }
+}
+
+/// Takes the guest's interface off the CPU and puts the hypervisor's back, whose lists have to be filled.
+pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    {
+        let mut vgic = here.vm.vgic.lock();
+        sync(&mut vgic, vcpu, m);
+    }
+    put_guests_away(m, vcpu);
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+    nested.lends_interface = false;
+    m.load_interface(&vcpu.interface);
+}
+
+/// Takes the guest's interface, which was synchronised, off the CPU.
+pub fn put_guests_away<M: Machine>(m: &M, vcpu: &mut Vcpu) {
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+    let mut interface = nested.guest_interface(m);
+    m.save_interface(&mut interface, core::mem::take(&mut nested.lent));
+    nested.keep_interface(m, &interface);
+}
+
+/// Whether something waits in the lists that the hypervisor gives its guest.
+pub fn is_pending<M: Machine>(nested: &Nested, m: &M) -> bool {
+    (0..u64::from(nested.lists)).any(|n| nested.read(m, page::ICH_LR + n * 8) & PENDING != 0)
+}
+
+fn lists<'n, M: Machine>(nested: &'n Nested, m: &'n M) -> impl Iterator<Item = u64> + 'n {
+    (0..u64::from(nested.lists)).map(move |n| nested.read(m, page::ICH_LR + n * 8))
+}
+
+/// ICH_EISR_EL2: lists that are done and were to tell of it.
+pub fn eisr<M: Machine>(nested: &Nested, m: &M) -> u64 {
+    let done = |lr: u64| lr & (STATE | HW) == 0 && lr & EOI != 0;
+    lists(nested, m).enumerate().fold(0, |bits, (n, lr)| bits | u64::from(done(lr)) << n)
+}
+
+/// ICH_ELRSR_EL2: lists that are free.
+pub fn elrsr<M: Machine>(nested: &Nested, m: &M) -> u64 {
+    let free = |lr: u64| lr & STATE == 0 && lr & (HW | EOI) != EOI;
+    lists(nested, m).enumerate().fold(0, |bits, (n, lr)| bits | u64::from(free(lr)) << n)
+}
+
+/// ICH_MISR_EL2: why the hypervisor's maintenance interrupt is raised (IHI 0069H 12.4.7).
+pub fn maintenance<M: Machine>(nested: &Nested, m: &M) -> u64 {
+    let control = nested.read(m, page::ICH_HCR);
+    if control & u64::from(hcr::EN) == 0 {
+        return 0;
+    }
+    if control & CONDITIONS == 0 {
+        return u64::from(eisr(nested, m) != 0);
+    }
+    let vmcr = nested.read(m, page::ICH_VMCR);
+    let (mut valid, mut pending) = (0, false);
+    for lr in lists(nested, m) {
+        valid += u32::from(lr & STATE != 0);
+        pending |= lr & STATE == PENDING;
+    }
+    let is = |bit: u32, condition: bool| control & u64::from(bit) != 0 && condition;
+    let [group0, group1] = [vmcr & 1 != 0, vmcr & 2 != 0];
+    let reasons = [
+        eisr(nested, m) != 0,
+        is(hcr::UIE, valid <= 1),
+        is(hcr::LRENPIE, control & COUNT != 0),
+        is(hcr::NPIE, !pending),
+        is(hcr::VGRP0EIE, group0),
+        is(hcr::VGRP0DIE, !group0),
+        is(hcr::VGRP0EIE << 2, group1),
+        is(hcr::VGRP0DIE << 2, !group1),
+    ];
+    reasons.iter().enumerate().fold(0, |bits, (n, is)| bits | u64::from(*is) << n)
+}
+
+/// The hypervisor's interrupts for what we find out ourselves.
+pub const MAINTENANCE: IntId = crate::devices::MAINTENANCE_INTID;

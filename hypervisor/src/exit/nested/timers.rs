@@ -1,0 +1,114 @@
+//! Four timers on one: EL1's virtual and physical, EL2's physical and, with E2H, virtual (Arm ARM D12).
+//!
+//! The CPU's virtual timer is the guest's own while that plays, and EL2's virtual one while a hypervisor with E2H does. What
+//! is not on the CPU has a line that follows from its registers and the counter, and a deadline that ours watches.
+
+use crate::addr::IntId;
+use crate::arm::el1::El1;
+use crate::devices::{HYP_TIMER_INTID, HYP_VIRTUAL_TIMER_INTID, PHYSICAL_TIMER_INTID, VIRTUAL_TIMER_INTID};
+use crate::machine::Machine;
+use crate::next::Next;
+use crate::vcpu::Vcpu;
+use crate::vcpu::nested::{Nested, Part, Timer, page};
+use crate::vgic::{Line, Vgic};
+
+/// CNTV_CTL_EL0: ENABLE and ISTATUS, not IMASK.
+const FIRING: u64 = 0b101;
+const CTL: u64 = 0b111;
+
+/// EL1's virtual timer as the page has it, by the physical counter.
+fn page_virtual<M: Machine>(nested: &Nested, m: &M) -> Timer {
+    let cval = nested.read(m, page::CNTV_CVAL).wrapping_add(nested.read(m, page::CNTVOFF));
+    Timer { ctl: nested.read(m, page::CNTV_CTL), cval }
+}
+
+/// EL1's physical timer.
+fn physical<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> Timer {
+    match nested.part {
+        Part::Guest => Timer { ctl: vcpu.cntp_ctl, cval: vcpu.cntp_cval },
+        Part::Hypervisor => Timer { ctl: nested.read(m, page::CNTP_CTL), cval: nested.read(m, page::CNTP_CVAL) },
+    }
+}
+
+/// Whose the CPU's virtual timer is.
+const fn on_cpu(nested: &Nested) -> Option<IntId> {
+    match nested.part {
+        Part::Guest => Some(VIRTUAL_TIMER_INTID),
+        Part::Hypervisor if nested.vhe => Some(HYP_VIRTUAL_TIMER_INTID),
+        Part::Hypervisor => None,
+    }
+}
+
+/// The timers that are not on the CPU.
+fn others<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> [(IntId, Timer); 4] {
+    let on_cpu = on_cpu(nested);
+    let unless = |intid: IntId, timer: Timer| if on_cpu == Some(intid) { Timer::default() } else { timer };
+    [
+        (VIRTUAL_TIMER_INTID, unless(VIRTUAL_TIMER_INTID, page_virtual(nested, m))),
+        (HYP_VIRTUAL_TIMER_INTID, unless(HYP_VIRTUAL_TIMER_INTID, nested.hv)),
+        (HYP_TIMER_INTID, nested.hp),
+        (PHYSICAL_TIMER_INTID, physical(nested, vcpu, m)),
+    ]
+}
+
+/// Sets the lines of all timers of the loaded vCPU, and of its maintenance interrupt. The kicks are for it itself.
+pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
+    let Some(nested) = &vcpu.nested else { return };
+    let now = m.now();
+    let on_cpu = on_cpu(nested);
+    let fires = on_cpu.is_some() && m.get(El1::CntvCtl) & CTL == FIRING;
+    let mut lines = 0;
+    for (intid, timer) in others(nested, vcpu, m) {
+        let high = if on_cpu == Some(intid) { fires } else { timer.is_firing(now) };
+        lines |= u16::from(high) << (intid.0 & 15);
+    }
+    lines |= u16::from(super::lists::maintenance(nested, m) != 0) << (super::lists::MAINTENANCE.0 & 15);
+    let mut changed = lines ^ nested.lines;
+    while changed != 0 {
+        let bit = changed.trailing_zeros();
+        changed &= changed - 1;
+        let line = if lines >> bit & 1 != 0 { Line::High } else { Line::Low };
+        let _ = vgic.set_line(vcpu.id, IntId(16 + bit), line);
+    }
+    if let Some(nested) = &mut vcpu.nested {
+        nested.lines = lines;
+    }
+    if vcpu.timer_active && !fires {
+        m.release(VIRTUAL_TIMER_INTID);
+        vcpu.timer_active = false;
+    }
+}
+
+/// The CPU's virtual timer is another's now: its interrupt may come.
+pub fn changed<M: Machine>(m: &M, vcpu: &mut Vcpu) {
+    if core::mem::take(&mut vcpu.timer_active) {
+        m.release(VIRTUAL_TIMER_INTID);
+    }
+}
+
+/// When the first of the timers that are not on the CPU is going to fire, after `now`.
+pub fn deadline<M: Machine>(vcpu: &Vcpu, m: &M, now: u64) -> Option<u64> {
+    let nested = vcpu.nested.as_ref()?;
+    let timers = others(nested, vcpu, m);
+    timers.iter().filter(|(_, timer)| timer.is_armed() && timer.cval > now).map(|(_, timer)| timer.cval).min()
+}
+
+/// What to do after a timer has changed hands: nothing, if it does not fire earlier than our own timer is set to.
+pub fn watch<M: Machine>(m: &M, vcpu: &Vcpu) -> Next {
+    let deadline = deadline(vcpu, m, 0).unwrap_or(u64::MAX);
+    match &vcpu.nested {
+        Some(nested) if deadline < nested.watched => Next::Look,
+        _ => Next::Resume,
+    }
+}
+
+/// When the CPU's virtual timer was to fire, for a vCPU that was taken off.
+pub fn saved_deadline<M: Machine>(vcpu: &Vcpu, m: &M) -> Option<u64> {
+    let nested = vcpu.nested.as_ref()?;
+    let offset = match on_cpu(nested)? {
+        VIRTUAL_TIMER_INTID => nested.read(m, page::CNTVOFF),
+        _ => 0,
+    };
+    let timer = Timer { ctl: vcpu.saved.get(El1::CntvCtl), cval: vcpu.saved.get(El1::CntvCval).wrapping_add(offset) };
+    timer.is_armed().then_some(timer.cval)
+}

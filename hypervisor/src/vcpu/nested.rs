@@ -1,0 +1,443 @@
+//! What a vCPU has besides when it has an EL2 of its own (FEAT_NV2, Arm ARM D8.11).
+//!
+//! Such a vCPU plays one of two parts on the CPU's EL1: its *hypervisor* (virtual EL2 and, with TGE, its EL0), or the
+//! *guest* of that (virtual EL1 and EL0). EL1's registers on the CPU are those of whoever plays. The other's are here: the
+//! hypervisor's in [`Nested::away`]; the guest's in the page that VNCR_EL2 names, where the hypervisor reads and writes
+//! them without leaving, as it does with those registers of EL2 that only matter when the guest plays.
+//!
+//! What the hypervisor writes there is seen by us when we look: HCR_EL2 above all. Whether it runs with E2H decides what its
+//! accesses mean to the hardware (HCR_EL2.NV1), so a change of that bit is acted on at the next exit. Until its first
+//! ERET to a guest its writes of EL1's translation registers are exits for that purpose ([`Nested::settled`]).
+
+use crate::addr::{Addr, Pa, Size};
+use crate::arm::el1::{Context, El1};
+use crate::arm::esr::ec;
+use crate::machine::Machine;
+use crate::memory::Root;
+use crate::vcpu::Interface;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Bits of HCR_EL2 that have a name here.
+#[allow(missing_docs)]
+pub mod hcr {
+    pub const VM: u64 = 1;
+    pub const FMO: u64 = 1 << 3;
+    pub const IMO: u64 = 1 << 4;
+    pub const AMO: u64 = 1 << 5;
+    pub const TWI: u64 = 1 << 13;
+    pub const TTLB: u64 = 1 << 25;
+    pub const TVM: u64 = 1 << 26;
+    pub const TGE: u64 = 1 << 27;
+    pub const HCD: u64 = 1 << 29;
+    pub const TRVM: u64 = 1 << 30;
+    pub const RW: u64 = 1 << 31;
+    pub const E2H: u64 = 1 << 34;
+    pub const NV: u64 = 1 << 42;
+    pub const NV1: u64 = 1 << 43;
+    pub const AT: u64 = 1 << 44;
+    pub const NV2: u64 = 1 << 45;
+}
+
+/// Offsets in the page that VNCR_EL2 names (Arm ARM D8.11.3, table of registers and offsets).
+#[allow(missing_docs)]
+pub mod page {
+    pub const VTTBR: u64 = 0x020;
+    pub const VTCR: u64 = 0x040;
+    pub const VMPIDR: u64 = 0x050;
+    pub const CNTVOFF: u64 = 0x060;
+    pub const HCR: u64 = 0x078;
+    pub const VPIDR: u64 = 0x088;
+    pub const VNCR: u64 = 0x0b0;
+    pub const SP_EL1: u64 = 0x240;
+    pub const CNTV_CVAL: u64 = 0x168;
+    pub const CNTV_CTL: u64 = 0x170;
+    pub const CNTP_CVAL: u64 = 0x178;
+    pub const CNTP_CTL: u64 = 0x180;
+    pub const ICH_LR: u64 = 0x400;
+    pub const ICH_AP0R: u64 = 0x480;
+    pub const ICH_AP1R: u64 = 0x4a0;
+    pub const ICH_HCR: u64 = 0x4c0;
+    pub const ICH_VMCR: u64 = 0x4c8;
+}
+
+/// The guest's EL1 registers that lie in the page while the hypervisor plays. CNTV_* among them.
+const GUESTS: [(El1, u64); 18] = [
+    (El1::Cpacr, 0x100),
+    (El1::Contextidr, 0x108),
+    (El1::Sctlr, 0x110),
+    (El1::Tcr, 0x120),
+    (El1::Afsr0, 0x128),
+    (El1::Afsr1, 0x130),
+    (El1::Esr, 0x138),
+    (El1::Mair, 0x140),
+    (El1::Amair, 0x148),
+    (El1::Spsr, 0x160),
+    (El1::CntvCval, page::CNTV_CVAL),
+    (El1::CntvCtl, page::CNTV_CTL),
+    (El1::Ttbr0, 0x200),
+    (El1::Ttbr1, 0x210),
+    (El1::Far, 0x220),
+    (El1::Elr, 0x230),
+    (El1::SpEl1, page::SP_EL1),
+    (El1::Vbar, 0x250),
+];
+
+/// EL1's registers that both parts see the same.
+const COMMON: [El1; 7] = [El1::SpEl0, El1::TpidrEl0, El1::TpidrroEl0, El1::TpidrEl1, El1::Par, El1::Csselr, El1::Mdscr];
+
+/// Who plays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Virtual EL2.
+    Hypervisor,
+    /// Virtual EL1.
+    Guest,
+}
+
+/// A timer that no hardware counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Timer {
+    /// ENABLE and IMASK.
+    pub ctl: u64,
+    /// CVAL, in ticks of the physical counter.
+    pub cval: u64,
+}
+
+impl Timer {
+    /// Whether it is to fire some time.
+    pub const fn is_armed(self) -> bool {
+        self.ctl & 0b11 == 0b01
+    }
+
+    /// Its line at counter value `now`.
+    pub const fn is_firing(self, now: u64) -> bool {
+        self.is_armed() && now >= self.cval
+    }
+}
+
+/// The page that VNCR_EL2 names: a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page(pub Addr<Pa>);
+
+impl Page {
+    /// A register in the page.
+    #[inline(always)]
+    pub fn read<M: Machine>(self, m: &M, offset: u64) -> u64 {
+        m.frame(self.0).get((offset >> 3) as usize).map_or(0, |word| word.load(Relaxed))
+    }
+
+    /// Sets a register in the page.
+    #[inline(always)]
+    pub fn write<M: Machine>(self, m: &M, offset: u64, value: u64) {
+        if let Some(word) = m.frame(self.0).get((offset >> 3) as usize) {
+            word.store(value, Relaxed);
+        }
+    }
+}
+
+/// What a vCPU with an EL2 of its own has besides.
+#[derive(Debug)]
+pub struct Nested {
+    /// The page that VNCR_EL2 names.
+    pub page: Page,
+    /// Who plays.
+    pub part: Part,
+    /// Whether EL1's registers on the CPU are arranged for a hypervisor with HCR_EL2.E2H set.
+    pub vhe: bool,
+    /// Whether it has entered a guest since its reset.
+    pub settled: bool,
+    /// The hypervisor's EL1 registers while the guest plays.
+    pub away: Context,
+    /// The guest's on their way between CPU and page.
+    pub passing: Context,
+    /// Registers of EL2 that are neither in the page nor EL1's; those that are EL1's, as the hypervisor wrote them, where it
+    /// runs without E2H.
+    pub kept: Kept,
+    /// CNTKCTL_EL1 while CNTHCTL_EL2 has its place on the CPU.
+    pub cntkctl: u64,
+    /// EL2's physical timer.
+    pub hp: Timer,
+    /// EL2's virtual timer while it is not on the CPU.
+    pub hv: Timer,
+    /// The page that the hypervisor's VNCR_EL2 names, while the guest plays and has an EL2 of its own.
+    pub guests_page: Option<Addr<Pa>>,
+    /// What the guest's memory is entered by, while the guest plays and has a stage 2 of its hypervisor's.
+    pub shadow: Option<Root>,
+    /// Whether the CPU's virtual interrupt interface is the guest's: the hypervisor takes interrupts itself (IMO).
+    pub lends_interface: bool,
+    /// How many list registers there are.
+    pub lists: u8,
+    /// Until when the CPU's own timer watches those of its timers that are not on the CPU: all ones if there is no need.
+    pub watched: u64,
+    /// How many of the guest's list registers are on the CPU.
+    pub lent: usize,
+    /// Room for them.
+    pub lr: [u64; 16],
+    /// The interrupts whose lines were up when they were set last: bit n for INTID 16 + n.
+    pub lines: u16,
+}
+
+macro_rules! kept {
+    ($($name:ident),* $(,)?) => {
+        /// Registers of EL2 that are kept here.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[allow(missing_docs)]
+        pub enum Own { $($name),* }
+
+        /// A value for each of [`Own`].
+        #[derive(Clone, Debug, Default)]
+        pub struct Kept([u64; [$(Own::$name),*].len()]);
+    };
+}
+
+kept! {
+    Sctlr, Tcr, Ttbr0, Ttbr1, Mair, Amair, Vbar, Cptr, Contextidr, Cnthctl, Afsr0, Afsr1, Hpfar, Mdcr, Hacr, Actlr, Hstr,
+}
+
+impl Kept {
+    /// The value of `register`.
+    pub fn get(&self, register: Own) -> u64 {
+        self.0.get(register as usize).copied().unwrap_or(0)
+    }
+
+    /// Sets the value of `register`.
+    pub fn set(&mut self, register: Own, value: u64) {
+        if let Some(slot) = self.0.get_mut(register as usize) {
+            *slot = value;
+        }
+    }
+}
+
+/// Where the hypervisor's own registers are on the CPU while it plays.
+pub const PLACES: [(Own, El1); 11] = [
+    (Own::Sctlr, El1::Sctlr),
+    (Own::Tcr, El1::Tcr),
+    (Own::Ttbr0, El1::Ttbr0),
+    (Own::Ttbr1, El1::Ttbr1),
+    (Own::Mair, El1::Mair),
+    (Own::Amair, El1::Amair),
+    (Own::Vbar, El1::Vbar),
+    (Own::Cptr, El1::Cpacr),
+    (Own::Contextidr, El1::Contextidr),
+    (Own::Afsr0, El1::Afsr0),
+    (Own::Afsr1, El1::Afsr1),
+];
+
+/// The interrupts whose lines follow from its registers: INTIDs 25 to 28, and 30. After a reset all are set anew.
+const LINES: u16 = 0b0101_1110_0000_0000;
+/// SCTLR_EL2 after a reset: the bits that are one (Arm ARM D24.2.175), MMU and caches off.
+const SCTLR: u64 = 0x30c5_0830;
+/// CPTR_EL2 after a reset, with E2H clear: the bits that are one.
+const CPTR: u64 = 0x33ff;
+
+impl Nested {
+    /// As after a reset, with the page at `page`, which the caller clears.
+    pub fn new(page: Page, lists: u8) -> Self {
+        let mut kept = Kept::default();
+        kept.set(Own::Sctlr, SCTLR);
+        kept.set(Own::Cptr, CPTR);
+        Self {
+            page,
+            part: Part::Hypervisor,
+            vhe: false,
+            settled: false,
+            away: Context::reset(),
+            passing: Context::zeroed(),
+            kept,
+            cntkctl: 0,
+            hp: Timer::default(),
+            hv: Timer::default(),
+            guests_page: None,
+            shadow: None,
+            lends_interface: false,
+            lists,
+            watched: 0,
+            lent: 0,
+            lr: [0; 16],
+            lines: LINES,
+        }
+    }
+
+    /// Clears the page and gives its registers their reset values. The guest's EL1 registers among them.
+    pub fn reset_page<M: Machine>(&self, m: &M, midr: u64, mpidr: u64) {
+        m.zero(self.page.0, Size::Page);
+        for (register, offset) in GUESTS {
+            self.write(m, offset, Context::reset().get(register));
+        }
+        self.write(m, page::HCR, 0);
+        self.write(m, page::VPIDR, midr);
+        self.write(m, page::VMPIDR, mpidr);
+    }
+
+    /// A register in the page.
+    #[inline(always)]
+    pub fn read<M: Machine>(&self, m: &M, offset: u64) -> u64 {
+        self.page.read(m, offset)
+    }
+
+    /// Sets a register in the page.
+    #[inline(always)]
+    pub fn write<M: Machine>(&self, m: &M, offset: u64, value: u64) {
+        self.page.write(m, offset, value);
+    }
+
+    /// HCR_EL2 as the hypervisor has it.
+    #[inline(always)]
+    pub fn hcr<M: Machine>(&self, m: &M) -> u64 {
+        self.read(m, page::HCR)
+    }
+
+    /// Whether its hypervisor has stage 2 on for the guest.
+    pub fn has_stage2<M: Machine>(&self, m: &M) -> bool {
+        self.hcr(m) & hcr::VM != 0
+    }
+
+    /// The EL1 register that holds `register` while the hypervisor plays with E2H.
+    pub fn place(register: Own) -> Option<El1> {
+        PLACES.iter().find(|(own, _)| *own == register).map(|(_, place)| *place)
+    }
+
+    /// EL1's value for a register of a hypervisor without E2H, whose EL2 has one range of addresses and no EL0.
+    pub fn as_el1(register: Own, value: u64) -> u64 {
+        match register {
+            Own::Sctlr => value | SCTLR,
+            Own::Tcr => tcr_as_el1(value),
+            // TFP: EL2's own use of FP is an exception to EL2.
+            Own::Cptr => {
+                if value >> 10 & 1 != 0 {
+                    0
+                } else {
+                    0b11 << 20
+                }
+            }
+            Own::Ttbr1 | Own::Contextidr => 0,
+            _ => value,
+        }
+    }
+
+    /// Arranges EL1's registers on the CPU for a hypervisor that has changed HCR_EL2.E2H. True if it had.
+    pub fn follow_e2h<M: Machine>(&mut self, m: &M) -> bool {
+        let vhe = self.hcr(m) & hcr::E2H != 0;
+        if vhe == self.vhe || self.part != Part::Hypervisor {
+            return false;
+        }
+        self.vhe = vhe;
+        for (own, place) in PLACES {
+            if vhe {
+                m.set(place, self.kept.get(own));
+            } else {
+                let value = m.get(place);
+                self.kept.set(own, value);
+                m.set(place, Self::as_el1(own, value));
+            }
+        }
+        if vhe {
+            self.cntkctl = m.get(El1::Cntkctl);
+            m.set(El1::Cntkctl, self.kept.get(Own::Cnthctl));
+            m.set(El1::CntvCval, self.hv.cval);
+            m.set(El1::CntvCtl, self.hv.ctl);
+        } else {
+            self.kept.set(Own::Cnthctl, m.get(El1::Cntkctl));
+            m.set(El1::Cntkctl, self.cntkctl);
+            self.hv = Timer { ctl: m.get(El1::CntvCtl) & 0b11, cval: m.get(El1::CntvCval) };
+            m.set(El1::CntvCtl, 0);
+        }
+        true
+    }
+
+    /// Makes EL1's registers for the guest ready in [`Nested::passing`]: out of the page and, for what both see, from the CPU.
+    pub fn fetch_guest<M: Machine>(&mut self, m: &M) {
+        let words = m.frame(self.page.0);
+        for (register, offset) in GUESTS {
+            self.passing.set(register, words.get((offset >> 3) as usize).map_or(0, |word| word.load(Relaxed)));
+        }
+        share(m, &mut self.passing);
+        self.passing.set(El1::Cntkctl, if self.vhe { self.cntkctl } else { m.get(El1::Cntkctl) });
+    }
+
+    /// Keeps the guest's registers, as they came from the CPU into [`Nested::passing`], in the page.
+    pub fn keep_guest<M: Machine>(&mut self, m: &M) {
+        let words = m.frame(self.page.0);
+        for (register, offset) in GUESTS {
+            if let Some(word) = words.get((offset >> 3) as usize) {
+                word.store(self.passing.get(register), Relaxed);
+            }
+        }
+        self.cntkctl = self.passing.get(El1::Cntkctl);
+    }
+
+    /// Makes EL1's registers for the hypervisor, which was away, ready in [`Nested::away`].
+    pub fn fetch_hypervisor<M: Machine>(&mut self, m: &M) {
+        share(m, &mut self.away);
+        if self.vhe {
+            self.away.set(El1::CntvCval, self.hv.cval);
+            self.away.set(El1::CntvCtl, self.hv.ctl);
+        } else {
+            self.away.set(El1::Cntkctl, m.get(El1::Cntkctl));
+            self.away.set(El1::CntvCtl, 0);
+        }
+    }
+
+    /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::away`].
+    pub fn keep_hypervisor(&mut self) {
+        if self.vhe {
+            self.hv = Timer { ctl: self.away.get(El1::CntvCtl) & 0b11, cval: self.away.get(El1::CntvCval) };
+        }
+    }
+
+    /// How many active-priority registers there are for each group (ICH_VTR_EL2.PREbits).
+    fn active_registers<M: Machine>(&self, m: &M) -> usize {
+        match m.interface_type() >> 26 & 7 {
+            0..=4 => 1,
+            5 => 2,
+            _ => 4,
+        }
+    }
+
+    /// The guest's interface, out of the page.
+    pub fn guest_interface<M: Machine>(&self, m: &M) -> Interface {
+        let mut interface = Interface { vmcr: self.read(m, page::ICH_VMCR), ..Interface::default() };
+        let places = interface.ap0r.iter_mut().zip(&mut interface.ap1r);
+        for (n, (ap0r, ap1r)) in places.enumerate().take(self.active_registers(m)) {
+            // They have 32 bits.
+            *ap0r = self.read(m, page::ICH_AP0R + n as u64 * 8) as u32;
+            *ap1r = self.read(m, page::ICH_AP1R + n as u64 * 8) as u32;
+        }
+        interface
+    }
+
+    /// Keeps the guest's interface in the page.
+    pub fn keep_interface<M: Machine>(&self, m: &M, interface: &Interface) {
+        self.write(m, page::ICH_VMCR, interface.vmcr);
+        let places = interface.ap0r.iter().zip(&interface.ap1r);
+        for (n, (ap0r, ap1r)) in places.enumerate().take(self.active_registers(m)) {
+            self.write(m, page::ICH_AP0R + n as u64 * 8, u64::from(*ap0r));
+            self.write(m, page::ICH_AP1R + n as u64 * 8, u64::from(*ap1r));
+        }
+    }
+}
+
+/// What both parts see the same, from the CPU.
+fn share<M: Machine>(m: &M, context: &mut Context) {
+    for register in COMMON {
+        context.set(register, m.get(register));
+    }
+}
+
+/// TCR_EL1 for a TCR_EL2 with E2H clear (Arm ARM D24.2.189): one range, the lower.
+const fn tcr_as_el1(tcr: u64) -> u64 {
+    // EPD1; T1SZ and TG1 have to be some value that is not reserved.
+    const NO_UPPER: u64 = 1 << 23 | 16 << 16 | 0b10 << 30;
+    tcr & 0xff3f | NO_UPPER
+        // PS to IPS, TBI to TBI0, HA, HD, HPD to HPD0, TBID to TBID0.
+        | (tcr >> 16 & 7) << 32
+        | (tcr >> 20 & 1) << 37
+        | (tcr >> 21 & 3) << 39
+        | (tcr >> 24 & 1) << 41
+        | (tcr >> 29 & 1) << 51
+}
+
+/// Whether an exception class is one that HPFAR_EL2 belongs to.
+pub const fn has_hpfar(class: u64) -> bool {
+    matches!(class, ec::IABT_LOWER | ec::DABT_LOWER)
+}
