@@ -213,18 +213,28 @@ kernel_package() {
         './lib/modules/*/kernel/drivers/virtio/virtio'{,_ring,_mmio,_balloon}.ko
 }
 
-# Makes the initramfs from a busybox and modules: initramfs OUT BUSYBOX [MODULE]... The same input makes the same bytes.
+# Lays out what is in every initramfs below DIR: stage_initramfs DIR BUSYBOX
+stage_initramfs() {
+    rm -rf "$1"
+    install -d -m 755 "$1"/{,bin,dev,lib,lib/modules,proc,sys,tmp}
+    install -m 755 "$2" "$1/bin/busybox"
+    install -m 755 "$root/scripts/linux/init" "$1/init"
+}
+
+# Writes what is below DIR as an archive that Linux unpacks, and removes it. The same input makes the same bytes.
+pack_initramfs() {
+    find "$1" -exec touch -h -d @0 {} +
+    (cd "$1" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0)
+    rm -rf "$1"
+}
+
+# Makes the initramfs from a busybox and modules: initramfs OUT BUSYBOX [MODULE]...
 initramfs() {
     local out=$1 stage=$1.stage.$$
-    rm -rf "$stage"
-    install -d -m 755 "$stage"/{,bin,dev,lib,lib/modules,proc,sys,tmp}
-    install -m 755 "$2" "$stage/bin/busybox"
-    install -m 755 "$root/scripts/linux/init" "$stage/init"
+    stage_initramfs "$stage" "$2"
     shift 2
     (($# == 0)) || install -m 644 "$@" "$stage/lib/modules/"
-    find "$stage" -exec touch -h -d @0 {} +
-    (cd "$stage" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible -R 0:0) | gzip -9n >"$out.$$"
-    rm -rf "$stage"
+    pack_initramfs "$stage" | gzip -9n >"$out.$$"
     mv "$out.$$" "$out"
 }
 
@@ -277,6 +287,52 @@ newer_kernel() {
     echo "$from" >"$out.from"
 }
 
+# Prints the libraries that a program needs, and those that they need, as lines `NAME FILE`, where FILE is below one of
+# the directories: libraries PROGRAM DIR...
+libraries() {
+    local todo=("$1") names name file
+    local -A seen=()
+    shift
+    while ((${#todo[@]})); do
+        names=$(readelf -d "${todo[0]}" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+        for name in $names; do
+            [[ -z ${seen[$name]:-} ]] || continue
+            file=$(find "$@" -name "$name" -print -quit)
+            [[ -n $file ]] || die "${todo[0]##*/} needs $name, which no package of $lock has"
+            seen[$name]=$file
+            todo+=("$file")
+            echo "$name $file"
+        done
+        todo=("${todo[@]:1}")
+    done
+}
+
+# Makes target/guests/kvm/initrd.cpio, for a guest that has a guest of its own under KVM: QEMU with its libraries, and
+# what makes the guest's guest, which is the same as other guests. Not compressed: that would take longer to unpack.
+kvm_guest() {
+    local out=$target/guests/kvm/initrd.cpio linux=$target/guests/linux
+    local from stage qemu package packages=() needed name file
+    mkdir -p "${out%/*}"
+    from="$(awk '$6 == "vmm"' "$lock") $(locked busybox-static) $(sha256sum "$linux"/{Image,initrd.gz} | cut -c1-64)"
+    from+=" $(sha256sum <"$root/scripts/linux/init")"
+    [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
+    qemu=$(locked_package qemu-system-arm ./usr/bin/qemu-system-aarch64)/usr/bin/qemu-system-aarch64
+    while read -r package; do
+        packages+=("$(locked_package "$package" './*lib/aarch64-linux-gnu/*.so*')")
+    done < <(awk '$6 == "vmm" && $1 != "qemu-system-arm" { print $1 }' "$lock")
+    needed=$(libraries "$qemu" "${packages[@]}")
+    stage=$out.stage.$$
+    stage_initramfs "$stage" "$(locked_package busybox-static ./bin/busybox)/bin/busybox"
+    install -m 755 "$qemu" "$stage/bin/"
+    while read -r name file; do install -m 755 "$file" "$stage/lib/$name"; done <<<"$needed"
+    install -d -m 755 "$stage/l2"
+    install -m 644 "$linux"/{Image,initrd.gz} "$stage/l2/"
+    rm -f "$out.from"
+    pack_initramfs "$stage" >"$out.$$"
+    mv "$out.$$" "$out"
+    echo "$from" >"$out.from"
+}
+
 # Makes target/guests/bcm2711-rpi-4-b.dtb: what QEMU's raspi4b and a Pi 4 without its firmware's own boot with.
 pi4_tree() {
     local out=$target/guests/bcm2711-rpi-4-b.dtb from stage
@@ -323,9 +379,10 @@ example_manifest() {
     [[ ! -f $out ]] || echo "$out"
 }
 
-# Makes the bundle of a manifest, and its images where it names them: bare guests NAME.bin, Debian's Linux. Prints where.
+# Makes the bundle of a manifest, and its images where it names them: bare guests NAME.bin, Debian's Linux, Flatland itself
+# and its bundles NAME.cpio. Prints where.
 example_bundle() {
-    local dts=$1 out name
+    local dts=$1 out name inner
     name=$(basename "$dts" .dts)
     out=$target/bundles/$name.cpio
     for name in $(grep -o '"[a-z0-9-]*\.bin"' "$dts" | tr -d '"' | sort -u); do
@@ -333,9 +390,17 @@ example_bundle() {
     done
     if grep -q '"linux/' "$dts"; then linux_guest; fi
     if grep -q '"linux/Image-6.12"' "$dts"; then newer_kernel; fi
+    if grep -q '"kvm/' "$dts"; then kvm_guest; fi
+    # A Flatland in a VM has a bundle of its own.
+    if grep -q '"flatland.img"' "$dts"; then flatland_image; fi
+    for inner in $(grep -o '"[a-z0-9-]*\.cpio"' "$dts" | tr -d '"' | sort -u); do
+        name=$root/scripts/examples/inner/${inner%.cpio}.dts
+        [[ -f $name ]] || name=$(dirname "$dts")/${inner%.cpio}.dts
+        example_bundle "$name" >/dev/null
+    done
     mkdir -p "$target/bundles"
     # Whole or not at all: another run may be reading it.
-    tool bundle "$dts" -o "$out.$$" -I "$target/guests" >&2
+    tool bundle "$dts" -o "$out.$$" -I "$target/guests" -I "$target/bundles" -I "$target" >&2
     mv "$out.$$" "$out"
     echo "$out"
 }

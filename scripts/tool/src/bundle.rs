@@ -65,6 +65,7 @@ pub(crate) fn tree(mut arguments: Arguments) -> Result<(), Failure> {
         initrd: plan.initrd,
         bootargs: vm.bootargs,
         virtio: 1,
+        nested: vm.nested,
         seed: &[],
     };
     std::fs::write(&out, description.build()).map_err(|error| Failure::Work(format!("{}: {error}", out.display())))

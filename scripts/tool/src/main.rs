@@ -58,6 +58,7 @@ A manifest:
               granule = \"4K\";                 // default: \"2M\"
               min = \"32M\";                    // default: all of its memory
               domain = \"lab\";                 // default: it shares pages with no other VM
+              nested;                         // default: not; it starts at EL2, to be a hypervisor itself
           };
       };
       policy {                                // may be left out
