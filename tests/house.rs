@@ -13,7 +13,7 @@ const MOST_LINES: usize = 500;
 const LONG: &[(&str, &str)] =
     &[("tests/src/model.rs", "one machine, one file"), ("tests/properties/memory.rs", "one world, one file")];
 /// The most lines below stairs, assembly included.
-const CELLAR: usize = 2850;
+const CELLAR: usize = 2950;
 /// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where tests of the drivers lay their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/"];

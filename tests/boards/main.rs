@@ -4,4 +4,5 @@ mod bare;
 mod broken;
 mod linux;
 mod memory;
+mod nested;
 mod operator;

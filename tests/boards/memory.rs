@@ -195,7 +195,7 @@ fn memory_moves_from_an_idle_guest_to_a_busy_one() {
     wait_for_a_move(&mut run, "vm=one", "vm=two", 2 << 10, 240);
     let idle = wait_until(&mut run, "vm=one", "private", 10, |kib| kib + (10 << 10) < alone);
     println!("one had {alone} KiB alone, and has {idle} KiB");
-    run.send("\x03").send(ESCAPE).send("stats off\r").send("why one\r").wait_for("entitlement", 10);
+    run.send(ESCAPE).send("stats off\r").send("why one\r").wait_for("entitlement", 10);
     run.send("stop one\r").send("stop two\r");
     run.end().exits_with(0).lacks("PANIC");
 }

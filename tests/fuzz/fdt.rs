@@ -18,6 +18,7 @@ fn describe<'a>(rng: &mut Rng, bootargs: &'a str, seed: &'a [u8]) -> Description
         initrd: (rng.below(2) == 0).then(|| Stretch { start: Addr::new(rng.edge()), bytes: rng.edge() }),
         bootargs,
         virtio: rng.edge() as u32,
+        nested: rng.below(2) == 0,
         seed,
     }
 }

@@ -107,6 +107,7 @@ fn no_image_writes_beyond_its_vm() {
             granule: Granule::Block,
             min: None,
             domain: None,
+            nested: false,
         };
         let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
             Ok(plan) => plan,

@@ -16,8 +16,10 @@
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use flatland::arm::desc::{Attr, Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
-use flatland::arm::el1::El1;
+use flatland::arm::el1::{self, El1};
 use flatland::arm::esr::Access;
+use flatland::arm::gic::Interface;
+use flatland::arm::role::Role;
 use flatland::arm::vmsa::{Geometry, Level};
 use flatland::machine::{Forget, Machine, Point, Words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -567,6 +569,22 @@ impl Machine for Model {
     }
 
     fn set(&self, _register: El1, _value: u64) {}
+
+    fn exchange(&self, _off: &mut el1::Context, _on: &el1::Context, _role: &Role) {}
+
+    fn forget_stage1(&self) {}
+
+    fn probe(&self, _va: u64, _access: Access, _user: bool) -> u64 {
+        1
+    }
+
+    fn interface_type(&self) -> u64 {
+        0
+    }
+
+    fn load_interface(&self, _interface: &Interface) {}
+
+    fn save_interface(&self, _interface: &mut Interface, _lists: usize) {}
 
     fn translate(&self, _va: u64, _access: Access, _user: bool) -> Option<Addr<Ipa>> {
         None

@@ -16,6 +16,7 @@ pub mod board;
 pub mod code;
 pub mod console;
 pub mod cpu;
+pub mod el2;
 pub mod exception;
 pub mod fdt;
 pub mod fp;

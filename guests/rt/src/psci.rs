@@ -3,7 +3,7 @@
 //! Follows DEN0022 (PSCI 1.1) and DEN0028 (SMCCC 1.1). A call can harm the program only by giving a CPU an entry point;
 //! [`call`] admits none but the program's own or one outside RAM.
 
-use crate::{board, ram};
+use crate::{board, cpu, ram};
 use core::arch::asm;
 
 /// PSCI_VERSION.
@@ -93,23 +93,24 @@ pub fn call(conduit: Conduit, args: [u64; 4]) -> [u64; 4] {
     [x0, x1, x2, x3]
 }
 
-/// Calls by HVC; returns the signed result. 32-bit functions answer in w0, which is sign-extended.
+/// Calls by HVC, or from EL2 by SMC; returns the signed result. 32-bit functions answer in w0, which is sign-extended.
 #[inline(always)]
 pub fn hvc(function: u64, a: u64, b: u64, c: u64) -> i64 {
-    let result = call(Conduit::Hvc, [function, a, b, c])[0];
+    let conduit = if cpu::is_el2() { Conduit::Smc } else { Conduit::Hvc };
+    let result = call(conduit, [function, a, b, c])[0];
     if function & (1 << 30) != 0 { result as i64 } else { i64::from(result as u32 as i32) }
 }
 
 /// Turns the board off.
 pub fn system_off() -> ! {
     hvc(SYSTEM_OFF, 0, 0, 0);
-    crate::cpu::park()
+    cpu::park()
 }
 
 /// Resets the board.
 pub fn system_reset() -> ! {
     hvc(SYSTEM_RESET, 0, 0, 0);
-    crate::cpu::park()
+    cpu::park()
 }
 
 /// Turns this CPU off; returns the error if firmware refuses.

@@ -17,6 +17,16 @@ secondary_start:                    // x0 = context of CPU_ON = this CPU's index
     mov     x20, x0
 1:  msr     daifset, #15
     msr     spsel, #1
+    mrs     x0, currentel
+    cmp     x0, #(2 << 2)
+    b.ne    4f
+    // At EL2: with E2H and TGE, what follows means EL2 by the names of EL1. A hypervisor that gives us an EL2 of its own
+    // making sees that at the next register it has to look after.
+    ldr     x0, =0x488000000        // E2H, RW, TGE
+    msr     hcr_el2, x0
+    isb
+    mrs     x0, sctlr_el2
+4:
     msr     tpidr_el1, x20
     adrp    x0, rt_vectors
     add     x0, x0, :lo12:rt_vectors

@@ -1,0 +1,97 @@
+//! Hypervisors as guests: Flatland in Flatland, twice, and Debian's KVM, with and without VHE; what they do is what they would
+//! do on the board.
+
+use harness::qemu::{Board, Run, Vm, manifest, manifest_with};
+
+/// A Flatland with the bundle of this name, as a VM.
+fn flatland(name: &'static str, vcpus: u32, memory: &'static str, bundle: &str, more: &str) -> Vm {
+    let rest = format!("nested; kernel = \"flatland.img\"; initrd = \"{bundle}.cpio\"; {more}");
+    Vm { name, vcpus, memory, rest }
+}
+
+#[test]
+fn flatland_in_flatland_runs_debian_on_two_cpus() {
+    let ended = Run::start(Board::Virt, "nested", &[], 120).end();
+    ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
+    ended.has_line("flatland: outer: powered off").has_line("flatland: debian: powered off");
+    // Both of them.
+    assert_eq!(ended.output.matches("flatland: Flatland ").count(), 2);
+}
+
+#[test]
+fn flatland_in_flatland_in_flatland_runs_debian_on_two_cpus() {
+    let ended = Run::start(Board::Virt, "nested-l3", &[], 200).end();
+    ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
+    assert_eq!(ended.output.matches("flatland: Flatland ").count(), 3);
+}
+
+#[test]
+fn debians_kvm_with_vhe_runs_a_debian_guest() {
+    let ended = Run::start(Board::Virt, "nested-kvm", &[], 200).end();
+    ended.exits_with(0).has("flatland-kvm: mode=VHE").has("[L2] flatland-workload: OK cpus=2 ");
+    ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
+}
+
+#[test]
+fn debians_kvm_without_vhe_runs_a_debian_guest() {
+    let ended = Run::start(Board::Virt, "nested-kvm-nvhe", &[], 200).end();
+    ended.exits_with(0).has("flatland-kvm: mode=nVHE").has("[L2] flatland-workload: OK cpus=2 ");
+    ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
+}
+
+#[test]
+fn two_hypervisors_side_by_side_share_pages_are_compressed_and_keep_every_word() {
+    // Both have the same guests, which check what they keep; there is less memory than they want, and their pages are merged
+    // and put away, the hypervisors' and their guests'.
+    let vms = ["one", "two"].map(|name| flatland(name, 2, "192M", "churns", "domain = \"lab\"; min = \"24M\";"));
+    let manifest = manifest_with(&vms, "policy { pool = \"140M\"; scan-cpu = <100>; };");
+    let ended = Run::start(Board::Virt, &manifest, &["--monitor", "stats on; check on"], 300).end();
+    for name in ["one", "two"] {
+        for guest in ["left", "right"] {
+            ended.has(&format!("[{name}] [{guest}] guest churn: PASS"));
+        }
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC").has("shadows: ").lacks("wrong=1");
+    let line = ended.output.lines().rev().find(|line| line.starts_with("flatland: shadows:")).unwrap_or_default();
+    println!("{line}");
+    assert!(line.contains(" wrong=0 ") && !line.contains(" killed=0 "), "{line}");
+}
+
+#[test]
+fn a_hypervisor_needs_a_board_that_can() {
+    let ended = Run::start(Board::VirtA72, &manifest(&[flatland("no", 1, "64M", "churns", "")]), &[], 60).end();
+    ended.exits_with(1).has("/vms/no/nested").has("FEAT_NV2");
+}
+
+#[test]
+fn a_guests_guest_finds_the_machine_that_it_should() {
+    // Interrupt controller, timers, registers, PSCI, FP, memory, and what must not harm others, as bare guests check it.
+    let ended =
+        Run::start(Board::Virt, &manifest(&[flatland("one", 2, "256M", "bare", "")]), &["--monitor", "check on"], 200)
+            .end();
+    for guest in ["timers", "gic", "fp", "psci", "sysregs", "memory", "hostile"] {
+        ended.has(&format!("[{guest}] guest {guest}: PASS"));
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC").has(" wrong=0 ");
+}
+
+#[test]
+fn a_hypervisor_that_does_anything_harms_itself_alone() {
+    let rogue = |name| Vm {
+        name,
+        vcpus: 1,
+        memory: "16M",
+        rest: "nested; kernel = \"rogue.bin\"; on-crash = \"restart\"; watchdog-seconds = <1>;".into(),
+    };
+    let vms = [rogue("one"), rogue("two"), rogue("three"), Vm::linux("good", 1, "")];
+    let mut run = Run::start(Board::Virt, &manifest(&vms), &[], 200);
+    run.wait_for("[good] flatland-workload: OK", 150);
+    for name in ["one", "two", "three"] {
+        run.send("\x1d").send(&format!("stop {name}\r"));
+    }
+    let ended = run.end();
+    ended.lacks("PANIC").has_line("flatland: good: powered off");
+    let lives = ended.output.matches("rogue: seed").count();
+    println!("{lives} lives");
+    assert!(lives > 5, "{lives} lives only");
+}
