@@ -55,6 +55,8 @@ pub fn belongs<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
         ec::WFX => hcr & if syndrome.iss() & 1 == 0 { hcr::TWI } else { 1 << 14 } != 0,
         ec::FP => traps(m, nested).fp,
         ec::ERET => hcr & hcr::NV != 0,
+        // Debug exceptions, while they go to EL2 (MDCR_EL2.TDE).
+        0x30..=0x3c => nested.kept.get(Own::Mdcr) >> 8 & 1 != 0,
         ec::SYSREG => sysreg(m, nested, syndrome.iss()),
         _ => false,
     }

@@ -15,10 +15,14 @@ use crate::vgic::{Line, Vgic};
 /// CNTV_CTL_EL0: ENABLE and ISTATUS, not IMASK.
 const FIRING: u64 = 0b101;
 const CTL: u64 = 0b111;
+const ISTATUS: u64 = 0b100;
 
-/// EL1's virtual timer as the page has it, by the physical counter.
-fn page_virtual<M: Machine>(nested: &Nested, m: &M) -> Timer {
-    let cval = nested.read(m, page::CNTV_CVAL).wrapping_add(nested.read(m, page::CNTVOFF));
+/// EL1's virtual timer as the page has it, by the physical counter, which says `now`.
+fn page_virtual<M: Machine>(nested: &Nested, m: &M, now: u64) -> Timer {
+    let count = now.wrapping_sub(nested.read(m, page::CNTVOFF));
+    let cval = nested.read(m, page::CNTV_CVAL);
+    // Its comparison is of unsigned numbers (Arm ARM D12.2.4): one that is far away does not wrap around.
+    let cval = if count < cval { now.saturating_add(cval - count) } else { now.saturating_sub(count - cval) };
     Timer { ctl: nested.read(m, page::CNTV_CTL), cval }
 }
 
@@ -39,12 +43,12 @@ const fn on_cpu(nested: &Nested) -> Option<IntId> {
     }
 }
 
-/// The timers that are not on the CPU.
-fn others<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> [(IntId, Timer); 4] {
+/// The timers that are not on the CPU, at counter value `now`.
+fn others<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M, now: u64) -> [(IntId, Timer); 4] {
     let on_cpu = on_cpu(nested);
     let unless = |intid: IntId, timer: Timer| if on_cpu == Some(intid) { Timer::default() } else { timer };
     [
-        (VIRTUAL_TIMER_INTID, unless(VIRTUAL_TIMER_INTID, page_virtual(nested, m))),
+        (VIRTUAL_TIMER_INTID, unless(VIRTUAL_TIMER_INTID, page_virtual(nested, m, now))),
         (HYP_VIRTUAL_TIMER_INTID, unless(HYP_VIRTUAL_TIMER_INTID, nested.hv)),
         (HYP_TIMER_INTID, nested.hp),
         (PHYSICAL_TIMER_INTID, physical(nested, vcpu, m)),
@@ -58,9 +62,14 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     let on_cpu = on_cpu(nested);
     let fires = on_cpu.is_some() && m.get(El1::CntvCtl) & CTL == FIRING;
     let mut lines = 0;
-    for (intid, timer) in others(nested, vcpu, m) {
+    for (intid, timer) in others(nested, vcpu, m, now) {
         let high = if on_cpu == Some(intid) { fires } else { timer.is_firing(now) };
         lines |= u16::from(high) << (intid.0 & 15);
+    }
+    if nested.part == Part::Hypervisor {
+        // These two are memory to the hypervisor: it finds there what the interrupt is about.
+        tell(nested, m, page::CNTV_CTL, lines >> (VIRTUAL_TIMER_INTID.0 & 15) & 1 != 0);
+        tell(nested, m, page::CNTP_CTL, lines >> (PHYSICAL_TIMER_INTID.0 & 15) & 1 != 0);
     }
     lines |= u16::from(super::lists::maintenance(nested, m) != 0) << (super::lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
@@ -79,6 +88,15 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     }
 }
 
+/// Keeps ISTATUS of a timer's control register in the page.
+fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, fires: bool) {
+    let ctl = nested.read(m, offset);
+    let told = if fires { ctl | ISTATUS } else { ctl & !ISTATUS };
+    if told != ctl {
+        nested.write(m, offset, told);
+    }
+}
+
 /// The CPU's virtual timer is another's now: its interrupt may come.
 pub fn changed<M: Machine>(m: &M, vcpu: &mut Vcpu) {
     if core::mem::take(&mut vcpu.timer_active) {
@@ -89,16 +107,18 @@ pub fn changed<M: Machine>(m: &M, vcpu: &mut Vcpu) {
 /// When the first of the timers that are not on the CPU is going to fire, after `now`.
 pub fn deadline<M: Machine>(vcpu: &Vcpu, m: &M, now: u64) -> Option<u64> {
     let nested = vcpu.nested.as_ref()?;
-    let timers = others(nested, vcpu, m);
+    let timers = others(nested, vcpu, m, now);
     timers.iter().filter(|(_, timer)| timer.is_armed() && timer.cval > now).map(|(_, timer)| timer.cval).min()
 }
 
 /// What to do after a timer has changed hands: nothing, if it does not fire earlier than our own timer is set to.
 pub fn watch<M: Machine>(m: &M, vcpu: &Vcpu) -> Next {
-    let deadline = deadline(vcpu, m, 0).unwrap_or(u64::MAX);
-    match &vcpu.nested {
-        Some(nested) if deadline < nested.watched => Next::Look,
-        _ => Next::Resume,
+    let Some(nested) = &vcpu.nested else { return Next::Resume };
+    let timers = others(nested, vcpu, m, m.now());
+    if timers.iter().any(|(_, timer)| timer.is_armed() && timer.cval < nested.watched) {
+        Next::Look
+    } else {
+        Next::Resume
     }
 }
 
