@@ -655,3 +655,31 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         memory.retire(&model, &pool);
     }
 }
+
+#[test]
+fn a_page_that_nobody_shares_any_more_can_be_put_away() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    let [one, two] = [RAM_BASE, RAM_BASE + 0x1000];
+    [one, two].into_iter().for_each(|page| memory.write(&model, &pool, page, &[7; 8]).unwrap());
+    // Seen twice with the same contents, they are merged.
+    let frame = [one, two, one, two].into_iter().find_map(|page| match memory.sight(&model, &pool, page) {
+        Sight::Same(Match::Hint(_, other), hash) => memory.freeze(&model, &pool, other, hash),
+        _ => None,
+    });
+    let frame = frame.unwrap();
+    let merged = [one, two].into_iter().filter(|page| memory.merge(&model, &pool, *page, frame)).count();
+    assert_eq!((merged, memory.resident().shared), (1, 2));
+    assert_eq!(memory.evict(&model, &pool, one), Put::Nothing, "while it is shared it stays");
+    assert_eq!(memory.next_own(&model, &pool, one), None);
+    memory.write(&model, &pool, two, &[8; 8]).unwrap();
+    assert_eq!(memory.next_own(&model, &pool, one), Some(one));
+    assert_eq!(memory.evict(&model, &pool, one), Put::Packed);
+    let mut back = [0; 8];
+    memory.read(&model, &pool, one, &mut back).unwrap();
+    assert_eq!((back, memory.resident().shared), ([7; 8], 0));
+    memory.retire(&model, &pool);
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
