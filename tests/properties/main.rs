@@ -5,6 +5,7 @@
 mod frames;
 mod memory;
 mod policy;
+mod races;
 mod sched;
 mod shadow;
 mod stage2;

@@ -51,34 +51,35 @@ fn pool(records: &mut [Record]) -> SharedPool<'_> {
     SharedPool::new(pool, 7)
 }
 
-struct Guest {
+pub(super) struct Guest {
     cpu: CpuId,
-    memory: Memory,
+    pub(super) memory: Memory,
     /// What it has stored last, by address.
     words: BTreeMap<u64, u64>,
 }
 
-struct World<'w> {
-    model: &'w Model,
-    pool: &'w SharedPool<'w>,
-    guests: Vec<Guest>,
-    dice: Dice,
+/// The guests, the board and what both have been through.
+pub(super) struct World<'w> {
+    pub(super) model: &'w Model,
+    pub(super) pool: &'w SharedPool<'w>,
+    pub(super) guests: Vec<Guest>,
+    pub(super) dice: Dice,
     /// What somebody else has taken, so that the pool is nearly empty for a while.
     hoard: Vec<ManuallyDrop<Frame<Dirty>>>,
-    shorts: u64,
+    pub(super) shorts: u64,
     blocks: u64,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 /// How often what came to pass.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    merged: u64,
-    zeroed: u64,
-    packed: u64,
-    swapped: u64,
-    unshared: u64,
-    returned: u64,
+pub(super) struct Tally {
+    pub(super) merged: u64,
+    pub(super) zeroed: u64,
+    pub(super) packed: u64,
+    pub(super) swapped: u64,
+    pub(super) unshared: u64,
+    pub(super) returned: u64,
 }
 
 impl<'w> World<'w> {
@@ -109,7 +110,7 @@ impl<'w> World<'w> {
         self.dice.below(most)
     }
 
-    fn address(&mut self) -> Addr<Ipa> {
+    pub(super) fn address(&mut self) -> Addr<Ipa> {
         let block = self.dice.below(7) << 21;
         let page = self.dice.pick(&[0, 1, 3, 200, 511]) << 12;
         let at = RAM_BASE + (block | page | self.word() << 3);
@@ -118,7 +119,7 @@ impl<'w> World<'w> {
     }
 
     /// Learns what the guests wrote on their own.
-    fn absorb(&mut self) {
+    pub(super) fn absorb(&mut self) {
         for (cpu, at, value) in self.model.scribbled() {
             self.guests[usize::from(cpu.0)].words.insert(at & !7, value);
         }
@@ -133,7 +134,7 @@ impl<'w> World<'w> {
     }
 
     /// A guest touches a word as hardware would: access, and on a fault resolve and try again.
-    fn touch(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn touch(&mut self, number: usize) -> Result<(), String> {
         let (at, value, write) = (self.address(), self.dice.roll(), self.dice.one_in(2));
         let access = if write { Access::Write } else { self.dice.pick(&[Access::Read, Access::Execute]) };
         self.touch_word(number, at, access, value)
@@ -178,7 +179,7 @@ impl<'w> World<'w> {
     }
 
     /// Two guests come to have a page with the same contents.
-    fn twins(&mut self) -> Result<(), String> {
+    pub(super) fn twins(&mut self) -> Result<(), String> {
         let value = self.dice.pick(&[0, 5, 6]);
         for _ in 0..2 {
             let number = self.dice.below(3) as usize;
@@ -199,7 +200,7 @@ impl<'w> World<'w> {
     }
 
     /// A guest fills a page with what cannot be compressed.
-    fn noise(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn noise(&mut self, number: usize) -> Result<(), String> {
         let page = self.address().align_down(Size::Page);
         for word in 0..512 {
             let value = self.dice.roll();
@@ -212,7 +213,7 @@ impl<'w> World<'w> {
     }
 
     /// What the scanner does with a page.
-    fn scan(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn scan(&mut self, number: usize) -> Result<(), String> {
         let at = self.address().align_down(Size::Page);
         let (model, pool) = (self.model, self.pool);
         let memory = &mut self.guests[number].memory;
@@ -253,7 +254,7 @@ impl<'w> World<'w> {
         self.touch_word(number, page + word, Access::Write, value)
     }
 
-    fn put_away(&mut self, number: usize) {
+    pub(super) fn put_away(&mut self, number: usize) {
         let at = self.address();
         match self.guests[number].memory.evict(self.model, self.pool, at) {
             Put::Packed => self.tally.packed += 1,
@@ -265,7 +266,7 @@ impl<'w> World<'w> {
     }
 
     /// A guest's balloon grows or shrinks.
-    fn balloon(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn balloon(&mut self, number: usize) -> Result<(), String> {
         let at = self.address().align_down(Size::Page);
         let pages = self.dice.pick(&[1, 3, 256, 512, 1024]);
         let guest = &mut self.guests[number];
@@ -290,7 +291,7 @@ impl<'w> World<'w> {
         Ok(())
     }
 
-    fn hoard(&mut self) {
+    pub(super) fn hoard(&mut self) {
         let mut pool = self.pool.lock();
         while pool.counts().free > 3 {
             let order = Order::holding(pool.counts().free / 2).unwrap_or(Order::PAGE);
@@ -300,7 +301,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         self.hoard.drain(..).for_each(|frame| self.pool.lock().give_back(ManuallyDrop::into_inner(frame)));
     }
 
@@ -313,7 +314,7 @@ impl<'w> World<'w> {
     }
 
     /// Takes a page away from a guest.
-    fn discard(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn discard(&mut self, number: usize) -> Result<(), String> {
         let at = self.address();
         let hole = self.dice.pick(&[Hole::Absent, Hole::Ballooned, Hole::Zero]);
         let guest = &mut self.guests[number];
@@ -334,7 +335,7 @@ impl<'w> World<'w> {
     }
 
     /// Gives all of a guest's memory back; the guest starts again.
-    fn restart(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn restart(&mut self, number: usize) -> Result<(), String> {
         let guest = &mut self.guests[number];
         guest.memory.release_all(self.model, self.pool);
         self.absorb();
@@ -369,16 +370,54 @@ impl<'w> World<'w> {
             253 => self.let_go(),
             _ => self.restart(number)?,
         }
+        self.settle()
+    }
+
+    /// Ends a step: the machine has nothing to complain of.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
         self.absorb();
-        model.settle();
-        match model.errors().into_iter().next() {
+        self.model.settle();
+        match self.model.errors().into_iter().next() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
+    /// Every word of every page is what its guest wrote last, or zero. What was put away comes back for it. Says how many
+    /// words there are.
+    pub(super) fn look_at_all(&mut self) -> Result<u64, String> {
+        self.let_go();
+        let mut looked = 0;
+        for number in 0..self.guests.len() {
+            let pages: BTreeSet<u64> = self.guests[number].words.keys().map(|at| *at & !4095).collect();
+            for page in pages {
+                self.touch_word(number, Addr::new(page), Access::Read, 0)?;
+            }
+            self.settle()?;
+            let Guest { memory, words, .. } = &self.guests[number];
+            let mut wrong = None;
+            memory.table().for_each(self.model, |leaf| {
+                if leaf.attr.mem == MemType::Device {
+                    return;
+                }
+                for offset in (0..leaf.size.bytes()).step_by(8) {
+                    let (at, pa) = (leaf.input + offset, leaf.output + offset);
+                    let expected = words.get(&at.bits()).copied().unwrap_or(0);
+                    if self.model.cached(pa) != expected || self.model.uncached(pa) != expected {
+                        wrong.get_or_insert(at);
+                    }
+                }
+                looked += leaf.size.bytes() / 8;
+            });
+            if let Some(at) = wrong {
+                return Err(format!("guest {number} does not see what it wrote at {at:?}"));
+            }
+        }
+        Ok(looked)
+    }
+
     /// Records, tables and counts against each other.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let counts = self.pool.lock().check()?;
         let (mut frames, mut tables) = (0, 0);
         let mut named = BTreeSet::new();
@@ -432,30 +471,44 @@ fn state(pool: &SharedPool<'_>) -> ([u32; Order::COUNT], Counts) {
 
 /// Runs `steps`, and says how often the pool was short and a block was given.
 fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<(u64, u64, Tally), (u64, String)> {
+    live(seed, flaw, |world| {
+        for step in 0..steps {
+            world.step().map_err(|error| (step, error))?;
+            if step % 500 == 0 {
+                world.check().map_err(|error| (step, error))?;
+            }
+        }
+        Ok((world.shorts, world.blocks, world.tally))
+    })
+}
+
+/// Runs one life of the guests, from when the board is turned on until all is given back. An error comes with when it was.
+pub(super) fn live<T>(
+    seed: u64,
+    flaw: Flaw,
+    life: impl FnOnce(&mut World<'_>) -> Result<T, (u64, String)>,
+) -> Result<T, (u64, String)> {
+    const END: u64 = u64::MAX;
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, seed, flaw);
     let mut records = records();
     let pool = pool(&mut records);
     let start = state(&pool);
     let mut world = World::new(&model, &pool, seed);
-    for step in 0..steps {
-        world.step().map_err(|error| (step, error))?;
-        if step % 500 == 0 {
-            world.check().map_err(|error| (step, error))?;
-        }
-    }
-    world.check().map_err(|error| (steps, error))?;
-    let World { guests, hoard, shorts, blocks, tally, .. } = world;
+    let lived = life(&mut world)?;
+    world.check().map_err(|error| (END, error))?;
+    world.look_at_all().map_err(|error| (END, error))?;
+    let World { guests, hoard, .. } = world;
     hoard.into_iter().for_each(|frame| pool.lock().give_back(ManuallyDrop::into_inner(frame)));
     for guest in guests {
         let root = guest.memory.root();
         model.leave(guest.cpu);
         let table = guest.memory.table().root();
         guest.memory.retire(&model, &pool);
-        rule(!model.knows(table), "nothing of a retired table is remembered").map_err(|error| (steps, error))?;
+        rule(!model.knows(table), "nothing of a retired table is remembered").map_err(|error| (END, error))?;
         drop(root);
     }
-    rule(start == state(&pool), "all comes back, and together").map_err(|error| (steps, error))?;
-    Ok((shorts, blocks, tally))
+    rule(start == state(&pool), "all comes back, and together").map_err(|error| (END, error))?;
+    Ok(lived)
 }
 
 #[test]
@@ -601,4 +654,32 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         assert_eq!(word(&mut memory, 4 << 20), (0, 0), "what was never given is zero");
         memory.retire(&model, &pool);
     }
+}
+
+#[test]
+fn a_page_that_nobody_shares_any_more_can_be_put_away() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    let [one, two] = [RAM_BASE, RAM_BASE + 0x1000];
+    [one, two].into_iter().for_each(|page| memory.write(&model, &pool, page, &[7; 8]).unwrap());
+    // Seen twice with the same contents, they are merged.
+    let frame = [one, two, one, two].into_iter().find_map(|page| match memory.sight(&model, &pool, page) {
+        Sight::Same(Match::Hint(_, other), hash) => memory.freeze(&model, &pool, other, hash),
+        _ => None,
+    });
+    let frame = frame.unwrap();
+    let merged = [one, two].into_iter().filter(|page| memory.merge(&model, &pool, *page, frame)).count();
+    assert_eq!((merged, memory.resident().shared), (1, 2));
+    assert_eq!(memory.evict(&model, &pool, one), Put::Nothing, "while it is shared it stays");
+    assert_eq!(memory.next_own(&model, &pool, one), None);
+    memory.write(&model, &pool, two, &[8; 8]).unwrap();
+    assert_eq!(memory.next_own(&model, &pool, one), Some(one));
+    assert_eq!(memory.evict(&model, &pool, one), Put::Packed);
+    let mut back = [0; 8];
+    memory.read(&model, &pool, one, &mut back).unwrap();
+    assert_eq!((back, memory.resident().shared), ([7; 8], 0));
+    memory.retire(&model, &pool);
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }

@@ -54,7 +54,7 @@ impl Host {
         let pages = (memory.layout().bytes >> 12).max(1);
         // Below 2^26 pages, so it fits.
         let at = memory.page_at((self.roll() % pages) as u32);
-        let Some(at) = memory.next_own(m, at) else { return 0 };
+        let Some(at) = memory.next_own(m, &self.pool, at) else { return 0 };
         match memory.evict(m, &self.pool, at) {
             Put::Zero(frames) => frames,
             Put::Packed | Put::Swapped | Put::Merged => 1,

@@ -4,7 +4,8 @@
 //! bit for bit: what comes out of the store or from the disk is compared with the hash of what went in, and a page that
 //! is not what it was stops its VM ([`Miss::Lost`]).
 //!
-//! Only pages of a VM's own go. Shared ones save more where they are, and blocks are split first.
+//! Only pages of a VM's own go, among them those that nobody shares any more. Shared ones save more where they are, and
+//! blocks are split first.
 
 use super::share::Sight;
 use super::{Access, Coherence, Memory, Miss, Resident};
@@ -57,11 +58,16 @@ fn check(pool: &SharedPool<'_>, words: &Words) -> u16 {
 
 impl Memory {
     /// The first page of this VM's own from `ipa` on, a bounded number of steps away.
-    pub fn next_own<M: Machine>(&self, m: &M, ipa: Addr<Ipa>) -> Option<Addr<Ipa>> {
+    pub fn next_own<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Option<Addr<Ipa>> {
+        let is_alone = |frame| pool.lock().record(frame).is_some_and(|record| record.refs() == 1);
         let mut at = ipa;
         for _ in 0..LOOKS {
             let step = match self.table.walk(m, at) {
-                Found::Leaf(leaf) if leaf.attr.mem != MemType::Device && !leaf.attr.is_shared() => return Some(at),
+                Found::Leaf(leaf)
+                    if leaf.attr.mem != MemType::Device && (!leaf.attr.is_shared() || is_alone(leaf.output)) =>
+                {
+                    return Some(at);
+                }
                 Found::Leaf(_) => Size::Page.bytes(),
                 Found::Gap(gap) => gap.level().span() - (at.bits() & (gap.level().span() - 1)),
                 Found::Outside => return None,
@@ -74,6 +80,7 @@ impl Memory {
     /// Frees the frame of the page at `ipa` by what costs least: dropped if it is zero, merged if the same is shared
     /// already, else put away.
     pub fn evict<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Put {
+        self.own(m, pool, ipa);
         match self.sight(m, pool, ipa) {
             Sight::Zero if self.is_block(m, ipa) && self.drop_zeroes(m, pool, ipa) => Put::Zero(Size::Block.frames()),
             Sight::Zero if self.drop_zeroes(m, pool, ipa) => Put::Zero(1),

@@ -187,12 +187,9 @@ impl Memory {
         ipa: Addr<Ipa>,
         leaf: Leaf<Ipa, Pa>,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
-        let own = self.ram_attr();
         let start = m.now();
         if pool.lock().unshare(leaf.output, self.layout.owner) {
-            self.resident.shared -= 1;
-            self.resident.frames += 1;
-            return self.table.protect(m, &self.tag, ipa, own).map_err(|_| Miss::Denied);
+            return self.inherit(m, leaf).ok_or(Miss::Denied);
         }
         let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let frame = frame.copy(m, leaf.output);
@@ -207,10 +204,28 @@ impl Memory {
         pool.lock().release(leaf.output);
         self.resident.shared -= 1;
         self.resident.frames += 1;
-        let attr = Attr { rights: Rights::RW, ..own };
+        let attr = Attr { rights: Rights::RW, ..self.ram_attr() };
         let new = self.put_back(m, old, frame.into_table(), attr).ok_or(Miss::Denied);
         pool.costs().add(Work::Copy, 1, m.now().wrapping_sub(start));
         new
+    }
+
+    /// Makes a shared page the VM's own, which its frame already is: no other leaf named it any more.
+    fn inherit<M: Machine>(&mut self, m: &M, leaf: Leaf<Ipa, Pa>) -> Option<Leaf<Ipa, Pa>> {
+        self.resident.shared -= 1;
+        self.resident.frames += 1;
+        let attr = Attr { accessed: leaf.attr.accessed, ..self.ram_attr() };
+        self.table.protect(m, &self.tag, leaf.input, attr).ok()
+    }
+
+    /// Makes the page at `ipa` the VM's own if it is shared, but with nobody any more.
+    pub(super) fn own<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) {
+        if let Found::Leaf(leaf) = self.table.walk(m, ipa)
+            && leaf.attr.is_shared()
+            && pool.lock().unshare(leaf.output, self.layout.owner)
+        {
+            self.inherit(m, leaf);
+        }
     }
 
     /// Breaks the leaf of this VM's own RAM around `ipa`: the guest cannot reach it, and what we read is what it would.
