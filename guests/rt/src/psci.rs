@@ -93,31 +93,47 @@ pub fn call(conduit: Conduit, args: [u64; 4]) -> [u64; 4] {
     [x0, x1, x2, x3]
 }
 
+/// Returns the conduit of this Exception level: at EL2, HVC comes back to EL2.
+#[inline(always)]
+pub fn conduit() -> Conduit {
+    if crate::read_register!("currentel") == 8 { Conduit::Smc } else { Conduit::Hvc }
+}
+
 /// Calls by HVC; returns the signed result. 32-bit functions answer in w0, which is sign-extended.
 #[inline(always)]
 pub fn hvc(function: u64, a: u64, b: u64, c: u64) -> i64 {
-    let result = call(Conduit::Hvc, [function, a, b, c])[0];
+    signed(Conduit::Hvc, function, [a, b, c])
+}
+
+/// Calls by the conduit of this Exception level; returns the signed result.
+pub fn ask(function: u64, a: u64, b: u64, c: u64) -> i64 {
+    signed(conduit(), function, [a, b, c])
+}
+
+#[inline(always)]
+fn signed(conduit: Conduit, function: u64, [a, b, c]: [u64; 3]) -> i64 {
+    let result = call(conduit, [function, a, b, c])[0];
     if function & (1 << 30) != 0 { result as i64 } else { i64::from(result as u32 as i32) }
 }
 
 /// Turns the board off.
 pub fn system_off() -> ! {
-    hvc(SYSTEM_OFF, 0, 0, 0);
+    ask(SYSTEM_OFF, 0, 0, 0);
     crate::cpu::park()
 }
 
 /// Resets the board.
 pub fn system_reset() -> ! {
-    hvc(SYSTEM_RESET, 0, 0, 0);
+    ask(SYSTEM_RESET, 0, 0, 0);
     crate::cpu::park()
 }
 
 /// Turns this CPU off; returns the error if firmware refuses.
 pub fn cpu_off() -> i64 {
-    hvc(CPU_OFF, 0, 0, 0)
+    ask(CPU_OFF, 0, 0, 0)
 }
 
 /// Returns the state of a CPU: 0 on, 1 off, 2 pending, or an error.
 pub fn affinity_info(mpidr: u64, level: u64) -> i64 {
-    hvc(AFFINITY_INFO, mpidr, level, 0)
+    ask(AFFINITY_INFO, mpidr, level, 0)
 }
