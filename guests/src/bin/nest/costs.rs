@@ -30,9 +30,13 @@ pub(crate) fn run() {
         vm.hcr &= !(1 << 18);
     }
     println!("bench l2-touch-4k {}", touches(&mut vm));
+    if let Some(value) = crate::cpus::cost() {
+        println!("bench l2-ipi {value}");
+    }
 }
 
-fn ticks() -> u64 {
+/// The physical counter.
+pub(crate) fn ticks() -> u64 {
     rt::cpu::isb();
     Register::Cntpct.read()
 }

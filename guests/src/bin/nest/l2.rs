@@ -81,7 +81,7 @@ impl Vm {
         let ram = memory::take(SIZE, SIZE);
         let map = Stage2::new(shape);
         map.map_pages(BASE, memory::address(ram), SIZE);
-        let vm = Self {
+        let mut vm = Self {
             cpu: Context::new(),
             hcr: plain_hcr(),
             map,
@@ -90,18 +90,43 @@ impl Vm {
             el1: [0; El1::ALL.len()],
             sp: [STACK - 0x800, STACK],
         };
-        let mut vm = vm;
         for (slot, word) in ram.iter().zip(guest::code()) {
             slot.store(*word, Ordering::Relaxed);
         }
         el2::publish(&ram[..0x1000 / 8]);
-        vm.cpu.tpidr_el1 = DATA;
-        vm.set(El1::Sctlr, SCTLR);
-        vm.set(El1::Cpacr, 3 << 20);
-        vm.set(El1::Vbar, CODE);
+        vm.begin();
         vm.load();
         tlb::forget(Forget::Vm);
         vm
+    }
+
+    /// Makes another vCPU of a guest that is there, whose tables and RAM lie at these addresses.
+    pub(crate) fn other(shape: Geometry, vmid: u64, root: u64, ram: u64) -> Self {
+        let mut vm = Self {
+            cpu: Context::new(),
+            hcr: plain_hcr(),
+            map: Stage2::at(shape, root),
+            vmid,
+            ram: memory::at(ram, SIZE),
+            el1: [0; El1::ALL.len()],
+            sp: [STACK + 0x800, STACK + 0x1000],
+        };
+        vm.begin();
+        vm
+    }
+
+    /// The registers it starts with.
+    fn begin(&mut self) {
+        self.cpu.tpidr_el1 = DATA;
+        self.set(El1::Sctlr, SCTLR);
+        self.set(El1::Cpacr, 3 << 20);
+        self.set(El1::Vbar, CODE);
+    }
+
+    /// What was saved of a register.
+    pub(crate) fn saved(&self, register: El1) -> Option<u64> {
+        let at = El1::ALL.iter().position(|other| *other == register)?;
+        self.el1.get(at).copied()
     }
 
     fn set(&mut self, register: El1, value: u64) {

@@ -8,9 +8,12 @@
 #![no_main]
 #![allow(dead_code)]
 mod costs;
+mod cpus;
 mod faults;
 mod l2;
 mod levels;
+mod lists;
+mod many;
 mod memory;
 mod ops;
 mod registers;
@@ -28,6 +31,8 @@ const GROUPS: &[(&str, fn())] = &[
     ("faults", faults::run),
     ("granules", faults::granules),
     ("remap", remap::run),
+    ("cpus", cpus::run),
+    ("many", many::run),
 ];
 
 fn main() {

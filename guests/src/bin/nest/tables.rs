@@ -96,6 +96,11 @@ impl Stage2 {
         Self { shape, root: memory::take(bytes, bytes.max(0x1000)) }
     }
 
+    /// The tables whose root lies at an address.
+    pub(crate) fn at(shape: Geometry, root: u64) -> Self {
+        Self { shape, root: memory::at(root, 8 << (shape.ipa - shape.shift(shape.start))) }
+    }
+
     /// VTTBR_EL2 for these tables and this VMID.
     pub(crate) fn vttbr(&self, vmid: u64) -> u64 {
         memory::address(self.root) | vmid << 48
