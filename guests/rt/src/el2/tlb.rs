@@ -1,5 +1,5 @@
-//! TLB maintenance and address translation for the guests below, done as if HCR_EL2 were the guest's: with E2H and TGE, the
-//! same instructions are about EL2 itself. Follows Arm ARM D8.17 and C5.4 (AT).
+//! TLB maintenance and address translation for the guests below. With E2H and TGE the same instructions are about EL2 itself,
+//! so they are done without TGE. Follows Arm ARM D8.17 and C5.4 (AT).
 
 use super::{E2H, Register, TGE};
 use core::arch::asm;
@@ -23,22 +23,22 @@ pub enum Forget {
     Range(u64),
 }
 
-/// Runs `f` with TGE clear.
-fn as_guest<R>(f: impl FnOnce() -> R) -> R {
+/// Runs `f` with this HCR_EL2.
+fn with_hcr<R>(value: u64, f: impl FnOnce() -> R) -> R {
     let hcr = Register::Hcr.read();
-    if hcr & (E2H | TGE) == E2H | TGE {
-        Register::Hcr.write(hcr & !TGE);
+    if hcr == value {
+        return f();
     }
+    Register::Hcr.write(value);
     let result = f();
-    if hcr & (E2H | TGE) == E2H | TGE {
-        Register::Hcr.write(hcr);
-    }
+    Register::Hcr.write(hcr);
     result
 }
 
 /// Forgets translations. VTTBR_EL2 says whose.
 pub fn forget(what: Forget) {
-    as_guest(|| {
+    let hcr = Register::Hcr.read();
+    with_hcr(if hcr & E2H != 0 { hcr & !TGE } else { hcr }, || {
         // SAFETY: forgetting translations changes no memory; the program's own are found again in its tables.
         unsafe {
             asm!("dsb ishst", options(nostack));
@@ -85,8 +85,8 @@ pub enum At {
     S1E2W,
 }
 
-/// Asks for a translation; returns PAR_EL1.
-pub fn translate(how: At, address: u64) -> u64 {
+/// Asks for a translation under the guest's HCR_EL2; returns PAR_EL1.
+pub fn translate(how: At, address: u64, hcr: u64) -> u64 {
     let ask = || {
         // SAFETY: the instructions write PAR_EL1, no more.
         unsafe {
@@ -105,5 +105,5 @@ pub fn translate(how: At, address: u64) -> u64 {
         crate::cpu::isb();
         Register::Par.read()
     };
-    if matches!(how, At::S1E2R | At::S1E2W) { ask() } else { as_guest(ask) }
+    if matches!(how, At::S1E2R | At::S1E2W) { ask() } else { with_hcr(hcr, ask) }
 }

@@ -7,9 +7,11 @@
 #![no_std]
 #![no_main]
 #![allow(dead_code)]
+mod clocks;
 mod costs;
 mod cpus;
 mod faults;
+mod interrupts;
 mod l2;
 mod levels;
 mod lists;
@@ -20,6 +22,7 @@ mod registers;
 mod remap;
 mod stage1;
 mod tables;
+mod translate;
 
 use rt::{args, check, el2, println, report};
 
@@ -31,6 +34,9 @@ const GROUPS: &[(&str, fn())] = &[
     ("faults", faults::run),
     ("granules", faults::granules),
     ("remap", remap::run),
+    ("interrupts", interrupts::run),
+    ("timers", clocks::run),
+    ("translate", translate::run),
     ("cpus", cpus::run),
     ("many", many::run),
 ];
