@@ -131,7 +131,7 @@ registers! {
     Mmfr1 "S3_0_C0_C7_1" 0;
     Mmfr2 "S3_0_C0_C7_2" 0;
     // The interrupt controller: what the hypervisor has of it, and EL1's maintenance.
-    IccSre "S3_4_C12_C9_5" 0;
+    IccSre "S3_4_C12_C9_5" 8;
     IchHcr "S3_4_C12_C11_0" 0xffff_ffff_ffff_ffff;
     IchVtr "S3_4_C12_C11_1" 0;
     IchMisr "S3_4_C12_C11_2" 0;

@@ -80,7 +80,7 @@ fn conditions(vm: &mut Vm) {
     vm.cpu.x[3] = 1 << 30;
     vm.exec(&[ISB, CNTVCT.mrs(0), tval.msr(3), cval.mrs(1), tval.mrs(2), hvc(0)]);
     let ahead = vm.cpu.x[1].wrapping_sub(vm.cpu.x[0]);
-    check!(ahead >= 1 << 30 && ahead < 2 << 30, "CNTV_TVAL_EL0 of the guest sets the deadline", "{ahead:#x}");
+    check!((1 << 30..2 << 30).contains(&ahead), "CNTV_TVAL_EL0 of the guest sets the deadline", "{ahead:#x}");
     check!(vm.cpu.x[2] <= 1 << 30 && vm.cpu.x[2] > 0, "CNTV_TVAL_EL0 of the guest counts down", "{:#x}", vm.cpu.x[2]);
     El1::CntvCtl.write(0);
     Register::Cntvoff.write(0);

@@ -29,8 +29,6 @@ pub(crate) const TABLES: u64 = BASE + 0x8000;
 /// SCTLR_EL1: RES1, and the MMU off.
 pub(crate) const SCTLR: u64 = 0x30d0_0800;
 
-/// Exception class: WFI or WFE.
-pub(crate) const WAITED: u64 = 0x01;
 /// Exception class: SVC.
 pub(crate) const SVC: u64 = 0x15;
 /// Exception class: HVC.
@@ -163,13 +161,6 @@ impl Vm {
         let vector = self.cpu.enter();
         Register::Hcr.write(own_hcr());
         self.cpu.exit(vector)
-    }
-
-    /// Runs the code of rt's at this offset, at EL1.
-    pub(crate) fn call(&mut self, offset: u64) -> Exit {
-        self.cpu.pc = CODE + offset;
-        self.cpu.pstate = el2::EL1H;
-        self.run()
     }
 
     /// Writes a program.

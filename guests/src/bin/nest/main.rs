@@ -6,7 +6,6 @@
 
 #![no_std]
 #![no_main]
-#![allow(dead_code)]
 mod clocks;
 mod costs;
 mod cpus;
@@ -23,6 +22,7 @@ mod remap;
 mod stage1;
 mod tables;
 mod translate;
+mod traps;
 
 use rt::{args, check, el2, println, report};
 
@@ -34,6 +34,7 @@ const GROUPS: &[(&str, fn())] = &[
     ("faults", faults::run),
     ("granules", faults::granules),
     ("remap", remap::run),
+    ("traps", traps::run),
     ("interrupts", interrupts::run),
     ("timers", clocks::run),
     ("translate", translate::run),

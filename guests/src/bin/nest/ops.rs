@@ -60,8 +60,6 @@ pub(crate) const UDF: u32 = 0;
 pub(crate) const BRK: u32 = 0xd420_0020;
 /// B . (to itself)
 pub(crate) const SPIN: u32 = 0x1400_0000;
-/// RET
-pub(crate) const RET: u32 = 0xd65f_03c0;
 /// MOV x0, sp
 pub(crate) const MOV_X0_SP: u32 = 0x9100_03e0;
 /// FMOV d0, xzr
