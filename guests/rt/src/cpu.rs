@@ -105,12 +105,6 @@ pub fn irq_pending() -> bool {
     read_register!("isr_el1") & (1 << 7) != 0
 }
 
-/// Whether the program runs at EL2.
-#[inline(always)]
-pub fn is_el2() -> bool {
-    read_register!("currentel") >> 2 == 2
-}
-
 /// Waits for ever.
 pub fn park() -> ! {
     mask();

@@ -122,6 +122,8 @@ fn synchronous(frame: &mut Frame) {
     }
     // Whatever faults outside the program was jumped to by `code::call`: go back to the caller.
     let (start, end) = crate::ram::image();
+    // What comes from PSTATE.IL does not bring it back.
+    frame.spsr &= !(1 << 20);
     frame.elr = if (start..end).contains(&frame.elr) { frame.elr + 4 } else { frame.x[30] };
 }
 

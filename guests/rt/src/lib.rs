@@ -1,13 +1,14 @@
 //! The run-time of the test guests: from the first instruction to the verdict.
 //!
-//! A guest is a bare-metal AArch64 EL1 program for QEMU's `virt` board, and so for Flatland. It is a `fn main()` handed
+//! A guest is a bare-metal AArch64 program for QEMU's `virt` board, and so for Flatland. It runs at EL1, or at EL2 where it
+//! is started there. It is a `fn main()` handed
 //! to [`guest!`]; it prints `ok NAME` or `FAIL NAME: why` for each [`check!`], then one line `guest BIN: PASS (n checks)`
 //! or `guest BIN: FAIL (n of m)`, and turns its board off. All `unsafe` of the guests is in this library: what it offers
 //! is safe to call in any order, because nothing it offers can reach memory that a Rust object owns ([`mmio`], [`ram`])
 //! or run code that is not here ([`psci`], [`code`]).
 //!
 //! Floors, each may use those above it: [`board`], [`cpu`], [`mmio`] | [`console`], [`fdt`], [`psci`], [`exception`] |
-//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`code`], [`fp`], [`random`] | [`smp`], [`report`].
+//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`code`], [`fp`], [`random`] | [`smp`], [`report`], [`el2`].
 
 #![no_std]
 

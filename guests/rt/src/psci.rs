@@ -3,7 +3,7 @@
 //! Follows DEN0022 (PSCI 1.1) and DEN0028 (SMCCC 1.1). A call can harm the program only by giving a CPU an entry point;
 //! [`call`] admits none but the program's own or one outside RAM.
 
-use crate::{board, cpu, ram};
+use crate::{board, ram};
 use core::arch::asm;
 
 /// PSCI_VERSION.
@@ -93,32 +93,47 @@ pub fn call(conduit: Conduit, args: [u64; 4]) -> [u64; 4] {
     [x0, x1, x2, x3]
 }
 
-/// Calls by HVC, or from EL2 by SMC; returns the signed result. 32-bit functions answer in w0, which is sign-extended.
+/// Returns the conduit of this Exception level: at EL2, HVC comes back to EL2.
+#[inline(always)]
+pub fn conduit() -> Conduit {
+    if crate::read_register!("currentel") == 8 { Conduit::Smc } else { Conduit::Hvc }
+}
+
+/// Calls by HVC; returns the signed result. 32-bit functions answer in w0, which is sign-extended.
 #[inline(always)]
 pub fn hvc(function: u64, a: u64, b: u64, c: u64) -> i64 {
-    let conduit = if cpu::is_el2() { Conduit::Smc } else { Conduit::Hvc };
+    signed(Conduit::Hvc, function, [a, b, c])
+}
+
+/// Calls by the conduit of this Exception level; returns the signed result.
+pub fn ask(function: u64, a: u64, b: u64, c: u64) -> i64 {
+    signed(conduit(), function, [a, b, c])
+}
+
+#[inline(always)]
+fn signed(conduit: Conduit, function: u64, [a, b, c]: [u64; 3]) -> i64 {
     let result = call(conduit, [function, a, b, c])[0];
     if function & (1 << 30) != 0 { result as i64 } else { i64::from(result as u32 as i32) }
 }
 
 /// Turns the board off.
 pub fn system_off() -> ! {
-    hvc(SYSTEM_OFF, 0, 0, 0);
-    cpu::park()
+    ask(SYSTEM_OFF, 0, 0, 0);
+    crate::cpu::park()
 }
 
 /// Resets the board.
 pub fn system_reset() -> ! {
-    hvc(SYSTEM_RESET, 0, 0, 0);
-    cpu::park()
+    ask(SYSTEM_RESET, 0, 0, 0);
+    crate::cpu::park()
 }
 
 /// Turns this CPU off; returns the error if firmware refuses.
 pub fn cpu_off() -> i64 {
-    hvc(CPU_OFF, 0, 0, 0)
+    ask(CPU_OFF, 0, 0, 0)
 }
 
 /// Returns the state of a CPU: 0 on, 1 off, 2 pending, or an error.
 pub fn affinity_info(mpidr: u64, level: u64) -> i64 {
-    hvc(AFFINITY_INFO, mpidr, level, 0)
+    ask(AFFINITY_INFO, mpidr, level, 0)
 }

@@ -1,10 +1,11 @@
 //! The verdict: checks counted over all CPUs, the last line, and what becomes of a panic.
 
 use crate::{console, cpu, println, psci};
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
+static QUIET: AtomicBool = AtomicBool::new(false);
 static NAME: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static NAME_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
@@ -23,14 +24,29 @@ pub fn name() -> &'static str {
     unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(at, NAME_LENGTH.load(Ordering::SeqCst))) }
 }
 
+/// Prints no check that holds from here on, for guests with very many of them.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::SeqCst);
+}
+
+/// Returns how many checks there were, and how many of them failed.
+pub fn counts() -> (u64, u64) {
+    (CHECKS.load(Ordering::SeqCst), FAILED.load(Ordering::SeqCst))
+}
+
 /// Counts and prints a check; use [`check!`].
 pub fn check(name: core::fmt::Arguments<'_>, why: Option<core::fmt::Arguments<'_>>) {
     CHECKS.fetch_add(1, Ordering::SeqCst);
     match why {
+        None if QUIET.load(Ordering::Relaxed) => {}
         None => println!("ok {name}"),
         Some(why) => {
             FAILED.fetch_add(1, Ordering::SeqCst);
-            println!("FAIL {name}: {why}");
+            if QUIET.load(Ordering::Relaxed) {
+                println!("{}: FAIL {name}: {why}", self::name());
+            } else {
+                println!("FAIL {name}: {why}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub type Job = fn(usize);
 /// Turns a CPU on and makes it run `job` and go off; returns PSCI's answer.
 pub fn start(index: usize, job: Job) -> i64 {
     JOB[index].store(job as usize, Ordering::SeqCst);
-    psci::hvc(psci::CPU_ON, args::mpidr(index), psci::entry(), index as u64)
+    psci::ask(psci::CPU_ON, args::mpidr(index), psci::entry(), index as u64)
 }
 
 /// Returns whether the CPU has ended its job.

@@ -1,23 +1,24 @@
-// The exception table: every entry saves the whole general register file, then asks Rust (`exception::rt_exception`).
-// The layout of what is saved is `exception::Frame`. Follows Arm ARM D1.3.1 (vector offsets).
+// The exception tables, one for each Exception level the program may run at: every entry saves the whole general register
+// file, then asks Rust (`exception::rt_exception`). The layout of what is saved is `exception::Frame`. At EL2, what comes
+// from below ends the run of a guest of the program's own (`rt_leave` in el2/switch.S). Follows Arm ARM D1.3.1 (vector
+// offsets).
 
-.macro entry kind
+.macro entry kind, to
 .balign 0x80
     sub     sp, sp, #288
     stp     x0, x1, [sp]
     mov     x1, #\kind
-    b       rt_common
+    b       \to
 .endm
 
-.section .text.vectors, "ax"
-.balign 0x800
-.global rt_vectors
-rt_vectors:
-    .irp    kind, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    entry   \kind
-    .endr
+.macro leave kind
+.balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #\kind
+    b       rt_leave
+.endm
 
-rt_common:
+.macro common el
     stp     x2, x3, [sp, #16]
     stp     x4, x5, [sp, #32]
     stp     x6, x7, [sp, #48]
@@ -32,19 +33,19 @@ rt_common:
     stp     x24, x25, [sp, #192]
     stp     x26, x27, [sp, #208]
     stp     x28, x29, [sp, #224]
-    mrs     x2, elr_el1
+    mrs     x2, elr_\el
     stp     x30, x2, [sp, #240]
-    mrs     x3, spsr_el1
-    mrs     x4, esr_el1
+    mrs     x3, spsr_\el
+    mrs     x4, esr_\el
     stp     x3, x4, [sp, #256]
-    mrs     x5, far_el1
+    mrs     x5, far_\el
     str     x5, [sp, #272]
     mov     x0, sp
     bl      rt_exception
     ldr     x3, [sp, #256]
-    msr     spsr_el1, x3
+    msr     spsr_\el, x3
     ldp     x30, x2, [sp, #240]
-    msr     elr_el1, x2
+    msr     elr_\el, x2
     ldp     x2, x3, [sp, #16]
     ldp     x4, x5, [sp, #32]
     ldp     x6, x7, [sp, #48]
@@ -62,3 +63,27 @@ rt_common:
     ldp     x0, x1, [sp], #16
     add     sp, sp, #272
     eret
+.endm
+
+.section .text.vectors, "ax"
+.balign 0x800
+.global rt_vectors
+rt_vectors:
+    .irp    kind, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    entry   \kind, rt_common
+    .endr
+rt_common:
+    common  el1
+
+.section .text.vectors_el2, "ax"
+.balign 0x800
+.global rt_vectors_el2
+rt_vectors_el2:
+    .irp    kind, 0, 1, 2, 3, 4, 5, 6, 7
+    entry   \kind, rt_common_el2
+    .endr
+    .irp    kind, 8, 9, 10, 11, 12, 13, 14, 15
+    leave   \kind
+    .endr
+rt_common_el2:
+    common  el2

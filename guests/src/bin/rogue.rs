@@ -7,8 +7,9 @@
 #![no_main]
 
 use core::sync::atomic::Ordering;
+use rt::el2::{self, misuse};
 use rt::random::Random;
-use rt::{args, check, cpu, el2, println, psci, ram, timer};
+use rt::{args, check, println, psci, ram, timer};
 
 rt::guest!(main);
 
@@ -31,7 +32,8 @@ fn number(random: &mut Random) -> u64 {
 }
 
 fn main() {
-    check!(cpu::is_el2(), "it starts at EL2");
+    check!(el2::is_here(), "it starts at EL2");
+    el2::become_vhe();
     // Another life each time.
     let seed = timer::now();
     let mut random = Random::new(seed);
@@ -51,21 +53,21 @@ fn main() {
         word.store(at | kind, Ordering::Relaxed);
     }
     for _ in 0..2000 {
-        let (register, value) = (random.below(el2::N_REGISTERS), number(&mut random));
+        let (register, value) = (random.below(misuse::N_REGISTERS), number(&mut random));
         match random.below(4) {
-            0 => el2::maintain(random.below(el2::N_MAINTENANCES), value),
+            0 => misuse::maintain(random.below(misuse::N_MAINTENANCES), value),
             1 => {
-                let _ = el2::read(register);
+                let _ = misuse::read(register);
             }
-            _ => el2::write(register, value),
+            _ => misuse::write(register, value),
         }
     }
     // A stage 2 that can be walked, most of the time: VTTBR_EL2 and VTCR_EL2.
     if random.below(8) > 0 {
-        el2::write(0, base | random.below(3) << 48);
-        el2::write(1, random.one(&[32 | 1 << 6, 24 | 1 << 6, 25 | 1 << 6 | 2 << 14, 22 | 1 << 6 | 1 << 14]));
+        misuse::write(0, base | random.below(3) << 48);
+        misuse::write(1, random.one(&[32 | 1 << 6, 24 | 1 << 6, 25 | 1 << 6 | 2 << 14, 22 | 1 << 6 | 1 << 14]));
     }
     let hcr = OURS & !(1 << 27) | 1 | random.word() & random.word() & !(1 << 27);
     let (pc, spsr) = (number(&mut random), random.one(&[0x3c5, 0x3c4, 0x3c0, 0x5, 0x9, 0x1d0, 0x10, 0xf]));
-    el2::leave(if random.below(4) == 0 { random.word() } else { hcr }, pc, spsr);
+    misuse::leave(if random.below(4) == 0 { random.word() } else { hcr }, pc, spsr);
 }
