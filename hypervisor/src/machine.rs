@@ -56,6 +56,8 @@ pub trait Machine {
     fn set(&self, register: El1, value: u64);
     /// Takes EL1's registers of the loaded vCPU off this CPU and puts others on, in another role.
     fn exchange(&self, off: &mut Context, on: &Context, role: &Role);
+    /// Whether a virtual SError waits for the loaded vCPU to take it (HCR_EL2.VSE).
+    fn has_abort(&self) -> bool;
     /// Makes this CPU forget what it caches of the loaded vCPU's stage 1.
     fn forget_stage1(&self);
     /// Translates `va` by the stage 1 that is on this CPU, for EL1 or EL0, and returns what PAR_EL1 then holds.

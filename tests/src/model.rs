@@ -572,6 +572,10 @@ impl Machine for Model {
 
     fn exchange(&self, _off: &mut el1::Context, _on: &el1::Context, _role: &Role) {}
 
+    fn has_abort(&self) -> bool {
+        false
+    }
+
     fn forget_stage1(&self) {}
 
     fn probe(&self, _va: u64, _access: Access, _user: bool) -> u64 {

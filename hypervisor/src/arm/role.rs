@@ -20,7 +20,7 @@ pub struct Role {
 /// What a vCPU with an EL2 of its own changes of EL2's control registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Traps {
-    /// Bits set in HCR_EL2 besides those set for everybody.
+    /// Bits set in HCR_EL2 besides those set for everybody; PTW is only set if it is here.
     pub hcr: u64,
     /// VPIDR_EL2.
     pub vpidr: u64,
@@ -30,6 +30,8 @@ pub struct Traps {
     pub mdcr: u64,
     /// Whether FP and SIMD trap whatever is loaded.
     pub fp: bool,
+    /// Whether CPACR_EL1 traps (CPTR_EL2.TCPAC).
+    pub cpacr: bool,
     /// Whether the physical counter traps, too.
     pub counter: bool,
 }

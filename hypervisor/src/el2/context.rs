@@ -80,12 +80,18 @@ fn control(traps: &Traps) {
         // VNCR_EL2 is an address of EL2's own translation regime (Arm ARM D24.2.209).
         write!("S3_4_C2_C2_0", super::mmu::linear(Addr::new(traps.vncr)));
     }
-    write!("hcr_el2", cpu::hcr() | traps.hcr);
+    write!("hcr_el2", cpu::hcr() & !PTW | traps.hcr);
     write!("vpidr_el2", traps.vpidr);
     write!("mdcr_el2", cpu::mdcr() | traps.mdcr);
     write!("cnthctl_el2", u64::from(!traps.counter));
-    let cptr = read!("cptr_el2");
-    write!("cptr_el2", if traps.fp { cptr | TFP } else { cptr });
+    let fp = if traps.fp { TFP } else { 0 };
+    let cpacr = if traps.cpacr { TCPAC } else { 0 };
+    write!("cptr_el2", read!("cptr_el2") & !TCPAC | fp | cpacr);
+}
+
+/// Whether HCR_EL2.VSE is set.
+pub(crate) fn has_abort() -> bool {
+    read!("hcr_el2") >> 8 & 1 != 0
 }
 
 /// EL2's control registers as all other vCPUs have them.
@@ -94,6 +100,7 @@ pub(crate) fn uncontrol() {
     write!("vpidr_el2", read!("midr_el1"));
     write!("mdcr_el2", cpu::mdcr());
     write!("cnthctl_el2", 1);
+    write!("cptr_el2", read!("cptr_el2") & !TCPAC);
     isb();
 }
 
@@ -118,10 +125,13 @@ unsafe extern "C" {
 /// CPTR_EL2 with E2H clear: RES1 bits, SVE and SME trapped with them; trace and activity monitors trapped.
 const CPTR: u64 = 0x33ff | 1 << 20 | 1 << 30;
 const TFP: u64 = 1 << 10;
+const TCPAC: u64 = 1 << 31;
+/// HCR_EL2.PTW: no walks into Device memory.
+const PTW: u64 = 1 << 2;
 
 /// Traps the guest's use of FP, or not.
 pub(crate) fn trap_fp(trap: bool) {
-    write!("cptr_el2", if trap { CPTR | TFP } else { CPTR });
+    write!("cptr_el2", read!("cptr_el2") & TCPAC | CPTR | if trap { TFP } else { 0 });
     isb();
 }
 

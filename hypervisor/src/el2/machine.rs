@@ -132,6 +132,10 @@ impl Machine for El2 {
         context::load(on, role);
     }
 
+    fn has_abort(&self) -> bool {
+        context::has_abort()
+    }
+
     fn forget_stage1(&self) {
         context::forget_stage1();
     }

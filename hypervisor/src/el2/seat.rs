@@ -281,6 +281,7 @@ impl Seat {
         if loaded.fp {
             context::save_fp(&mut loaded.vcpu.fp);
         }
+        exit::nested::enter::keep_abort(&El2, &loaded.vcpu);
         context::save(&mut loaded.vcpu.saved);
         context::unload();
         if loaded.vcpu.nested.is_some() {

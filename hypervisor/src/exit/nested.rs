@@ -53,7 +53,11 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
                 return Some(Next::Resume);
             }
             match class {
-                ec::HVC64 => Some(deny(here, m, vcpu)),
+                ec::HVC64 => {
+                    // PC is behind it, and the exception is its own.
+                    vcpu.registers.pc = vcpu.registers.pc.wrapping_sub(4);
+                    Some(deny(here, m, vcpu))
+                }
                 ec::SYSREG => el2::read_id(here, vcpu),
                 _ => None,
             }

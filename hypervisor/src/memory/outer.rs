@@ -87,6 +87,8 @@ struct Shape {
     bits: u32,
     /// Where it starts.
     level: u32,
+    /// Bits of output: VTCR_EL2.PS.
+    outputs: u32,
 }
 
 impl Shape {
@@ -106,7 +108,15 @@ impl Shape {
             (14 | 16, 0..=2) => 3 - start as u32,
             _ => return None,
         };
-        let shape = Self { granule, bits, level };
+        let outputs = match vtcr >> 16 & 7 {
+            0 => 32,
+            1 => 36,
+            2 => 40,
+            3 => 42,
+            4 => 44,
+            _ => 48,
+        };
+        let shape = Self { granule, bits, level, outputs };
         // The root has at least two entries and at most 16 tables of them.
         let low = shape.shift(level);
         (bits <= 48 && bits > low && bits - low <= granule - 3 + 4).then_some(shape)
@@ -147,10 +157,14 @@ impl Memory {
             Err(Reason::Outer(OuterFault { wrong, level: level as u8 }))
         };
         let Some(shape) = Shape::of(key.vtcr) else { return fault(Wrong::Translation, 0) };
+        // Where the walk does not come to read an entry, the level is 0 (Arm ARM J1.1 AArch64.S2Walk).
         if at.bits() >> shape.bits != 0 {
-            return fault(Wrong::Translation, shape.level);
+            return fault(Wrong::Translation, 0);
         }
         let mut table = key.vttbr & ADDRESS & !1;
+        if table >> shape.outputs != 0 {
+            return fault(Wrong::AddressSize, 0);
+        }
         // The root's index has all the bits that are left.
         let mut mask = u64::MAX;
         for level in shape.level..=3 {
@@ -166,6 +180,9 @@ impl Memory {
                 return fault(Wrong::Translation, level);
             }
             let output = desc & ADDRESS & !((1 << shape.granule) - 1);
+            if output >> shape.outputs != 0 {
+                return fault(Wrong::AddressSize, level);
+            }
             if level < 3 && desc & TABLE != 0 {
                 table = output;
                 continue;

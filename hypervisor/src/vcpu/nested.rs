@@ -21,9 +21,11 @@ use core::sync::atomic::Ordering::Relaxed;
 #[allow(missing_docs)]
 pub mod hcr {
     pub const VM: u64 = 1;
+    pub const PTW: u64 = 1 << 2;
     pub const FMO: u64 = 1 << 3;
     pub const IMO: u64 = 1 << 4;
     pub const AMO: u64 = 1 << 5;
+    pub const VSE: u64 = 1 << 8;
     pub const TWI: u64 = 1 << 13;
     pub const TTLB: u64 = 1 << 25;
     pub const TVM: u64 = 1 << 26;

@@ -26,7 +26,7 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
         let cntvoff = here.vm.offset.load(Ordering::Relaxed);
         return Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
     };
-    let own = hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
+    let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
     match nested.part {
         Part::Hypervisor => {
             let (vttbr, vtcr) = of(&here.vm.root);
@@ -41,6 +41,7 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
                 vncr: nested.page.0.bits(),
                 mdcr: 0,
                 fp: false,
+                cpacr: false,
                 counter: false,
             };
             Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
@@ -91,7 +92,8 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         psr::AARCH32 if is_host && has_aarch32 => vcpu.registers.pstate = spsr,
         // What is illegal for our own ERET may not come through: there is no AArch32 but EL0's.
         psr::AARCH32 if !has_aarch32 => vcpu.registers.pstate = illegal,
-        psr::EL0T | psr::AARCH32 | psr::EL1T | psr::EL1H if hcr & hcr::TGE == 0 => {
+        psr::EL1T | psr::EL1H if hcr & hcr::TGE != 0 => vcpu.registers.pstate = illegal,
+        psr::EL0T | psr::AARCH32 | psr::EL1T | psr::EL1H if !is_host => {
             let (pc, pstate) = (at, vcpu.registers.pstate);
             vcpu.registers.pstate = spsr;
             return enter_guest(here, m, vcpu).unwrap_or_else(|next| {
@@ -145,9 +147,20 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     Ok(timers::watch(m, vcpu))
 }
 
+/// Takes a virtual SError out of the hypervisor's HCR_EL2 once the guest, which is on this CPU, has taken it (Arm ARM
+/// D1.3.6: VSE is cleared then).
+pub fn keep_abort<M: Machine>(m: &M, vcpu: &Vcpu) {
+    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Guest) else { return };
+    let hcr = nested.hcr(m);
+    if hcr & hcr::VSE != 0 && !m.has_abort() {
+        nested.write(m, page::HCR, hcr & !hcr::VSE);
+    }
+}
+
 /// The guest's part ends: EL1's registers are the hypervisor's again.
 fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     lists::take_back(here, m, vcpu);
+    keep_abort(m, vcpu);
     let Some(nested) = &mut vcpu.nested else { return };
     nested.part = Part::Hypervisor;
     nested.fetch_hypervisor(m);

@@ -2,11 +2,12 @@
 
 use super::enter;
 use crate::addr::{Addr, Ipa2, Pa, VcpuId};
+use crate::arm::desc::MemType;
 use crate::arm::esr::{Abort, Access, Fault};
 use crate::arm::exception::{Kind, psr};
 use crate::exit::{Here, abort};
 use crate::machine::Machine;
-use crate::memory::outer::{Key, Reason};
+use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
 use crate::memory::{Miss, Root};
 use crate::next::{Cause, Next};
@@ -74,7 +75,14 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
     let walk_writes = abort.walk && abort.fault == Fault::Permission;
     let access = if walk_writes { Access::Write } else { abort.access };
     let key = key(nested, m);
-    let result = here.vm.memory.lock().fill(m, &here.host.pool, key, at, access);
+    let mut memory = here.vm.memory.lock();
+    let no_device = abort.walk && nested.hcr(m) & hcr::PTW != 0;
+    let device = if no_device { device(&memory.outer(m, &here.host.pool, key, at)) } else { None };
+    let result = match device {
+        Some(fault) => Err(Fill::Outer(fault)),
+        None => memory.fill(m, &here.host.pool, key, at, access),
+    };
+    drop(memory);
     Some(match result {
         Ok(()) => Next::Resume,
         Err(Fill::Outer(fault)) => {
@@ -95,6 +103,12 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
         }
         Err(Fill::Miss(_)) => abort::nothing_at(here, m, vcpu, Addr::new(at.bits())),
     })
+}
+
+/// The fault of a walk that finds Device memory where it must not (HCR_EL2.PTW).
+fn device(found: &Result<Outer, Reason>) -> Option<OuterFault> {
+    let outer = found.as_ref().ok().filter(|outer| outer.leaf.attr.mem == MemType::Device)?;
+    Some(OuterFault { wrong: Wrong::Permission, level: outer.level })
 }
 
 /// TLBI, by its encoding.
