@@ -111,6 +111,11 @@ impl Timer {
         self.ctl & 0b11 == 0b01
     }
 
+    /// Whether its condition is met at counter value `now`, masked or not (ISTATUS).
+    pub const fn is_met(self, now: u64) -> bool {
+        self.ctl & 1 != 0 && now >= self.cval
+    }
+
     /// Its line at counter value `now`.
     pub const fn is_firing(self, now: u64) -> bool {
         self.is_armed() && now >= self.cval

@@ -265,6 +265,11 @@ fn set_timer<M: Machine>(nested: &mut Nested, m: &M, which: Which, timer: Timer)
     }
 }
 
+/// PAR_EL1: F and S, the fault is stage 2's.
+const STAGE2: u64 = 1 | 1 << 9;
+/// How often a guest's tables are looked for, as others may take them away meanwhile.
+const TRIES: u32 = 4;
+
 /// A SYS instruction: TLBI or AT.
 fn instruction<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding, rt: u8) -> Next {
     let value = vcpu.registers.read(rt);
@@ -312,6 +317,16 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     let Some(nested) = &mut vcpu.nested else { return true };
     m.exchange(&mut nested.away, &nested.passing, &role);
     let mut par = m.probe(va, access, user);
+    for _ in 0..TRIES {
+        if par & STAGE2 != STAGE2 {
+            break;
+        }
+        // The shadow has none of its tables yet, or no more.
+        par = match fault::prefill(here, m, nested, va) {
+            Ok(()) => m.probe(va, access, user),
+            Err(par) => par,
+        };
+    }
     (nested.shadow, nested.part) = (None, Part::Hypervisor);
     let role = enter::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };

@@ -3,12 +3,14 @@
 use super::enter;
 use crate::addr::{Addr, Ipa2, Pa, VcpuId};
 use crate::arm::desc::MemType;
+use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Fault};
 use crate::arm::exception::{Kind, psr};
 use crate::exit::{Here, abort};
 use crate::machine::Machine;
 use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
+use crate::memory::stage1::{self, Regime};
 use crate::memory::{Miss, Root};
 use crate::next::{Cause, Next};
 use crate::vcpu::nested::{Nested, hcr, page};
@@ -159,9 +161,52 @@ pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, par: u64, acc
     let at = Addr::new(par & 0x000f_ffff_ffff_f000);
     match here.vm.memory.lock().outer_ipa(m, &here.host.pool, key(nested, m), at, access) {
         Ok((_, ipa)) => par & !0x000f_ffff_ffff_f000 | ipa.bits() & 0x000f_ffff_ffff_f000,
-        // F, S (stage 2), FST.
-        Err(Reason::Outer(fault)) => 1 | 1 << 9 | 1 << 11 | fault.status() << 1,
-        // A table that is not to be had just now: as if there were none. Who asks asks again.
-        Err(Reason::Miss(_)) => 1 | 1 << 9 | 1 << 11 | 4 << 1,
+        Err(Reason::Outer(fault)) => failed(fault),
+        Err(Reason::Miss(_)) => failed(NOT_NOW),
     }
+}
+
+/// What is said of a table that is not to be had just now: as if there were none. Who asks asks again.
+const NOT_NOW: OuterFault = OuterFault { wrong: Wrong::Translation, level: 0 };
+
+/// PAR_EL1 for a fault of the hypervisor's stage 2: F, S, FST.
+const fn failed(fault: OuterFault) -> u64 {
+    1 | 1 << 9 | 1 << 11 | fault.status() << 1
+}
+
+/// Has the shadow map the tables of the guest's stage 1 on the way to `va`, for an AT of its hypervisor's. The guest's registers
+/// are those in [`Nested::passing`]. The error is what PAR_EL1 says of a table that the hypervisor has not mapped.
+pub fn prefill<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> Result<(), u64> {
+    /// PAR_EL1.PTW: on a walk of stage 1.
+    const PTW: u64 = 1 << 8;
+    let key = key(nested, m);
+    let guest = &nested.passing;
+    let regime = Regime {
+        ttbr0: guest.get(El1::Ttbr0),
+        ttbr1: guest.get(El1::Ttbr1),
+        tcr: guest.get(El1::Tcr),
+        sctlr: guest.get(El1::Sctlr),
+    };
+    let mut memory = here.vm.memory.lock();
+    let mut result = Ok(());
+    let _ = stage1::walk(&regime, Addr::new(va), |table| {
+        let pool = &here.host.pool;
+        let at: Addr<Ipa2> = Addr::new(table.bits());
+        let mut word = [0; 8];
+        let read = match memory.fill(m, pool, key, at, Access::Read) {
+            Ok(()) => memory.outer_ipa(m, pool, key, at, Access::Read).ok(),
+            Err(Fill::Outer(fault)) => {
+                result = Err(failed(fault) | PTW);
+                None
+            }
+            Err(_) => {
+                result = Err(failed(NOT_NOW) | PTW);
+                None
+            }
+        };
+        let (_, ipa) = read?;
+        memory.read(m, pool, ipa, &mut word).ok()?;
+        Some(u64::from_le_bytes(word))
+    });
+    result
 }

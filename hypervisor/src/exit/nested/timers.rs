@@ -68,8 +68,8 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     }
     if nested.part == Part::Hypervisor {
         // These two are memory to the hypervisor: it finds there what the interrupt is about.
-        tell(nested, m, page::CNTV_CTL, lines >> (VIRTUAL_TIMER_INTID.0 & 15) & 1 != 0);
-        tell(nested, m, page::CNTP_CTL, lines >> (PHYSICAL_TIMER_INTID.0 & 15) & 1 != 0);
+        tell(nested, m, page::CNTV_CTL, page_virtual(nested, m, now).is_met(now));
+        tell(nested, m, page::CNTP_CTL, physical(nested, vcpu, m).is_met(now));
     }
     lines |= u16::from(super::lists::maintenance(nested, m) != 0) << (super::lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
@@ -89,9 +89,9 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
 }
 
 /// Keeps ISTATUS of a timer's control register in the page.
-fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, fires: bool) {
+fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, is_met: bool) {
     let ctl = nested.read(m, offset);
-    let told = if fires { ctl | ISTATUS } else { ctl & !ISTATUS };
+    let told = if is_met { ctl | ISTATUS } else { ctl & !ISTATUS };
     if told != ctl {
         nested.write(m, offset, told);
     }
