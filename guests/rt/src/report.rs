@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
 static QUIET: AtomicBool = AtomicBool::new(false);
+static AGAIN: AtomicBool = AtomicBool::new(false);
 static NAME: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static NAME_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,6 +28,11 @@ pub fn name() -> &'static str {
 /// Prints no check that holds from here on, for guests with very many of them.
 pub fn be_quiet() {
     QUIET.store(true, Ordering::SeqCst);
+}
+
+/// Has the guest start again where it would end, without a verdict.
+pub fn live_again() {
+    AGAIN.store(true, Ordering::SeqCst);
 }
 
 /// Returns how many checks there were, and how many of them failed.
@@ -63,6 +69,9 @@ pub fn finish() -> ! {
 
 /// Ends the guest at once: the verdict is FAIL.
 pub fn abandon(why: &str) -> ! {
+    if AGAIN.load(Ordering::SeqCst) {
+        psci::system_reset();
+    }
     let n = CHECKS.load(Ordering::SeqCst) + 1;
     println!("FAIL {why}");
     println!("guest {}: FAIL ({} of {n})", name(), FAILED.load(Ordering::SeqCst) + 1);

@@ -9,7 +9,7 @@
 use core::sync::atomic::Ordering;
 use rt::el2::{self, misuse};
 use rt::random::Random;
-use rt::{args, check, println, psci, ram, timer};
+use rt::{args, check, println, psci, ram, report, timer};
 
 rt::guest!(main);
 
@@ -42,6 +42,8 @@ fn main() {
         println!("rogue: enough");
         psci::system_off();
     }
+    // What becomes of it is an exception, most often.
+    report::live_again();
     let memory = ram::largest_free();
     let (tables, _) = memory.split_at(TABLES);
     let base = tables.as_ptr() as u64;
