@@ -29,8 +29,8 @@ pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
         Input::Guest(vm, byte) => {
             let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
             let mut devices = vm.devices.lock();
-            // What finds the FIFO full is lost, as on a real line.
-            let _ = devices.uart.receive(byte);
+            // What finds too much before it is lost, as on a real line.
+            let _ = devices.uart.typed(byte);
             host.line(m, vm, UART_INTID, devices.uart.line().into());
         }
         Input::Command(command) => carry_out(host, m, command),

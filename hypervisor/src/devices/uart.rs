@@ -2,7 +2,8 @@
 //!
 //! What the guest sends leaves at once, as [`Effect::out`], while the console has room; when it has none
 //! ([`Flow::Closed`]), bytes gather in the transmit FIFO until [`Uart::take`] fetches them, and the guest sees BUSY, a
-//! filling FIFO and TXFF, as on a slow line. What arrives waits in the receive FIFO.
+//! filling FIFO and TXFF, as on a slow line. What arrives waits in the receive FIFO, and what is [typed](Uart::typed) before a
+//! guest without much memory or time comes to read it, before that.
 //!
 //! Interrupts follow the levels *as they change*, as the hardware does: transmit when the FIFO drains to its trigger (a
 //! byte that leaves at once has drained), receive when it fills to its trigger. The receive time-out, 32 bit times without
@@ -31,6 +32,8 @@ pub struct Effect {
 
 /// The depth of the FIFOs, in bytes.
 const DEPTH: usize = 32;
+/// How many bytes wait to get there.
+const AHEAD: usize = 256;
 
 const DR: u64 = 0x00;
 const RSR: u64 = 0x04;
@@ -67,23 +70,27 @@ const DR_OE: u32 = 1 << 11;
 const RSR_OE: u32 = 1 << 3;
 
 /// Bytes in the order they came.
-#[derive(Clone, Debug, Default)]
-struct Fifo {
-    bytes: [u8; DEPTH],
+#[derive(Clone, Debug)]
+struct Fifo<const N: usize> {
+    bytes: [u8; N],
     first: usize,
     len: usize,
 }
 
-impl Fifo {
+impl<const N: usize> Fifo<N> {
+    const fn new() -> Self {
+        Self { bytes: [0; N], first: 0, len: 0 }
+    }
+
     fn push(&mut self, byte: u8) {
-        self.bytes[(self.first + self.len) % DEPTH] = byte;
-        self.len = (self.len + 1).min(DEPTH);
+        self.bytes[(self.first + self.len) % N] = byte;
+        self.len = (self.len + 1).min(N);
     }
 
     fn pop(&mut self) -> Option<u8> {
         self.len = self.len.checked_sub(1)?;
         let byte = self.bytes[self.first];
-        self.first = (self.first + 1) % DEPTH;
+        self.first = (self.first + 1) % N;
         Some(byte)
     }
 }
@@ -91,8 +98,10 @@ impl Fifo {
 /// A PL011.
 #[derive(Clone, Debug)]
 pub struct Uart {
-    tx: Fifo,
-    rx: Fifo,
+    tx: Fifo<DEPTH>,
+    rx: Fifo<DEPTH>,
+    /// What the operator typed that has not come yet: a line of the shell's, more or less.
+    ahead: Fifo<AHEAD>,
     flow: Flow,
     /// A byte was lost: the next one read says so.
     overrun: bool,
@@ -117,10 +126,10 @@ impl Default for Uart {
 impl Uart {
     /// A PL011 after reset, its line open.
     pub const fn new() -> Self {
-        let empty = Fifo { bytes: [0; DEPTH], first: 0, len: 0 };
         Self {
-            tx: empty,
-            rx: Fifo { bytes: [0; DEPTH], first: 0, len: 0 },
+            tx: Fifo::new(),
+            rx: Fifo::new(),
+            ahead: Fifo::new(),
             flow: Flow::Open,
             overrun: false,
             rsr: 0,
@@ -195,6 +204,25 @@ impl Uart {
         self.rx.push(byte);
         self.ris |= if self.rx.len >= self.receive_trigger() { INT_RX } else { INT_RT };
         true
+    }
+
+    /// The operator typed a byte: it arrives when there is room. It is lost, and `false`, when too many wait.
+    pub fn typed(&mut self, byte: u8) -> bool {
+        if self.ahead.len == AHEAD {
+            return false;
+        }
+        self.ahead.push(byte);
+        self.fetch();
+        true
+    }
+
+    /// Lets what was typed arrive for as long as there is room.
+    fn fetch(&mut self) {
+        while self.room() != 0
+            && let Some(byte) = self.ahead.pop()
+        {
+            self.receive(byte);
+        }
     }
 
     /// How many bytes [`Uart::receive`] would take.
@@ -275,6 +303,7 @@ impl Uart {
             // What is left and below the trigger is announced again: the guest may have cleared the time-out.
             self.ris |= INT_RT;
         }
+        self.fetch();
         let overrun = if core::mem::take(&mut self.overrun) { DR_OE } else { 0 };
         byte | overrun
     }
@@ -303,10 +332,11 @@ impl Uart {
     /// Switching the FIFOs off or on empties the receiver (DDI 0183, 3.3.7); what waits to be sent still is.
     fn set_line_control(&mut self, value: u32) {
         if (self.lcr_h ^ value) & LCR_H_FEN != 0 {
-            self.rx = Fifo::default();
+            self.rx = Fifo::new();
             self.ris &= !(INT_RX | INT_RT);
         }
         self.lcr_h = value;
+        self.fetch();
     }
 }
 
@@ -404,6 +434,19 @@ mod tests {
         assert_eq!(uart.read(RSR, 4), 8);
         let _ = uart.write(RSR, 4, 0);
         assert_eq!(uart.read(RSR, 4), 0);
+    }
+
+    #[test]
+    fn what_is_typed_waits_for_the_guest() {
+        let mut uart = with_fifos();
+        let _ = uart.write(IMSC, 4, u64::from(INT_RX | INT_RT));
+        let n_taken = (0..400).filter(|n| uart.typed(*n as u8)).count();
+        assert_eq!(n_taken, 32 + 256);
+        for n in 0..n_taken {
+            assert!(uart.line());
+            assert_eq!(uart.read(DR, 4), n as u64 & 0xff, "in order, none lost, no overrun told");
+        }
+        assert!(!uart.line() && flag(&mut uart, FR_RXFE));
     }
 
     #[test]
