@@ -308,13 +308,14 @@ libraries() {
 }
 
 # Makes target/guests/kvm/initrd.cpio, for a guest that has a guest of its own under KVM: QEMU with its libraries, and
-# what makes the guest's guest, which is the same as other guests. Not compressed: that would take longer to unpack.
+# what makes the guest's guests, which are the same as other guests. Not compressed: that would take longer to unpack.
 kvm_guest() {
     local out=$target/guests/kvm/initrd.cpio linux=$target/guests/linux
     local from stage qemu package packages=() needed name file
     mkdir -p "${out%/*}"
     from="$(awk '$6 == "vmm"' "$lock") $(locked busybox-static) $(sha256sum "$linux"/{Image,initrd.gz} | cut -c1-64)"
-    from+=" $(sha256sum <"$root/scripts/linux/init")"
+    guest_binary bench
+    from+=" $(cat "$root/scripts/linux/init" "$target/guests/bench.bin" | sha256sum)"
     [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
     qemu=$(locked_package qemu-system-arm ./usr/bin/qemu-system-aarch64)/usr/bin/qemu-system-aarch64
     while read -r package; do
@@ -326,7 +327,7 @@ kvm_guest() {
     install -m 755 "$qemu" "$stage/bin/"
     while read -r name file; do install -m 755 "$file" "$stage/lib/$name"; done <<<"$needed"
     install -d -m 755 "$stage/l2"
-    install -m 644 "$linux"/{Image,initrd.gz} "$stage/l2/"
+    install -m 644 "$linux"/{Image,initrd.gz} "$target/guests/bench.bin" "$stage/l2/"
     rm -f "$out.from"
     pack_initramfs "$stage" >"$out.$$"
     mv "$out.$$" "$out"

@@ -12,7 +12,7 @@
 use crate::addr::{Addr, Pa, Size};
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
-use crate::machine::Machine;
+use crate::machine::{Machine, Words};
 use crate::memory::Root;
 use crate::vcpu::Interface;
 use core::sync::atomic::Ordering::Relaxed;
@@ -62,30 +62,36 @@ pub mod page {
     pub const ICH_VMCR: u64 = 0x4c8;
 }
 
-/// The guest's EL1 registers that lie in the page while the hypervisor plays. CNTV_* among them.
-const GUESTS: [(El1, u64); 18] = [
-    (El1::Cpacr, 0x100),
-    (El1::Contextidr, 0x108),
-    (El1::Sctlr, 0x110),
-    (El1::Tcr, 0x120),
-    (El1::Afsr0, 0x128),
-    (El1::Afsr1, 0x130),
-    (El1::Esr, 0x138),
-    (El1::Mair, 0x140),
-    (El1::Amair, 0x148),
-    (El1::Spsr, 0x160),
-    (El1::CntvCval, page::CNTV_CVAL),
-    (El1::CntvCtl, page::CNTV_CTL),
-    (El1::Ttbr0, 0x200),
-    (El1::Ttbr1, 0x210),
-    (El1::Far, 0x220),
-    (El1::Elr, 0x230),
-    (El1::SpEl1, page::SP_EL1),
-    (El1::Vbar, 0x250),
-];
+macro_rules! guests {
+    ($($register:ident = $offset:expr),* $(,)?) => {
+        /// Takes the guest's EL1 registers out of the page, where they lie while the hypervisor plays. CNTV_* among them.
+        fn take_guest(words: &Words, context: &mut Context) {
+            $(context.set(El1::$register, words[const { $offset as usize >> 3 }].load(Relaxed));)*
+        }
 
-/// EL1's registers that both parts see the same.
-const COMMON: [El1; 7] = [El1::SpEl0, El1::TpidrEl0, El1::TpidrroEl0, El1::TpidrEl1, El1::Par, El1::Csselr, El1::Mdscr];
+        /// Puts them there.
+        fn put_guest(words: &Words, context: &Context) {
+            $(words[const { $offset as usize >> 3 }].store(context.get(El1::$register), Relaxed);)*
+        }
+    };
+}
+
+guests! {
+    Cpacr = 0x100, Contextidr = 0x108, Sctlr = 0x110, Tcr = 0x120, Afsr0 = 0x128, Afsr1 = 0x130, Esr = 0x138, Mair = 0x140,
+    Amair = 0x148, Spsr = 0x160, CntvCval = page::CNTV_CVAL, CntvCtl = page::CNTV_CTL, Ttbr0 = 0x200, Ttbr1 = 0x210,
+    Far = 0x220, Elr = 0x230, SpEl1 = page::SP_EL1, Vbar = 0x250,
+}
+
+macro_rules! common {
+    ($($register:ident),*) => {
+        /// Takes from the CPU what both parts see the same.
+        fn share<M: Machine>(m: &M, context: &mut Context) {
+            $(context.set(El1::$register, m.get(El1::$register));)*
+        }
+    };
+}
+
+common!(SpEl0, TpidrEl0, TpidrroEl0, TpidrEl1, Par, Csselr, Mdscr);
 
 /// Who plays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -268,9 +274,7 @@ impl Nested {
     /// Clears the page and gives its registers their reset values. The guest's EL1 registers among them.
     pub fn reset_page<M: Machine>(&self, m: &M, midr: u64, mpidr: u64) {
         m.zero(self.page.0, Size::Page);
-        for (register, offset) in GUESTS {
-            self.write(m, offset, Context::reset().get(register));
-        }
+        put_guest(m.frame(self.page.0), &Context::reset());
         self.write(m, page::HCR, 0);
         self.write(m, page::VPIDR, midr);
         self.write(m, page::VMPIDR, mpidr);
@@ -354,22 +358,14 @@ impl Nested {
 
     /// Makes EL1's registers for the guest ready in [`Nested::passing`]: out of the page and, for what both see, from the CPU.
     pub fn fetch_guest<M: Machine>(&mut self, m: &M) {
-        let words = m.frame(self.page.0);
-        for (register, offset) in GUESTS {
-            self.passing.set(register, words.get((offset >> 3) as usize).map_or(0, |word| word.load(Relaxed)));
-        }
+        take_guest(m.frame(self.page.0), &mut self.passing);
         share(m, &mut self.passing);
         self.passing.set(El1::Cntkctl, if self.vhe { self.cntkctl } else { m.get(El1::Cntkctl) });
     }
 
     /// Keeps the guest's registers, as they came from the CPU into [`Nested::passing`], in the page.
     pub fn keep_guest<M: Machine>(&mut self, m: &M) {
-        let words = m.frame(self.page.0);
-        for (register, offset) in GUESTS {
-            if let Some(word) = words.get((offset >> 3) as usize) {
-                word.store(self.passing.get(register), Relaxed);
-            }
-        }
+        put_guest(m.frame(self.page.0), &self.passing);
         self.cntkctl = self.passing.get(El1::Cntkctl);
     }
 
@@ -421,13 +417,6 @@ impl Nested {
             self.write(m, page::ICH_AP0R + n as u64 * 8, u64::from(*ap0r));
             self.write(m, page::ICH_AP1R + n as u64 * 8, u64::from(*ap1r));
         }
-    }
-}
-
-/// What both parts see the same, from the CPU.
-fn share<M: Machine>(m: &M, context: &mut Context) {
-    for register in COMMON {
-        context.set(register, m.get(register));
     }
 }
 

@@ -348,6 +348,10 @@ impl Vgic {
         let cpu = usize::from(vcpu.0);
         (0..=self.spis.len()).any(|n| {
             let Some(bank) = self.bank(cpu, n) else { return false };
+            // Most banks are quiet.
+            if bank.pending() & self.mine(cpu, n) == 0 {
+                return false;
+            }
             let group0 = if mask.groups & 1 != 0 { !bank.group } else { 0 };
             let group1 = if mask.groups & 2 != 0 { bank.group } else { 0 };
             let ready = self.ready(bank) & self.mine(cpu, n) & (group0 | group1);

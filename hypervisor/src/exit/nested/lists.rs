@@ -5,12 +5,13 @@
 //! we end the hypervisor's interrupt then.
 
 use crate::addr::IntId;
-use crate::arm::gic::{Mask, hcr};
+use crate::arm::gic::{Interface, Mask, hcr};
 use crate::exit::{Here, irq};
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, page};
 use crate::vgic::Vgic;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// `ICH_LR<n>_EL2`: State, HW, and without HW: EOI.
 const STATE: u64 = 0b11 << 62;
@@ -112,18 +113,20 @@ pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 /// Takes the guest's interface, which was synchronised, off the CPU.
 pub fn put_guests_away<M: Machine>(m: &M, vcpu: &mut Vcpu) {
     let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
-    let mut interface = nested.guest_interface(m);
+    // All that there is of it is written.
+    let mut interface = Interface::default();
     m.save_interface(&mut interface, core::mem::take(&mut nested.lent));
     nested.keep_interface(m, &interface);
 }
 
 /// Whether something waits in the lists that the hypervisor gives its guest.
 pub fn is_pending<M: Machine>(nested: &Nested, m: &M) -> bool {
-    (0..u64::from(nested.lists)).any(|n| nested.read(m, page::ICH_LR + n * 8) & PENDING != 0)
+    lists(nested, m).any(|lr| lr & PENDING != 0)
 }
 
-fn lists<'n, M: Machine>(nested: &'n Nested, m: &'n M) -> impl Iterator<Item = u64> + 'n {
-    (0..u64::from(nested.lists)).map(move |n| nested.read(m, page::ICH_LR + n * 8))
+fn lists<'n, M: Machine>(nested: &Nested, m: &'n M) -> impl Iterator<Item = u64> + 'n {
+    let words = m.frame(nested.page.0).iter().skip(const { page::ICH_LR as usize >> 3 });
+    words.take(usize::from(nested.lists)).map(|word| word.load(Relaxed))
 }
 
 /// ICH_EISR_EL2: lists that are done and were to tell of it.

@@ -62,14 +62,16 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     let on_cpu = on_cpu(nested);
     let fires = on_cpu.is_some() && m.get(El1::CntvCtl) & CTL == FIRING;
     let mut lines = 0;
-    for (intid, timer) in others(nested, vcpu, m, now) {
-        let high = if on_cpu == Some(intid) { fires } else { timer.is_firing(now) };
+    let timers = others(nested, vcpu, m, now);
+    for (intid, timer) in &timers {
+        let high = if on_cpu == Some(*intid) { fires } else { timer.is_firing(now) };
         lines |= u16::from(high) << (intid.0 & 15);
     }
     if nested.part == Part::Hypervisor {
         // These two are memory to the hypervisor: it finds there what the interrupt is about.
-        tell(nested, m, page::CNTV_CTL, page_virtual(nested, m, now).is_met(now));
-        tell(nested, m, page::CNTP_CTL, physical(nested, vcpu, m).is_met(now));
+        let [(_, virt), _, _, (_, phys)] = timers;
+        tell(nested, m, page::CNTV_CTL, virt.is_met(now));
+        tell(nested, m, page::CNTP_CTL, phys.is_met(now));
     }
     lines |= u16::from(super::lists::maintenance(nested, m) != 0) << (super::lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
