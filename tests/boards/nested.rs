@@ -58,6 +58,28 @@ fn two_hypervisors_side_by_side_share_pages_are_compressed_and_keep_every_word()
 }
 
 #[test]
+fn flatland_and_kvm_finish_their_work_on_less_memory_than_they_have() {
+    // The examples `nested` and `nested-kvm` at once, on half the memory: merged, compressed and ballooned all the while.
+    let kvm = Vm {
+        name: "kvm",
+        vcpus: 2,
+        memory: "640M",
+        rest: "nested; min = \"128M\"; domain = \"lab\"; kernel = \"linux/Image\"; initrd = \"kvm/initrd.cpio\";
+            bootargs = \"console=ttyAMA0 quiet panic=-1 flatland.mode=kvm work=1\";"
+            .into(),
+    };
+    let vms = [flatland("outer", 2, "448M", "debian", "min = \"96M\"; domain = \"lab\";"), kvm];
+    let manifest = manifest_with(&vms, "policy { pool = \"320M\"; scan-cpu = <100>; };");
+    let ended = Run::start(Board::Virt, &manifest, &["--mem", "1536M", "--monitor", "check on"], 900).end();
+    ended.has("[outer] flatland-workload: OK cpus=2 ").has("[kvm] [L2] flatland-workload: OK cpus=2 ");
+    ended.has("[kvm] flatland-kvm: OK ").has(" wrong=0 ").exits_with(0).lacks("PANIC").lacks("Call trace");
+    // Ours, not that of the Flatland inside.
+    let shadows = ended.output.lines().rev().find(|line| line.starts_with("flatland: shadows: ")).unwrap_or_default();
+    println!("{shadows}");
+    assert!(!shadows.contains(" moved=0 ") && !shadows.contains(" killed=0 "), "{shadows}");
+}
+
+#[test]
 fn a_hypervisor_needs_a_board_that_can() {
     let ended = Run::start(Board::VirtA72, &manifest(&[flatland("no", 1, "64M", "churns", "")]), &[], 60).end();
     ended.exits_with(1).has("/vms/no/nested").has("FEAT_NV2");
