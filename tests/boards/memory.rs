@@ -153,23 +153,23 @@ fn pages_that_are_compressed_and_swapped_while_they_are_written_keep_every_word(
     );
 }
 
-/// Everything at once, for ten minutes and more a board; `FLATLAND_ROUNDS=N` is for how long:
+/// Everything at once, for five minutes and more a board; `FLATLAND_ROUNDS=N` is for how long:
 ///
 /// ```text
 /// scripts/setup --for test && cargo test -p flatland-tests --test boards -- --ignored --nocapture --test-threads=1 for_minutes
 /// ```
 #[test]
-#[ignore = "takes twenty minutes"]
+#[ignore = "takes ten minutes"]
 fn pages_that_are_moved_in_every_way_for_minutes_keep_every_word() {
     let rounds =
-        std::env::var("FLATLAND_ROUNDS").map_or(60, |rounds| rounds.parse().expect("FLATLAND_ROUNDS is a number"));
+        std::env::var("FLATLAND_ROUNDS").map_or(36, |rounds| rounds.parse().expect("FLATLAND_ROUNDS is a number"));
     for board in Board::VIRT {
         let lab = "min = \"8M\"; domain = \"lab\";";
         let files = format!("flatland.mode=memory set=40 rounds={}", rounds / 3);
         let mut debian = Vm::linux("debian", 2, &files);
         debian.rest.push_str(" min = \"24M\"; domain = \"lab\";");
         let vms = [churn("one", 40, rounds, lab), churn("three", 40, rounds, lab), debian];
-        let manifest = manifest_with(&vms, "policy { pool = \"104M\"; scan-cpu = <100>; };");
+        let manifest = manifest_with(&vms, "policy { pool = \"72M\"; scan-cpu = <100>; };");
         let options = ["--smp", "4", "--disk", "256M", "--monitor", "stats on"];
         let start = Instant::now();
         let ended = Run::start(board, &manifest, &options, 3600).end();
