@@ -6,7 +6,7 @@ use crate::frames::{Record, Work};
 use crate::memory::check::Checked;
 use crate::memory::shadow::ShadowCounts;
 use crate::monitor::memory::{self, Board, MemRow};
-use crate::vm::Vm;
+use crate::vm::{Slot, Vm};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -85,14 +85,16 @@ impl Host {
             self.say(format_args!("memory:{line} (pages * ns)"));
         }
         let mut sum = ShadowCounts::default();
-        for vm in &self.vms {
+        let mut exits = 0;
+        for vm in self.vms.iter().filter(|vm| vm.spec.nested) {
             sum += vm.memory.lock().shadow_counts();
+            exits += vm.slots.iter().map(Slot::exits).sum::<u64>();
         }
         if sum.filled > 0 {
             let Checked { leaves, wrong, stale } = self.overcommit.lock().checked;
             let ShadowCounts { filled, moved, killed, dropped } = sum;
             self.say(format_args!(
-                "shadows: filled={filled} moved={moved} killed={killed} dropped={dropped} checked={leaves} wrong={wrong} stale={stale}"
+                "shadows: filled={filled} moved={moved} killed={killed} dropped={dropped} checked={leaves} wrong={wrong} stale={stale} exits={exits}"
             ));
         }
     }

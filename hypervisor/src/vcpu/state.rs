@@ -79,13 +79,15 @@ pub enum Counter {
     Interrupt,
     Timer,
     Wait,
+    /// What is its hypervisor's: exceptions forwarded, and its returns.
+    Nested,
     Fp,
     Other,
 }
 
 impl Counter {
     /// All, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hypercall,
         Self::SystemRegister,
         Self::Mmio,
@@ -93,6 +95,7 @@ impl Counter {
         Self::Interrupt,
         Self::Timer,
         Self::Wait,
+        Self::Nested,
         Self::Fp,
         Self::Other,
     ];
@@ -107,6 +110,7 @@ impl Counter {
             Self::Interrupt => "irq",
             Self::Timer => "timer",
             Self::Wait => "wfx",
+            Self::Nested => "nested",
             Self::Fp => "fp",
             Self::Other => "other",
         }

@@ -11,7 +11,7 @@ use crate::memory::Root;
 use crate::next::Next;
 use crate::vcpu::nested::Own;
 use crate::vcpu::nested::{Part, has_hpfar, hcr, page};
-use crate::vcpu::{Role, Traps, Vcpu, as_el2};
+use crate::vcpu::{Counter, Role, Traps, Vcpu, as_el2};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
@@ -74,6 +74,7 @@ pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 
 /// ERET of the hypervisor.
 pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    here.slot.count(Counter::Nested);
     let Some(nested) = &mut vcpu.nested else { return Next::Resume };
     let (spsr, elr) = (m.get(El1::Spsr), m.get(El1::Elr));
     let hcr = nested.hcr(m);
@@ -195,6 +196,7 @@ pub fn exception<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, kind: Kind,
     m.set(El1::Elr, vcpu.registers.pc);
     m.set(El1::Spsr, if from_guest { pstate } else { as_el2(pstate) });
     if let Some(esr) = syndrome {
+        here.slot.count(Counter::Nested);
         m.set(El1::Esr, esr);
         m.set(El1::Far, vcpu.registers.far);
         if has_hpfar(esr >> 26 & 0x3f) {
