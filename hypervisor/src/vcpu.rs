@@ -5,6 +5,7 @@
 
 pub mod nested;
 pub mod state;
+pub mod timer;
 
 use crate::arm::el1::El1;
 use crate::arm::esr::{self, Access, From};
@@ -15,6 +16,7 @@ use crate::machine::Machine;
 pub use nested::Nested;
 use nested::Part;
 pub use state::{Counter, Fp, Past, Registers, Vcpu};
+pub use timer::Timer;
 
 /// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If
 /// its hypervisor plays, EL1 is what that has for its EL2.

@@ -29,8 +29,6 @@ pub enum Kind {
     Sync,
     /// An interrupt.
     Irq,
-    /// A fast interrupt.
-    Fiq,
     /// SError.
     SError,
 }
@@ -59,7 +57,6 @@ pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool,
     let offset = match kind {
         Kind::Sync => 0,
         Kind::Irq => 0x80,
-        Kind::Fiq => 0x100,
         Kind::SError => 0x180,
     };
     let mut new = pstate & (psr::NZCV | psr::DIT) | psr::DAIF | psr::EL1H;

@@ -135,6 +135,15 @@ pub struct Interface {
     pub ap1r: [u32; 4],
 }
 
+/// How many active-priority registers there are for each group, by ICH_VTR_EL2 (PREbits).
+pub const fn active_registers(vtr: u64) -> usize {
+    match vtr >> 26 & 7 {
+        0..=4 => 1,
+        5 => 2,
+        _ => 4,
+    }
+}
+
 /// One interrupt in a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Entry {

@@ -7,6 +7,7 @@ use flatland::addr::Addr;
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::role::{Role, Traps};
 use flatland::vcpu::Fp;
+use flatland::vcpu::nested::hcr;
 
 macro_rules! context {
     ($($name:ident = $text:literal),* $(,)?) => {
@@ -80,7 +81,7 @@ fn control(traps: &Traps) {
         // VNCR_EL2 is an address of EL2's own translation regime (Arm ARM D24.2.209).
         write!("S3_4_C2_C2_0", super::mmu::linear(Addr::new(traps.vncr)));
     }
-    write!("hcr_el2", cpu::hcr() & !PTW | traps.hcr);
+    write!("hcr_el2", cpu::hcr() & !hcr::PTW | traps.hcr);
     write!("vpidr_el2", traps.vpidr);
     write!("mdcr_el2", cpu::mdcr() | traps.mdcr);
     write!("cnthctl_el2", u64::from(!traps.counter));
@@ -91,13 +92,13 @@ fn control(traps: &Traps) {
 
 /// Whether HCR_EL2.VSE is set.
 pub(crate) fn has_abort() -> bool {
-    read!("hcr_el2") >> 8 & 1 != 0
+    read!("hcr_el2") & hcr::VSE != 0
 }
 
 /// EL2's control registers as all other vCPUs have them.
 pub(crate) fn uncontrol() {
     write!("hcr_el2", cpu::hcr());
-    write!("vpidr_el2", read!("midr_el1"));
+    write!("vpidr_el2", cpu::midr());
     write!("mdcr_el2", cpu::mdcr());
     write!("cnthctl_el2", 1);
     write!("cptr_el2", read!("cptr_el2") & !TCPAC);
@@ -126,8 +127,6 @@ unsafe extern "C" {
 const CPTR: u64 = 0x33ff | 1 << 20 | 1 << 30;
 const TFP: u64 = 1 << 10;
 const TCPAC: u64 = 1 << 31;
-/// HCR_EL2.PTW: no walks into Device memory.
-const PTW: u64 = 1 << 2;
 
 /// Traps the guest's use of FP, or not.
 pub(crate) fn trap_fp(trap: bool) {

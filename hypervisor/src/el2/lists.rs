@@ -2,7 +2,7 @@
 
 use super::irq::hyp;
 use super::sysreg::{isb, read, write};
-use flatland::arm::gic::Interface;
+use flatland::arm::gic::{Interface, active_registers};
 
 macro_rules! list_registers {
     ($($number:literal = $name:literal),* $(,)?) => {
@@ -74,15 +74,6 @@ pub(crate) fn vtr() -> u64 {
     hyp().map_or_else(|| read!("S3_4_C12_C11_1"), |gich| u64::from(gich.vtr()))
 }
 
-/// How many active-priority registers per group the GICv3 CPU interface has (ICH_VTR_EL2.PREbits).
-fn active_registers() -> usize {
-    match (read!("S3_4_C12_C11_1") >> 26 & 7) + 1 {
-        0..=5 => 1,
-        6 => 2,
-        _ => 4,
-    }
-}
-
 /// Prepares this CPU's interface for guests.
 pub(crate) fn init() {
     match hyp() {
@@ -110,7 +101,7 @@ pub(crate) fn load(interface: &Interface) {
         return;
     }
     write!("S3_4_C12_C11_7", interface.vmcr);
-    let n = active_registers();
+    let n = active_registers(read!("S3_4_C12_C11_1"));
     write!("S3_4_C12_C8_0", u64::from(interface.ap0r[0]));
     write!("S3_4_C12_C9_0", u64::from(interface.ap1r[0]));
     if n > 1 {
@@ -139,7 +130,7 @@ pub(crate) fn save(interface: &mut Interface, in_hardware: usize) {
     }
     interface.vmcr = read!("S3_4_C12_C11_7");
     // The registers have 32 bits that mean something.
-    let n = active_registers();
+    let n = active_registers(read!("S3_4_C12_C11_1"));
     interface.ap0r[0] = read!("S3_4_C12_C8_0") as u32;
     interface.ap1r[0] = read!("S3_4_C12_C9_0") as u32;
     if n > 1 {

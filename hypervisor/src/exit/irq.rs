@@ -35,12 +35,17 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
     let mut kicks = vgic.fold(vcpu.id, &mut vcpu.lists);
     if vcpu.timer_active && vcpu.nested.is_none() {
         let timer = VIRTUAL_TIMER_INTID;
-        if m.get(El1::CntvCtl) & CTL != FIRING {
+        if !is_timer_firing(m) {
             kicks |= vgic.set_line(vcpu.id, timer, Line::Low);
         }
         release_timer(vgic, vcpu, m);
     }
     kicks.without(vcpu.id)
+}
+
+/// Whether the CPU's virtual timer raises its line.
+pub fn is_timer_firing<M: Machine>(m: &M) -> bool {
+    m.get(El1::CntvCtl) & CTL == FIRING
 }
 
 /// Lets the physical timer interrupt come again, once its virtual one is neither pending nor active: the guest ended it
@@ -57,7 +62,7 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let mut vgic = here.vm.vgic.lock();
     let mut kicks = refresh(&mut vgic, vcpu, m);
     if vcpu.lends_interface() {
-        if !vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr)) {
+        if !is_due_beside_guest(&vgic, vcpu) {
             return;
         }
         // What comes for the hypervisor ends its guest's part.
@@ -97,11 +102,16 @@ pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
     let mut vgic = here.vm.vgic.lock();
     let _ = refresh(&mut vgic, vcpu, m);
     if vcpu.lends_interface() {
-        let own = vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr));
-        return own || vcpu.nested.as_ref().is_some_and(|nested| nested::lists::is_pending(nested, m));
+        return is_due_beside_guest(&vgic, vcpu)
+            || vcpu.nested.as_ref().is_some_and(|nested| nested::lists::is_pending(nested, m));
     }
     let mask = mask(&vgic, m);
     vgic.deliverable(vcpu.id, mask)
+}
+
+/// Whether an interrupt waits for a hypervisor whose guest has the CPU's interface.
+fn is_due_beside_guest(vgic: &Vgic, vcpu: &Vcpu) -> bool {
+    vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr))
 }
 
 /// What the loaded vCPU's interface lets through.

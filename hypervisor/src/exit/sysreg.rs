@@ -14,11 +14,6 @@ use crate::vm::request;
 use core::sync::atomic::Ordering;
 use log::info;
 
-/// CNTP_CTL_EL0: ENABLE, IMASK, ISTATUS.
-const ENABLE: u64 = 1;
-const IMASK: u64 = 2;
-const ISTATUS: u64 = 4;
-
 /// Handles a trapped MRS or MSR.
 #[inline(always)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
@@ -61,13 +56,9 @@ fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encodin
 #[inline(never)]
 fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Option<u64> {
     Some(match sysreg::decode(encoding)? {
-        Register::CntpCtl => {
-            let met = m.now() >= vcpu.cntp_cval;
-            vcpu.cntp_ctl | if vcpu.cntp_ctl & ENABLE != 0 && met { ISTATUS } else { 0 }
-        }
-        Register::CntpCval => vcpu.cntp_cval,
-        // The low 32 bits of the difference (Arm ARM D12.2.4).
-        Register::CntpTval => vcpu.cntp_cval.wrapping_sub(m.now()) & 0xffff_ffff,
+        Register::CntpCtl => vcpu.cntp.control(m.now()),
+        Register::CntpCval => vcpu.cntp.cval,
+        Register::CntpTval => vcpu.cntp.tval(m.now()),
         Register::Cntpct => m.now(),
         Register::Mdscr => m.get(El1::Mdscr),
         // OSLM 0b10: the OS lock is implemented; OSLK its state (Arm ARM D24.3.27).
@@ -89,17 +80,15 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
         Register::Sgi0r => sgi(here, m, vcpu, SgiRegister::Sgi0r, value),
         Register::Dir => deactivate(here, m, vcpu, value),
         Register::CntpCtl => {
-            vcpu.cntp_ctl = value & (ENABLE | IMASK);
+            vcpu.cntp.set_control(value);
             return Some(timer_changed(here, m, vcpu));
         }
         Register::CntpCval => {
-            vcpu.cntp_cval = value;
+            vcpu.cntp.cval = value;
             return Some(timer_changed(here, m, vcpu));
         }
         Register::CntpTval => {
-            // A signed 32-bit distance from now.
-            let distance = i64::from((value & 0xffff_ffff) as u32 as i32);
-            vcpu.cntp_cval = m.now().wrapping_add_signed(distance);
+            vcpu.cntp.set_tval(value, m.now());
             return Some(timer_changed(here, m, vcpu));
         }
         // KDE, MDE and the channel traps would reach breakpoints, and there are none; SS single-steps EL0, which the
@@ -149,20 +138,20 @@ pub fn poll_timer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<
         }
         return deadline;
     }
-    if vcpu.cntp_ctl == 0 && !vcpu.cntp_line {
+    if vcpu.cntp.ctl == 0 && !vcpu.cntp_line {
         return None;
     }
-    let armed = vcpu.cntp_ctl & (ENABLE | IMASK) == ENABLE;
-    let high = armed && m.now() >= vcpu.cntp_cval;
+    let armed = vcpu.cntp.is_armed();
+    let high = vcpu.cntp.is_firing(m.now());
     if high != vcpu.cntp_line {
         vcpu.cntp_line = high;
         let line = if high { Line::High } else { Line::Low };
         here.host.private_line(m, here, vcpu.id, devices::PHYSICAL_TIMER_INTID, line);
     }
-    (armed && !high).then_some(vcpu.cntp_cval)
+    (armed && !high).then_some(vcpu.cntp.cval)
 }
 
 /// When the emulated physical timer fires or has fired.
 pub fn timer_deadline(vcpu: &Vcpu) -> Option<u64> {
-    (vcpu.cntp_ctl & (ENABLE | IMASK) == ENABLE).then_some(vcpu.cntp_cval)
+    vcpu.cntp.is_armed().then_some(vcpu.cntp.cval)
 }

@@ -55,10 +55,7 @@ impl Memory {
     ) -> Option<(Option<Leaf<Ipa2, Pa>>, Option<Addr<Ipa2>>)> {
         match self.shadows.all.get(n)?.table.walk(m, at) {
             Found::Leaf(leaf) => Some((Some(leaf), at.checked_add(leaf.size.bytes()))),
-            Found::Gap(gap) => {
-                let span = gap.level().span();
-                Some((None, at.checked_add(span - (at.bits() & (span - 1)))))
-            }
+            Found::Gap(gap) => Some((None, at.checked_add(gap.rest(at)))),
             Found::Outside => None,
         }
     }

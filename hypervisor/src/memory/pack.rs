@@ -69,7 +69,7 @@ impl Memory {
                     return Some(at);
                 }
                 Found::Leaf(_) => Size::Page.bytes(),
-                Found::Gap(gap) => gap.level().span() - (at.bits() & (gap.level().span() - 1)),
+                Found::Gap(gap) => gap.rest(at),
                 Found::Outside => return None,
             };
             at = at.checked_add(step)?;

@@ -32,6 +32,15 @@ const NOBODYS: Key = Key { vttbr: u64::MAX, vtcr: u64::MAX };
 const FROM_BLOCK: u8 = 1;
 const FROM_GIANT: u8 = 2;
 
+/// What a leaf of the hypervisor's spans at most that left these marks.
+const fn marked(marks: u8) -> Size {
+    match marks {
+        0 => Size::Page,
+        FROM_BLOCK => Size::Block,
+        _ => Size::Giant,
+    }
+}
+
 /// Why nothing was filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fill {
@@ -352,11 +361,7 @@ impl Memory {
                 Scope::Vmid(vmid) if vmid == shadow.key.vmid() => self.empty(m, pool, n),
                 Scope::Range(vmid, start, bytes) if vmid == shadow.key.vmid() => {
                     // Any part of a leaf stands for all of it.
-                    let wide = match shadow.parts {
-                        0 => Size::Page,
-                        FROM_BLOCK => Size::Block,
-                        _ => Size::Giant,
-                    };
+                    let wide = marked(shadow.parts);
                     let from = start.align_down(wide);
                     let end = start.bits().saturating_add(bytes).saturating_sub(1);
                     let to = Addr::<Ipa2>::new(end).align_down(wide).bits().saturating_add(wide.bytes());
@@ -383,18 +388,14 @@ impl Memory {
             let step = match shadow.table.walk(m, at) {
                 Found::Leaf(leaf) => {
                     // What the hypervisor's leaf spans.
-                    let of = match leaf.attr.marks.bits() {
-                        0 => Size::Page,
-                        FROM_BLOCK => Size::Block,
-                        _ => Size::Giant,
-                    };
+                    let of = marked(leaf.attr.marks.bits());
                     let first = at.align_down(of).bits();
                     if first <= end && start.bits() < first + of.bytes() {
                         let _ = shadow.table.unmap(m, &shadow.tag, at, Hole::Absent);
                     }
                     leaf.size.bytes()
                 }
-                Found::Gap(gap) => gap.level().span() - (at.bits() & (gap.level().span() - 1)),
+                Found::Gap(gap) => gap.rest(at),
                 Found::Outside => return,
             };
             let Some(next) = at.checked_add(step) else { return };

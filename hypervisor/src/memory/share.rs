@@ -68,10 +68,7 @@ impl Memory {
         let leaf = match self.table.walk(m, ipa) {
             Found::Leaf(leaf) if leaf.attr.mem != MemType::Device => leaf,
             Found::Leaf(_) | Found::Outside => return Sight::Gap(Size::Page.bytes()),
-            Found::Gap(gap) => {
-                let span = gap.level().span();
-                return Sight::Gap(span - (ipa.bits() & (span - 1)));
-            }
+            Found::Gap(gap) => return Sight::Gap(gap.rest(ipa)),
         };
         let Some(frame) = leaf.output_of(ipa.align_down(Size::Page)) else { return Sight::Gap(Size::Page.bytes()) };
         if leaf.attr.is_shared() || !pool.lock().is_due(frame) {

@@ -115,6 +115,11 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
     let number = |word: &str| word.parse().ok().filter(|&n| usize::from(n) < n_vms).map(VmId);
     let some = |word: &'a str| find(word).or_else(|| number(word)).ok_or(Refusal::Vm(word));
     let vm = || some(argument.ok_or(Refusal::NeedsVm(name))?);
+    let switch = || match argument.unwrap_or("") {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        word => Err(Refusal::Switch(word)),
+    };
     let (command, takes) = match name {
         "help" | "?" => (Command::Help, 0),
         "vms" => (Command::Vms, 0),
@@ -132,13 +137,8 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
             (Command::Balloon(vm, size), 2)
         }
         "why" => (Command::Why(vm()?), 1),
-        "stats" | "check" => match argument.unwrap_or("") {
-            "on" if name == "stats" => (Command::Stats(true), 1),
-            "off" if name == "stats" => (Command::Stats(false), 1),
-            "on" => (Command::Check(true), 1),
-            "off" => (Command::Check(false), 1),
-            word => return Err(Refusal::Switch(word)),
-        },
+        "stats" => (Command::Stats(switch()?), 1),
+        "check" => (Command::Check(switch()?), 1),
         "top" => (Command::Top, 0),
         "exits" => (Command::Exits(argument.map(some).transpose()?), 1),
         "log" => {

@@ -41,6 +41,12 @@ impl<In: Space> Gap<In> {
         self.slot.level
     }
 
+    /// How many bytes there are from `at`, where the walk was to, to its end.
+    pub const fn rest(&self, at: Addr<In>) -> u64 {
+        let span = self.slot.level.span();
+        span - (at.bits() & (span - 1))
+    }
+
     /// Whether a leaf of `size` fits in: no smaller table is in its way.
     pub fn admits(&self, size: Size) -> bool {
         self.slot.level <= Level::of(size)

@@ -12,9 +12,10 @@
 use crate::addr::{Addr, Pa, Size};
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
+use crate::arm::gic;
 use crate::machine::{Machine, Words};
 use crate::memory::Root;
-use crate::vcpu::Interface;
+use crate::vcpu::{Interface, Timer};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bits of HCR_EL2 that have a name here.
@@ -50,11 +51,26 @@ pub mod page {
     pub const HCR: u64 = 0x078;
     pub const VPIDR: u64 = 0x088;
     pub const VNCR: u64 = 0x0b0;
-    pub const SP_EL1: u64 = 0x240;
+    pub const CPACR: u64 = 0x100;
+    pub const CONTEXTIDR: u64 = 0x108;
+    pub const SCTLR: u64 = 0x110;
+    pub const TCR: u64 = 0x120;
+    pub const AFSR0: u64 = 0x128;
+    pub const AFSR1: u64 = 0x130;
+    pub const ESR: u64 = 0x138;
+    pub const MAIR: u64 = 0x140;
+    pub const AMAIR: u64 = 0x148;
+    pub const SPSR: u64 = 0x160;
     pub const CNTV_CVAL: u64 = 0x168;
     pub const CNTV_CTL: u64 = 0x170;
     pub const CNTP_CVAL: u64 = 0x178;
     pub const CNTP_CTL: u64 = 0x180;
+    pub const TTBR0: u64 = 0x200;
+    pub const TTBR1: u64 = 0x210;
+    pub const FAR: u64 = 0x220;
+    pub const ELR: u64 = 0x230;
+    pub const SP_EL1: u64 = 0x240;
+    pub const VBAR: u64 = 0x250;
     pub const ICH_LR: u64 = 0x400;
     pub const ICH_AP0R: u64 = 0x480;
     pub const ICH_AP1R: u64 = 0x4a0;
@@ -77,9 +93,9 @@ macro_rules! guests {
 }
 
 guests! {
-    Cpacr = 0x100, Contextidr = 0x108, Sctlr = 0x110, Tcr = 0x120, Afsr0 = 0x128, Afsr1 = 0x130, Esr = 0x138, Mair = 0x140,
-    Amair = 0x148, Spsr = 0x160, CntvCval = page::CNTV_CVAL, CntvCtl = page::CNTV_CTL, Ttbr0 = 0x200, Ttbr1 = 0x210,
-    Far = 0x220, Elr = 0x230, SpEl1 = page::SP_EL1, Vbar = 0x250,
+    Cpacr = page::CPACR, Contextidr = page::CONTEXTIDR, Sctlr = page::SCTLR, Tcr = page::TCR, Afsr0 = page::AFSR0, Afsr1 = page::AFSR1, Esr = page::ESR, Mair = page::MAIR,
+    Amair = page::AMAIR, Spsr = page::SPSR, CntvCval = page::CNTV_CVAL, CntvCtl = page::CNTV_CTL, Ttbr0 = page::TTBR0, Ttbr1 = page::TTBR1,
+    Far = page::FAR, Elr = page::ELR, SpEl1 = page::SP_EL1, Vbar = page::VBAR,
 }
 
 macro_rules! common {
@@ -100,32 +116,6 @@ pub enum Part {
     Hypervisor,
     /// Virtual EL1.
     Guest,
-}
-
-/// A timer that no hardware counts for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Timer {
-    /// ENABLE and IMASK.
-    pub ctl: u64,
-    /// CVAL, in ticks of the physical counter.
-    pub cval: u64,
-}
-
-impl Timer {
-    /// Whether it is to fire some time.
-    pub const fn is_armed(self) -> bool {
-        self.ctl & 0b11 == 0b01
-    }
-
-    /// Whether its condition is met at counter value `now`, masked or not (ISTATUS).
-    pub const fn is_met(self, now: u64) -> bool {
-        self.ctl & 1 != 0 && now >= self.cval
-    }
-
-    /// Its line at counter value `now`.
-    pub const fn is_firing(self, now: u64) -> bool {
-        self.is_armed() && now >= self.cval
-    }
 }
 
 /// The page that VNCR_EL2 names: a frame.
@@ -292,10 +282,36 @@ impl Nested {
         self.page.write(m, offset, value);
     }
 
+    /// EL1's virtual timer as the page has it, by its own counter.
+    #[inline(always)]
+    pub fn virtual_timer<M: Machine>(&self, m: &M) -> Timer {
+        Timer { ctl: self.read(m, page::CNTV_CTL), cval: self.read(m, page::CNTV_CVAL) }
+    }
+
+    /// EL1's physical timer as the page has it.
+    #[inline(always)]
+    pub fn physical_timer<M: Machine>(&self, m: &M) -> Timer {
+        Timer { ctl: self.read(m, page::CNTP_CTL), cval: self.read(m, page::CNTP_CVAL) }
+    }
+
+    /// Puts EL1's physical timer into the page.
+    #[inline(always)]
+    pub fn set_physical_timer<M: Machine>(&self, m: &M, timer: Timer) {
+        self.write(m, page::CNTP_CTL, timer.ctl);
+        self.write(m, page::CNTP_CVAL, timer.cval);
+    }
+
     /// HCR_EL2 as the hypervisor has it.
     #[inline(always)]
     pub fn hcr<M: Machine>(&self, m: &M) -> u64 {
         self.read(m, page::HCR)
+    }
+
+    /// Whether EL0 is the hypervisor's own (HCR_EL2.E2H and TGE).
+    #[inline(always)]
+    pub fn is_host<M: Machine>(&self, m: &M) -> bool {
+        const BOTH: u64 = hcr::E2H | hcr::TGE;
+        self.hcr(m) & BOTH == BOTH
     }
 
     /// Whether its hypervisor has stage 2 on for the guest.
@@ -388,20 +404,11 @@ impl Nested {
         }
     }
 
-    /// How many active-priority registers there are for each group (ICH_VTR_EL2.PREbits).
-    fn active_registers<M: Machine>(&self, m: &M) -> usize {
-        match m.interface_type() >> 26 & 7 {
-            0..=4 => 1,
-            5 => 2,
-            _ => 4,
-        }
-    }
-
     /// The guest's interface, out of the page.
     pub fn guest_interface<M: Machine>(&self, m: &M) -> Interface {
         let mut interface = Interface { vmcr: self.read(m, page::ICH_VMCR), ..Interface::default() };
         let places = interface.ap0r.iter_mut().zip(&mut interface.ap1r);
-        for (n, (ap0r, ap1r)) in places.enumerate().take(self.active_registers(m)) {
+        for (n, (ap0r, ap1r)) in places.enumerate().take(gic::active_registers(m.interface_type())) {
             // They have 32 bits.
             *ap0r = self.read(m, page::ICH_AP0R + n as u64 * 8) as u32;
             *ap1r = self.read(m, page::ICH_AP1R + n as u64 * 8) as u32;
@@ -413,7 +420,7 @@ impl Nested {
     pub fn keep_interface<M: Machine>(&self, m: &M, interface: &Interface) {
         self.write(m, page::ICH_VMCR, interface.vmcr);
         let places = interface.ap0r.iter().zip(&interface.ap1r);
-        for (n, (ap0r, ap1r)) in places.enumerate().take(self.active_registers(m)) {
+        for (n, (ap0r, ap1r)) in places.enumerate().take(gic::active_registers(m.interface_type())) {
             self.write(m, page::ICH_AP0R + n as u64 * 8, u64::from(*ap0r));
             self.write(m, page::ICH_AP1R + n as u64 * 8, u64::from(*ap1r));
         }

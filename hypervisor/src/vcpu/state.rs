@@ -1,6 +1,7 @@
 //! What a vCPU is made of, as data.
 
 use super::nested::Nested;
+use super::timer::Timer;
 use crate::addr::VcpuId;
 use crate::arm::el1::Context;
 use crate::arm::esr::{self, Syndrome};
@@ -150,10 +151,8 @@ pub struct Vcpu {
     pub has_pan: bool,
     /// Whether the CPUs have PSTATE.SSBS.
     pub has_ssbs: bool,
-    /// CNTP_CTL_EL0 as the guest wrote it: ENABLE and IMASK.
-    pub cntp_ctl: u64,
-    /// CNTP_CVAL_EL0.
-    pub cntp_cval: u64,
+    /// EL1's physical timer, which is emulated.
+    pub cntp: Timer,
     /// The level of its line.
     pub cntp_line: bool,
     /// OSLAR: whether the OS lock is held.
@@ -187,8 +186,7 @@ impl Vcpu {
             mpidr,
             has_pan,
             has_ssbs,
-            cntp_ctl: 0,
-            cntp_cval: 0,
+            cntp: Timer::default(),
             cntp_line: false,
             os_lock: true,
             timer_active: false,

@@ -231,10 +231,10 @@ impl Vgic {
         }
         self.stale &= !(1 << (vcpu.0 & 63));
         let Some(local) = self.locals.get(cpu) else { return };
-        // A group that is off in the CPU interface must not take the place of one that is on.
         if self.is_quiet(cpu) {
             return;
         }
+        // A group that is off in the CPU interface must not take the place of one that is on.
         let [rank0, rank1] = [0, 1].map(|group| u32::from(mask.groups >> group & 1 == 0));
         let mut active = Best::new(self.room);
         let mut pending = Best::new(self.room);

@@ -7,14 +7,11 @@ use crate::arm::sysreg::{self, Encoding};
 use crate::exit::{Here, deny};
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::nested::{Nested, Own, Part, Timer, hcr, page};
-use crate::vcpu::{Counter, Vcpu};
+use crate::vcpu::nested::{Nested, Own, Part, page};
+use crate::vcpu::{Counter, Timer, Vcpu};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
-/// CNTx_CTL: ENABLE and IMASK; ISTATUS.
-const CONTROL: u64 = 0b11;
-const ISTATUS: u64 = 0b100;
 /// ICC_SRE_EL2: Enable, DIB, DFB, SRE, all of them one.
 const SRE: u64 = 0xf;
 
@@ -115,17 +112,17 @@ fn place(encoding: Encoding, vhe: bool) -> Option<Place> {
 /// Where in the page the guest's translation registers are (HCR_EL2.TVM, TRVM; Arm ARM D24.2.52).
 const fn of_guest(crn: u16, crm: u16, op2: u16) -> Option<u64> {
     Some(match (crn, crm, op2) {
-        (1, 0, 0) => 0x110,
-        (2, 0, 0) => 0x200,
-        (2, 0, 1) => 0x210,
-        (2, 0, 2) => 0x120,
-        (5, 1, 0) => 0x128,
-        (5, 1, 1) => 0x130,
-        (5, 2, 0) => 0x138,
-        (6, 0, 0) => 0x220,
-        (10, 2, 0) => 0x140,
-        (10, 3, 0) => 0x148,
-        (13, 0, 1) => 0x108,
+        (1, 0, 0) => page::SCTLR,
+        (2, 0, 0) => page::TTBR0,
+        (2, 0, 1) => page::TTBR1,
+        (2, 0, 2) => page::TCR,
+        (5, 1, 0) => page::AFSR0,
+        (5, 1, 1) => page::AFSR1,
+        (5, 2, 0) => page::ESR,
+        (6, 0, 0) => page::FAR,
+        (10, 2, 0) => page::MAIR,
+        (10, 3, 0) => page::AMAIR,
+        (13, 0, 1) => page::CONTEXTIDR,
         _ => return None,
     })
 }
@@ -191,8 +188,8 @@ fn read<M: Machine>(m: &M, vcpu: &Vcpu, place: Place) -> u64 {
             let now = m.now().wrapping_sub(offset);
             match field {
                 Field::Cval => timer.cval,
-                Field::Tval => timer.cval.wrapping_sub(now) & 0xffff_ffff,
-                Field::Ctl => timer.ctl & CONTROL | if timer.ctl & 1 != 0 && now >= timer.cval { ISTATUS } else { 0 },
+                Field::Tval => timer.tval(now),
+                Field::Ctl => timer.control(now),
             }
         }
     }
@@ -216,13 +213,9 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
         Place::Timer(which, field) => {
             let (mut timer, offset) = timer(nested, m, which);
             match field {
-                Field::Ctl => timer.ctl = value & CONTROL,
+                Field::Ctl => timer.set_control(value),
                 Field::Cval => timer.cval = value,
-                Field::Tval => {
-                    // A signed 32-bit distance from now.
-                    let distance = i64::from((value & 0xffff_ffff) as u32 as i32);
-                    timer.cval = m.now().wrapping_sub(offset).wrapping_add_signed(distance);
-                }
+                Field::Tval => timer.set_tval(value, m.now().wrapping_sub(offset)),
             }
             set_timer(nested, m, which, timer);
             here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
@@ -238,11 +231,8 @@ fn timer<M: Machine>(nested: &Nested, m: &M, which: Which) -> (Timer, u64) {
         Which::Hp => (nested.hp, 0),
         Which::Hv if nested.vhe => (Timer { ctl: m.get(El1::CntvCtl), cval: m.get(El1::CntvCval) }, 0),
         Which::Hv => (nested.hv, 0),
-        Which::P => (Timer { ctl: nested.read(m, page::CNTP_CTL), cval: nested.read(m, page::CNTP_CVAL) }, 0),
-        Which::V => {
-            let timer = Timer { ctl: nested.read(m, page::CNTV_CTL), cval: nested.read(m, page::CNTV_CVAL) };
-            (timer, nested.read(m, page::CNTVOFF))
-        }
+        Which::P => (nested.physical_timer(m), 0),
+        Which::V => (nested.virtual_timer(m), nested.read(m, page::CNTVOFF)),
     }
 }
 
@@ -254,10 +244,7 @@ fn set_timer<M: Machine>(nested: &mut Nested, m: &M, which: Which, timer: Timer)
             m.set(El1::CntvCtl, timer.ctl);
         }
         Which::Hv => nested.hv = timer,
-        Which::P => {
-            nested.write(m, page::CNTP_CTL, timer.ctl);
-            nested.write(m, page::CNTP_CVAL, timer.cval);
-        }
+        Which::P => nested.set_physical_timer(m, timer),
         Which::V => {
             nested.write(m, page::CNTV_CTL, timer.ctl);
             nested.write(m, page::CNTV_CVAL, timer.cval);
@@ -293,8 +280,7 @@ fn instruction<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Enc
 fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, va: u64) -> bool {
     let Some(nested) = &mut vcpu.nested else { return false };
     let access = if op2 & 1 != 0 { Access::Write } else { Access::Read };
-    let hcr = nested.hcr(m);
-    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let is_host = nested.is_host(m);
     let (by_guest, user, both) = match (op1, crm, op2) {
         (4, 8, 0 | 1) => (false, false, false),
         (4, 8, 4..=7) => (true, op2 & 2 != 0, true),

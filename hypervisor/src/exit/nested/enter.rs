@@ -9,9 +9,8 @@ use crate::exit::Here;
 use crate::machine::Machine;
 use crate::memory::Root;
 use crate::next::Next;
-use crate::vcpu::nested::Own;
-use crate::vcpu::nested::{Part, has_hpfar, hcr, page};
-use crate::vcpu::{Counter, Role, Traps, Vcpu, as_el2};
+use crate::vcpu::nested::{Own, Part, has_hpfar, hcr, page};
+use crate::vcpu::{Counter, Role, Timer, Traps, Vcpu, as_el2};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
@@ -78,7 +77,7 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let Some(nested) = &mut vcpu.nested else { return Next::Resume };
     let (spsr, elr) = (m.get(El1::Spsr), m.get(El1::Elr));
     let hcr = nested.hcr(m);
-    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let is_host = nested.is_host(m);
     let at = vcpu.registers.pc;
     vcpu.registers.pc = elr;
     let mode = spsr & psr::MODE;
@@ -126,8 +125,9 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
         // What traps for the guest follows from these.
         nested.away.set(register, m.get(register));
     }
-    vcpu.cntp_ctl = nested.read(m, page::CNTP_CTL) & 0b11;
-    vcpu.cntp_cval = nested.read(m, page::CNTP_CVAL);
+    let Timer { ctl, cval } = nested.physical_timer(m);
+    vcpu.cntp.set_control(ctl);
+    vcpu.cntp.cval = cval;
     let role = role(here, m, vcpu, cpu_of(here));
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
     m.exchange(&mut nested.away, &nested.passing, &role);
@@ -170,8 +170,7 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let Some(nested) = &mut vcpu.nested else { return };
     m.exchange(&mut nested.passing, &nested.away, &role);
     nested.keep_guest(m);
-    nested.write(m, page::CNTP_CTL, vcpu.cntp_ctl);
-    nested.write(m, page::CNTP_CVAL, vcpu.cntp_cval);
+    nested.set_physical_timer(m, vcpu.cntp);
     timers::changed(m, vcpu);
     if !was_shadow {
         m.forget_stage1();
@@ -187,9 +186,7 @@ pub fn exception<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, kind: Kind,
     }
     let Some(nested) = &mut vcpu.nested else { return };
     let pstate = vcpu.registers.pstate;
-    let hcr = nested.hcr(m);
-    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
-    let sctlr = m.get(El1::Sctlr) | if is_host { 0 } else { SPAN };
+    let sctlr = m.get(El1::Sctlr) | if nested.is_host(m) { 0 } else { SPAN };
     // A guest's EL1 is as far below as an EL0.
     let seen = if from_guest { pstate & !psr::MODE | pstate & psr::AARCH32 } else { pstate };
     let entry = exception::take(kind, seen, m.get(El1::Vbar), sctlr, vcpu.has_pan, vcpu.has_ssbs);

@@ -116,8 +116,6 @@ fn device(found: &Result<Outer, Reason>) -> Option<OuterFault> {
 /// TLBI, by its encoding.
 pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, value: u64) {
     let Some(nested) = &vcpu.nested else { return };
-    let hcr = nested.hcr(m);
-    let is_host = hcr & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
     let vmid = key(nested, m).vmid();
     let mut memory = here.vm.memory.lock();
     match (op1, crm, op2) {
@@ -133,7 +131,7 @@ pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm:
         }
         // EL2's own, by address or all: its translations have our VMID.
         (4, ..) => here.vm.root.forget(m),
-        _ if is_host || !nested.has_stage2(m) => here.vm.root.forget(m),
+        _ if nested.is_host(m) || !nested.has_stage2(m) => here.vm.root.forget(m),
         // Stage 1 of the guest.
         _ => memory.forget_stage1(m, vmid),
     }

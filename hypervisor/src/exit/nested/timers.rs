@@ -6,31 +6,28 @@
 use crate::addr::IntId;
 use crate::arm::el1::El1;
 use crate::devices::{HYP_TIMER_INTID, HYP_VIRTUAL_TIMER_INTID, PHYSICAL_TIMER_INTID, VIRTUAL_TIMER_INTID};
+use crate::exit::irq;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::Vcpu;
-use crate::vcpu::nested::{Nested, Part, Timer, page};
+use crate::vcpu::nested::{Nested, Part, page};
+use crate::vcpu::timer::{ISTATUS, Timer};
 use crate::vgic::{Line, Vgic};
-
-/// CNTV_CTL_EL0: ENABLE and ISTATUS, not IMASK.
-const FIRING: u64 = 0b101;
-const CTL: u64 = 0b111;
-const ISTATUS: u64 = 0b100;
 
 /// EL1's virtual timer as the page has it, by the physical counter, which says `now`.
 fn page_virtual<M: Machine>(nested: &Nested, m: &M, now: u64) -> Timer {
     let count = now.wrapping_sub(nested.read(m, page::CNTVOFF));
-    let cval = nested.read(m, page::CNTV_CVAL);
+    let Timer { ctl, cval } = nested.virtual_timer(m);
     // Its comparison is of unsigned numbers (Arm ARM D12.2.4): one that is far away does not wrap around.
     let cval = if count < cval { now.saturating_add(cval - count) } else { now.saturating_sub(count - cval) };
-    Timer { ctl: nested.read(m, page::CNTV_CTL), cval }
+    Timer { ctl, cval }
 }
 
 /// EL1's physical timer.
 fn physical<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> Timer {
     match nested.part {
-        Part::Guest => Timer { ctl: vcpu.cntp_ctl, cval: vcpu.cntp_cval },
-        Part::Hypervisor => Timer { ctl: nested.read(m, page::CNTP_CTL), cval: nested.read(m, page::CNTP_CVAL) },
+        Part::Guest => vcpu.cntp,
+        Part::Hypervisor => nested.physical_timer(m),
     }
 }
 
@@ -60,7 +57,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     let Some(nested) = &vcpu.nested else { return };
     let now = m.now();
     let on_cpu = on_cpu(nested);
-    let fires = on_cpu.is_some() && m.get(El1::CntvCtl) & CTL == FIRING;
+    let fires = on_cpu.is_some() && irq::is_timer_firing(m);
     let mut lines = 0;
     let timers = others(nested, vcpu, m, now);
     for (intid, timer) in &timers {
