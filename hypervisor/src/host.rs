@@ -29,7 +29,7 @@ use crate::sched::{CpuSet, Frequency, Queue};
 use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
-use crate::vm::{Gic, Slot, State, Vm, request};
+use crate::vm::{Gic, Slot, State, Stopping, Vm, request};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use overcommit::Overcommit;
@@ -122,8 +122,8 @@ pub struct Host {
     pub crashed: AtomicU32,
     /// Set when the console has something to send: whoever sees it drives the UART.
     pub to_send: AtomicBool,
-    /// Whether some VM is stopping: CPUs that pass look whether they can settle it.
-    pub stopping: AtomicBool,
+    /// How many VMs are stopping.
+    pub stopping: Stopping,
     /// Whether some VM has a watchdog or has set an alarm.
     has_chores: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
@@ -207,7 +207,7 @@ impl Host {
             crashed: AtomicU32::new(0),
             to_send: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            stopping: Stopping::default(),
             has_chores: AtomicBool::new(vms.iter().any(|vm| vm.spec.watchdog.is_some())),
             watched: SpinMutex::new(vms.iter().map(|_| (0, 0)).collect()),
             order: SpinMutex::new(None),
@@ -291,9 +291,20 @@ impl Host {
 
     /// Starts stopping `vm` for `cause`; its vCPUs leave their CPUs, the last one settles it.
     pub fn stop<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
-        if vm.life.stop(cause) {
-            self.stopping.store(true, Ordering::Release);
+        if vm.life.stop(cause, &self.stopping) {
             self.send_off(m, vm, |queue, entity, now| queue.stop(entity, now));
+            vm.life.left();
+            self.signal_all(m);
+        }
+    }
+
+    /// Settles the VMs that are stopping and have no vCPU loaded any more. A CPU calls it whenever it unloaded one: of
+    /// the CPUs that hold vCPUs of a VM, the one that unloads last settles it.
+    pub fn settle<M: Machine>(&self, m: &M) {
+        for vm in &self.vms {
+            if let Some(cause) = vm.life.settle(&self.stopping) {
+                self.settled(m, vm, cause);
+            }
         }
     }
 
@@ -302,6 +313,7 @@ impl Host {
         let held = vm.life.pause();
         if held {
             self.send_off(m, vm, |queue, entity, now| queue.pause(entity, now));
+            self.signal_all(m);
         }
         held
     }
@@ -324,7 +336,10 @@ impl Host {
             slot.requests.fetch_or(request::LEAVE, Ordering::SeqCst);
             self.signal(m, set);
         }
-        // Its registers may still be loaded on CPUs that idle or run others: they look, and unload.
+    }
+
+    /// A VM's registers may still be loaded on CPUs that idle or run others: they look, and unload.
+    fn signal_all<M: Machine>(&self, m: &M) {
         for n in 0..self.n_cpus {
             m.signal(CpuId(n as u16));
         }
@@ -415,7 +430,7 @@ impl Host {
     }
 
     /// `vm` is over for `cause`, none of its vCPUs is loaded: gives its memory back and decides what comes next.
-    pub fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
+    fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
         vm.memory.lock().release_all(m, &self.pool);
         vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();

@@ -22,7 +22,7 @@ use crate::vgic::Vgic;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-pub use life::{Life, State};
+pub use life::{Life, State, Stopping};
 use spin::mutex::SpinMutex;
 pub use tree::Gic;
 

@@ -3,6 +3,7 @@
 //! Every run is the same: dice have fixed seeds. Each test prints how many steps it took (`--nocapture`).
 
 mod frames;
+mod life;
 mod memory;
 mod policy;
 mod races;

@@ -72,7 +72,7 @@ impl Seat {
 
     /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded.
     fn part_with_the_leaving(&mut self) {
-        if !self.host.stopping.load(Ordering::Acquire) {
+        if !self.host.stopping.is_any() {
             return;
         }
         if let Some(loaded) = &self.loaded
@@ -80,16 +80,7 @@ impl Seat {
         {
             self.unload();
         }
-        // Cleared first: a VM that stops meanwhile sets it again, one that is not settled yet keeps it.
-        self.host.stopping.store(false, Ordering::Release);
-        for vm in &self.host.vms {
-            if let Some(cause) = vm.life.settle() {
-                self.host.settled(&El2, vm, cause);
-            }
-            if matches!(vm.life.state(), State::Stopping(_)) {
-                self.host.stopping.store(true, Ordering::Release);
-            }
-        }
+        self.host.settle(&El2);
         if self.host.all_over() {
             super::power::all_over(self.host);
         }
@@ -231,7 +222,9 @@ impl Seat {
             return true;
         }
         self.unload();
-        if vm.life.state() == State::Loading && !self.host.fill_memory(&El2, vm) {
+        let Some(state) = vm.life.enter() else { return false };
+        if state == State::Loading && !self.host.fill_memory(&El2, vm) {
+            vm.life.left();
             return false;
         }
         let mut vcpu = slot.vcpu.lock();
@@ -258,7 +251,6 @@ impl Seat {
         if vcpu.timer_active {
             irq::set_timer_active(true);
         }
-        vm.life.entered();
         self.loaded = Some(Loaded { vm, slot, vcpu, fp: false, folded: true });
         let set = self.host.queue.lock().loaded(slot.entity, self.cpu, El2.now());
         self.host.signal(&El2, set);

@@ -45,10 +45,22 @@ impl State {
     }
 }
 
-/// A VM's state, and how many of its vCPUs are loaded on CPUs.
+/// How many VMs are stopping: while there is one, CPUs that pass unload its vCPUs and look whether they can settle it.
+#[derive(Debug, Default)]
+pub struct Stopping(AtomicU32);
+
+impl Stopping {
+    /// Whether some VM is.
+    pub fn is_any(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
+/// A VM's state, and how many CPUs have to do with it.
 #[derive(Debug)]
 pub struct Life {
     state: SpinMutex<State>,
+    /// The CPUs that load its images, hold registers of its vCPUs, or are telling that it stops.
     present: AtomicU32,
     /// Whether the operator stopped it while it was settling.
     ordered: AtomicBool,
@@ -81,7 +93,10 @@ impl Life {
 
     /// Starts stopping it for `cause`. False if it is stopping or over already: the first cause counts, but the operator's
     /// word is kept, so that a VM that resets itself for ever can be stopped at any moment of that.
-    pub fn stop(&self, cause: Cause) -> bool {
+    ///
+    /// True: the caller counts as present until it says [`Life::left`], so that nobody settles the VM, and begins its next
+    /// life, before the caller has told all that this one is over.
+    pub fn stop(&self, cause: Cause, stopping: &Stopping) -> bool {
         let mut state = self.state.lock();
         match *state {
             State::Stopping(_) if cause == Cause::Operator => *state = State::Stopping(cause),
@@ -92,6 +107,8 @@ impl Life {
             return false;
         }
         *state = State::Stopping(cause);
+        self.present.fetch_add(1, Ordering::AcqRel);
+        stopping.0.fetch_add(1, Ordering::AcqRel);
         if matches!(cause, Cause::Crash(_)) {
             self.crashes.fetch_add(1, Ordering::Relaxed);
         }
@@ -132,22 +149,29 @@ impl Life {
         held
     }
 
-    /// A vCPU was loaded on a CPU.
-    pub fn entered(&self) {
+    /// A CPU is about to load a vCPU, and with the first its images: it is present from now on, until [`Life::left`].
+    /// Returns where the VM is; nothing, and the CPU is not present, if it is stopping or over.
+    pub fn enter(&self) -> Option<State> {
+        let state = self.state.lock();
+        if matches!(*state, State::Stopping(_) | State::Settling | State::Ended(_)) {
+            return None;
+        }
         self.present.fetch_add(1, Ordering::AcqRel);
+        Some(*state)
     }
 
-    /// A vCPU was unloaded.
+    /// A CPU that was present is so no more.
     pub fn left(&self) {
         self.present.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// If it is stopping and nobody is loaded any more, says for which cause: to one caller alone, who settles it.
-    pub fn settle(&self) -> Option<Cause> {
+    /// If it is stopping and nobody is present any more, says for which cause: to one caller alone, who settles it.
+    pub fn settle(&self, stopping: &Stopping) -> Option<Cause> {
         let mut state = self.state.lock();
         match *state {
             State::Stopping(cause) if self.present.load(Ordering::Acquire) == 0 => {
                 *state = State::Settling;
+                stopping.0.fetch_sub(1, Ordering::AcqRel);
                 Some(cause)
             }
             _ => None,
@@ -182,23 +206,26 @@ impl Life {
 
 #[cfg(test)]
 mod tests {
-    use super::{Life, State};
+    use super::{Life, State, Stopping};
     use crate::next::Cause;
 
     #[test]
     fn the_first_cause_counts_and_the_last_to_leave_settles() {
-        let life = Life::default();
+        let (life, stopping) = (Life::default(), Stopping::default());
+        assert_eq!(life.enter(), Some(State::Loading));
         life.run(0);
-        life.entered();
-        life.entered();
-        assert!(life.stop(Cause::Off));
-        assert!(!life.stop(Cause::Crash("late")));
+        assert_eq!(life.enter(), Some(State::Running));
+        assert!(life.stop(Cause::Off, &stopping) && stopping.is_any());
+        assert!(!life.stop(Cause::Crash("late"), &stopping));
+        assert_eq!(life.enter(), None);
         life.left();
-        assert_eq!(life.settle(), None);
         life.left();
-        assert_eq!(life.settle(), Some(Cause::Off));
-        assert_eq!(life.settle(), None);
-        assert!(!life.stop(Cause::Operator), "it is settling");
+        assert_eq!(life.settle(&stopping), None, "who stops it has not told all");
+        life.left();
+        assert_eq!(life.settle(&stopping), Some(Cause::Off));
+        assert!(!stopping.is_any());
+        assert_eq!(life.settle(&stopping), None);
+        assert!(!life.stop(Cause::Operator, &stopping), "it is settling");
         assert!(life.was_ordered_to_stop() && !life.was_ordered_to_stop());
         life.end(Cause::Off);
         assert_eq!(life.state(), State::Ended(Cause::Off));
