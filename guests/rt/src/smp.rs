@@ -1,13 +1,11 @@
 //! Other CPUs: a job is given with CPU_ON and ends with CPU_OFF, so an idle CPU costs nothing.
 
 use crate::psci::{self, affinity_info};
-use crate::{args, cpu, timer};
+use crate::timer::{self, PATIENCE};
+use crate::{args, cpu};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 static JOB: [AtomicUsize; cpu::MAX] = [const { AtomicUsize::new(0) }; cpu::MAX];
-
-/// How long a CPU may take to come on, do a job of a test or go off: half a minute, in microseconds.
-pub const PATIENCE: u64 = 30_000_000;
 
 /// A job: it gets the index of its CPU.
 pub type Job = fn(usize);

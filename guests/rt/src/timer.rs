@@ -117,6 +117,9 @@ pub fn micros(n: u64) -> u64 {
     n * frequency() / 1_000_000
 }
 
+/// How long to wait for what must come, in microseconds: half a minute, as whoever it comes from may not be running just now.
+pub const PATIENCE: u64 = 30_000_000;
+
 /// Spins until `condition` holds or so many microseconds are over; returns whether it held.
 pub fn wait_until(micros: u64, mut condition: impl FnMut() -> bool) -> bool {
     let end = now() + self::micros(micros);

@@ -7,7 +7,7 @@
 #![no_main]
 
 use rt::psci::{self, Conduit};
-use rt::timer::{self, Timer};
+use rt::timer::{self, PATIENCE, Timer};
 use rt::{args, check, check_eq, cpu, expect_exception, gic, println};
 
 rt::guest!(main);
@@ -80,7 +80,7 @@ fn suspend() {
     }
     check_eq!(result, psci::SUCCESS, "CPU_SUSPEND to standby succeeds");
     check!(
-        timer::wait_until(1_000_000, cpu::irq_pending) && timer::now() - start >= timer::micros(20_000),
+        timer::wait_until(PATIENCE, cpu::irq_pending) && timer::now() - start >= timer::micros(20_000),
         "CPU_SUSPEND ends with the timer"
     );
     Timer::Virtual.stop();

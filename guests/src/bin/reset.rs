@@ -1,5 +1,7 @@
 //! Resets its board again and again: is everything as on the first day each time?
 //!
+//! With several CPUs the others are on when one resets, and each time another number of them sleeps.
+//!
 //! It marks its own .data and free RAM before each reset, and must not find the marks after it. Bare QEMU
 //! reloads the image but leaves other RAM as it was, so free RAM is looked at only with the boot argument `strict`. With
 //! `until=MILLISECONDS` of the counter the loop ends, with a verdict; otherwise never.
@@ -8,7 +10,7 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use rt::{args, check_eq, println, psci, ram, timer};
+use rt::{args, check_eq, cpu, println, psci, ram, smp, timer};
 
 rt::guest!(main);
 
@@ -37,5 +39,22 @@ fn main() {
     for place in places {
         free[place].store(MARK, Ordering::SeqCst);
     }
+    let awake = timer::now() as usize % args::n_cpus();
+    for index in 1..args::n_cpus() {
+        let answer = smp::start(index, if index <= awake { spin } else { sleep });
+        check_eq!(answer, psci::SUCCESS, "CPU {index} comes on");
+    }
     psci::system_reset();
+}
+
+fn spin(_: usize) {
+    loop {
+        cpu::relax();
+    }
+}
+
+fn sleep(_: usize) {
+    loop {
+        cpu::wfi();
+    }
 }

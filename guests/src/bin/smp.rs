@@ -4,7 +4,8 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use rt::smp::{self, PATIENCE};
+use rt::smp;
+use rt::timer::PATIENCE;
 use rt::{args, check, check_eq, cpu, psci, read_register, timer};
 
 rt::guest!(main);

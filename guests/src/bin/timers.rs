@@ -4,7 +4,7 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use rt::timer::{self, ENABLE, IMASK, ISTATUS, Timer};
+use rt::timer::{self, ENABLE, IMASK, ISTATUS, PATIENCE, Timer};
 use rt::{check, check_eq, cpu, exception, gic, println};
 
 rt::guest!(main);
@@ -76,10 +76,13 @@ fn level(timer: Timer) {
     timer.set_control(ENABLE | IMASK);
     check!(!gic::is_pending(irq), "{timer:?}: IMASK keeps the line down");
     timer.set_control(ENABLE);
-    check!(timer::wait_until(100_000, || gic::is_pending(irq)), "{timer:?}: pending in ISPENDR while masked");
+    check!(timer::wait_until(PATIENCE, || gic::is_pending(irq)), "{timer:?}: pending in ISPENDR while masked");
     check!(cpu::irq_pending(), "{timer:?}: pending in ISR_EL1 while masked");
     timer.set_deadline(timer.count() + (1 << 40));
-    check!(timer::wait_until(100_000, || !gic::is_pending(irq)), "{timer:?}: not pending when the deadline moved away");
+    check!(
+        timer::wait_until(PATIENCE, || !gic::is_pending(irq)),
+        "{timer:?}: not pending when the deadline moved away"
+    );
     check!(!cpu::irq_pending(), "{timer:?}: not in ISR_EL1 when the deadline moved away");
     timer.stop();
 }
@@ -91,7 +94,7 @@ fn fires(timer: Timer) {
         let end = timer.count() + timer::micros(500);
         timer.set_deadline(end);
         timer.set_control(ENABLE);
-        let came = timer::wait_until(5_000_000, || COUNT.load(Ordering::SeqCst) >= n);
+        let came = timer::wait_until(PATIENCE, || COUNT.load(Ordering::SeqCst) >= n);
         if !came || timer.count() < end {
             check!(false, "{timer:?}: fires at its deadline", "deadline {n}: came {came}");
             break;
@@ -106,7 +109,7 @@ fn fires(timer: Timer) {
     timer.set_left(-1);
     timer.set_control(ENABLE);
     check!(
-        timer::wait_until(1_000_000, || COUNT.load(Ordering::SeqCst) == 21),
+        timer::wait_until(PATIENCE, || COUNT.load(Ordering::SeqCst) == 21),
         "{timer:?}: a deadline in the past fires at once"
     );
     cpu::mask();
@@ -148,7 +151,7 @@ fn both() {
     timer::delay(1_000);
     cpu::unmask();
     check!(
-        timer::wait_until(1_000_000, || COUNT.load(Ordering::SeqCst) == 2),
+        timer::wait_until(PATIENCE, || COUNT.load(Ordering::SeqCst) == 2),
         "both timers fire when both are due",
         "{}",
         COUNT.load(Ordering::SeqCst)

@@ -7,6 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rt::console::{self, BUSY, CR, DR, FR, ICR, IMSC, LCRH, MIS, RIS, RXFE, TXFE, TXFF};
+use rt::timer::PATIENCE;
 use rt::{args, board, check, check_eq, cpu, exception, gic, mmio, println, timer};
 
 rt::guest!(main);
@@ -28,7 +29,7 @@ fn main() {
     println!("uart: the quick brown fox jumps over the lazy dog 0123456789");
     let pl011 = id(board::UART);
     check_eq!(pl011 & 0xffff_ffff_ff0f_ffff, 0xb105_f00d_0004_1011, "the UART says it is a PL011");
-    check!(timer::wait_until(2_000_000, || console::read(FR) & BUSY == 0), "the transmitter comes to rest");
+    check!(timer::wait_until(PATIENCE, || console::read(FR) & BUSY == 0), "the transmitter comes to rest");
     let flags = console::read(FR);
     check_eq!(flags & (TXFE | TXFF), TXFE, "at rest, the transmit FIFO is empty and not full");
     registers();
@@ -61,7 +62,7 @@ fn transmit_interrupt() {
     console::write(ICR, 0x7ff);
     console::write(IMSC, TX);
     console::put(b'\r');
-    check!(timer::wait_until(1_000_000, || console::read(RIS) & TX != 0), "sending sets the transmit interrupt");
+    check!(timer::wait_until(PATIENCE, || console::read(RIS) & TX != 0), "sending sets the transmit interrupt");
     check_eq!(console::read(MIS) & TX, TX, "MIS shows it");
     console::write(ICR, TX);
     check_eq!(console::read(RIS) & TX, 0, "ICR clears it");
@@ -80,7 +81,7 @@ fn clock() {
     mmio::write32(board::RTC + 0x1c, 1);
     mmio::write32(board::RTC + 0x10, 1);
     mmio::write32(board::RTC + 0x04, mmio::read32(board::RTC).wrapping_add(1));
-    check!(timer::wait_until(3_000_000, || gic::is_pending(34)), "the alarm rings");
+    check!(timer::wait_until(PATIENCE, || gic::is_pending(34)), "the alarm rings");
     check_eq!(mmio::read32(board::RTC + 0x18), 1, "RTCMIS says so");
     mmio::write32(board::RTC + 0x1c, 1);
     check!(!gic::is_pending(34), "and is quiet when told");

@@ -4,7 +4,7 @@ use crate::{SPI, take, take_nothing};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rt::console::{self, ICR, IMSC, MIS};
 use rt::gic::{self, EndMode, SPURIOUS, To, Trigger};
-use rt::timer::Timer;
+use rt::timer::{PATIENCE, Timer};
 use rt::{board, check, check_eq, cpu, exception, timer};
 
 /// PL011: the transmit interrupt.
@@ -122,7 +122,7 @@ fn timer_line() {
     gic::end(again);
     check_eq!(take_nothing(), SPURIOUS, "timer: does not come when its line went down before the end");
     Timer::Virtual.start(0);
-    check!(timer::wait_until(20_000, || gic::is_pending(irq)), "timer: pending");
+    check!(timer::wait_until(PATIENCE, || gic::is_pending(irq)), "timer: pending");
     Timer::Virtual.stop();
     // A hypervisor may have handed it to the list registers by then, and cannot take it back before the next exit: then
     // it comes once, and its line is down.
@@ -179,14 +179,14 @@ fn hook() {
     cpu::unmask();
     gic::set_pending(SPI);
     check!(
-        timer::wait_until(1_000_000, || HOOKED.load(Ordering::SeqCst) == 1 << SPI),
+        timer::wait_until(PATIENCE, || HOOKED.load(Ordering::SeqCst) == 1 << SPI),
         "an SPI interrupts",
         "{:#x}",
         HOOKED.load(Ordering::SeqCst)
     );
     gic::send(7, To::Me);
     check!(
-        timer::wait_until(1_000_000, || HOOKED.load(Ordering::SeqCst) == 1 << SPI | 1 << 7),
+        timer::wait_until(PATIENCE, || HOOKED.load(Ordering::SeqCst) == 1 << SPI | 1 << 7),
         "an SGI interrupts",
         "{:#x}",
         HOOKED.load(Ordering::SeqCst)

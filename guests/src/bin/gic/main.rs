@@ -12,6 +12,7 @@ mod several;
 
 use rt::gic;
 use rt::timer;
+use rt::timer::PATIENCE;
 
 rt::guest!(main);
 
@@ -20,10 +21,15 @@ pub(crate) const SPI: u32 = 42;
 /// Another one.
 pub(crate) const SPI_2: u32 = 43;
 
-/// Acknowledges, waiting a little for what may still be on its way.
+/// Acknowledges what must come; it may still be on its way, or wait for another CPU that is not running just now.
 pub(crate) fn take() -> gic::Taken {
+    take_within(PATIENCE)
+}
+
+/// Acknowledges, waiting for so many microseconds at most.
+pub(crate) fn take_within(micros: u64) -> gic::Taken {
     let mut taken = gic::acknowledge();
-    timer::wait_until(20_000, || {
+    timer::wait_until(micros, || {
         if taken.intid == gic::SPURIOUS {
             taken = gic::acknowledge();
         }

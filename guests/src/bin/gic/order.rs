@@ -1,8 +1,9 @@
 //! Which interrupt comes first, which preempts, which is held back.
 
-use crate::{SPI, SPI_2, take, take_nothing};
+use crate::{SPI, SPI_2, take, take_nothing, take_within};
 use rt::gic::{self, SPURIOUS, To, Trigger};
 use rt::random::Random;
+use rt::timer::PATIENCE;
 use rt::{check, check_eq, cpu};
 
 pub(crate) fn check() {
@@ -35,7 +36,7 @@ fn mask() {
     check!(!cpu::irq_pending(), "what is held back is not signalled");
     gic::set_mask(0x88);
     check_eq!(gic::highest_pending(), SPI, "the highest pending interrupt shows before it is taken");
-    check!(rt::timer::wait_until(20_000, cpu::irq_pending), "a lower mask lets it through");
+    check!(rt::timer::wait_until(PATIENCE, cpu::irq_pending), "a lower mask lets it through");
     let taken = take();
     check_eq!(taken.intid, SPI, "and it can be taken");
     gic::end(taken);
@@ -57,7 +58,7 @@ fn preemption() {
     check_eq!(take_nothing(), SPURIOUS, "an equal priority does not preempt");
     gic::clear_pending(SPI_2);
     raise(SPI_2, 0x40);
-    check!(rt::timer::wait_until(20_000, cpu::irq_pending), "a more urgent one is signalled");
+    check!(rt::timer::wait_until(PATIENCE, cpu::irq_pending), "a more urgent one is signalled");
     let high = take();
     check_eq!(high.intid, SPI_2, "a more urgent one preempts");
     check_eq!(gic::running_priority(), 0x40, "the running priority follows");
@@ -95,7 +96,7 @@ fn disabled() {
     check_eq!(take_nothing(), SPURIOUS, "a disabled interrupt does not come");
     check!(gic::is_pending(SPI), "but it is pending");
     gic::enable(SPI);
-    check!(rt::timer::wait_until(20_000, cpu::irq_pending), "enabling signals it");
+    check!(rt::timer::wait_until(PATIENCE, cpu::irq_pending), "enabling signals it");
     gic::disable(SPI);
     check_eq!(take_nothing(), SPURIOUS, "disabling while pending takes it back");
     check!(!cpu::irq_pending(), "and the signal too");
@@ -137,7 +138,7 @@ fn many(seed: u64) {
     let (mut before, mut unordered, mut strange) = (0, 0u32, 0u32);
     let mut came = 0;
     loop {
-        let taken = take();
+        let taken = take_within(20_000);
         if taken.intid == SPURIOUS {
             break;
         }

@@ -1,9 +1,10 @@
 //! Interrupts between CPUs: SGIs to one, to all others, from several at once; SPIs sent to a CPU.
 
-use crate::{SPI, take};
+use crate::{SPI, take, take_within};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rt::gic::{self, SPURIOUS, To, Trigger};
-use rt::smp::{self, PATIENCE};
+use rt::smp;
+use rt::timer::PATIENCE;
 use rt::{args, check, check_eq, cpu, exception, psci, timer};
 
 const SGI: u32 = 6;
@@ -142,7 +143,7 @@ fn from_all(n: usize) {
     timer::delay(1_000);
     let (mut sources, mut times) = (0u32, 0);
     loop {
-        let taken = take();
+        let taken = take_within(20_000);
         if taken.intid == SPURIOUS {
             break;
         }

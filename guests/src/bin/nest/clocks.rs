@@ -7,7 +7,7 @@ use crate::lists;
 use crate::ops::{ISB, SPIN, Sys, WFI, hvc};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rt::el2::{self, El1, Register, guest};
-use rt::timer::micros;
+use rt::timer::{PATIENCE, micros};
 use rt::{args, board, check, check_eq, cpu, exception, gic, println, timer};
 
 /// EL2's physical timer: PPI 10.
@@ -165,7 +165,7 @@ fn own_timer(vm: &mut Vm, control: Register, deadline: Register, irq: u32) {
         control.write(1);
         cpu::unmask();
         let came = if round % 2 == 0 {
-            timer::wait_until(5_000_000, || CAME.load(Ordering::SeqCst) != 0)
+            timer::wait_until(PATIENCE, || CAME.load(Ordering::SeqCst) != 0)
         } else {
             // Masked before it looks, or the interrupt could come in between.
             cpu::mask();
@@ -185,9 +185,9 @@ fn own_timer(vm: &mut Vm, control: Register, deadline: Register, irq: u32) {
     control.write(3);
     check!(!gic::is_pending(irq), "{control:?}: IMASK keeps its line down");
     control.write(1);
-    check!(timer::wait_until(100_000, || gic::is_pending(irq)), "{control:?}: its line is up");
+    check!(timer::wait_until(PATIENCE, || gic::is_pending(irq)), "{control:?}: its line is up");
     control.write(0);
-    check!(timer::wait_until(100_000, || !gic::is_pending(irq)), "{control:?}: its line is down again");
+    check!(timer::wait_until(PATIENCE, || !gic::is_pending(irq)), "{control:?}: its line is down again");
     gic::disable(irq);
 }
 
@@ -202,7 +202,7 @@ fn named_timer() {
         deadline.write(Register::Cntpct.read() + micros(300));
         control.write(1);
         cpu::unmask();
-        let came = timer::wait_until(5_000_000, || CAME.load(Ordering::SeqCst) != 0);
+        let came = timer::wait_until(PATIENCE, || CAME.load(Ordering::SeqCst) != 0);
         cpu::mask();
         check!(came, "{control:?}: interrupts EL2 by EL0's name");
         check_eq!(CAME.load(Ordering::SeqCst), u64::from(irq), "{control:?}: by EL2's number");

@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use rt::el2::tlb::{self, Forget};
 use rt::el2::{self, Exit, Register, guest};
 use rt::gic::{self, To};
-use rt::smp::{self, PATIENCE};
+use rt::smp;
+use rt::timer::PATIENCE;
 use rt::timer::wait_until;
 use rt::{args, check, check_eq, cpu, println, psci};
 
