@@ -33,7 +33,7 @@ guests! {
     hostile_accesses_harm_the_guest_alone: "hostile", 2, "rounds=300";
     waiting_ends: "wfi", 8, "";
     the_uart_and_the_clock_work: "uart", 1, "echo=no";
-    a_reset_starts_from_pristine_images: "reset", 1, "until=3000 strict";
+    a_reset_starts_from_pristine_images: "reset", 4, "until=3000 strict";
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn flatland_and_kvm_finish_their_work_on_less_memory_than_they_have() {
             .into(),
     };
     let vms = [flatland("outer", 2, "448M", "debian", "min = \"96M\"; domain = \"lab\";"), kvm];
-    let manifest = manifest_with(&vms, "policy { pool = \"320M\"; scan-cpu = <100>; };");
+    let manifest = manifest_with(&vms, "policy { pool = \"256M\"; scan-cpu = <100>; };");
     let ended = Run::start(Board::Virt, &manifest, &["--mem", "1536M", "--monitor", "check on"], 900).end();
     ended.has("[outer] flatland-workload: OK cpus=2 ").has("[kvm] [L2] flatland-workload: OK cpus=2 ");
     ended.has("[kvm] flatland-kvm: OK ").has(" wrong=0 ").exits_with(0).lacks("PANIC").lacks("Call trace");
