@@ -72,6 +72,8 @@ pub enum Region {
 }
 
 /// The region that `ipa` lies in, and how far inside, in bytes; nothing where there is no device.
+// On the way of every access to a device.
+#[inline(always)]
 pub const fn at(ipa: Addr<Ipa>) -> Option<(Region, u64)> {
     let at = ipa.bits();
     // The whole board lies in 1 GiB; its 64 KiB pieces tell the devices apart.
