@@ -127,7 +127,7 @@ pub struct Host {
     /// Whether some VM has a watchdog or has set an alarm.
     has_chores: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
-    pub closed: AtomicBool,
+    closed: AtomicBool,
     /// For each VM: its signs of life when they last grew, and when that was.
     watched: SpinMutex<Vec<(u64, u64)>>,
     /// What the operator wants of the board.
@@ -349,12 +349,15 @@ impl Host {
     pub fn uart_write<M: Machine>(&self, m: &M, here: Here<'_>, offset: u64, bytes: u8, value: u64) -> Next {
         let vm = here.vm;
         let mut devices = vm.devices.lock();
-        if self.console.lock().room() == 0 {
-            // Its UART looks busy until the line has room again: see `reopen`.
+        let console = self.console.lock();
+        if console.room() == 0 {
+            // Its UART looks busy until the line has room again: see `reopen`. Whoever drains the console next, this CPU if
+            // nobody else, finds it closed, as it is so before they can have the lock.
             devices.uart.set_flow(Flow::Closed);
             self.closed.store(true, Ordering::Release);
-            self.to_send.store(true, Ordering::Release);
+            here.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
         }
+        drop(console);
         let effect = devices.uart.write(offset, bytes, value);
         self.line(m, vm, UART_INTID, devices.uart.line().into());
         drop(devices);
