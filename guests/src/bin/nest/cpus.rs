@@ -200,6 +200,9 @@ fn drive(vm: &mut Vm, me: usize) -> Exit {
         let exit = vm.run();
         if exit.vector == 9 {
             lists::finish();
+            if END.load(Ordering::SeqCst) != 0 {
+                return exit;
+            }
         } else if exit.class() == SYSTEM && exit.iss() & !(31 << 5) == SGI1R.iss(0, false) {
             let value = vm.cpu.x[(exit.iss() >> 5 & 31) as usize % 31];
             for other in (0..2).filter(|other| value >> other & 1 != 0) {
@@ -208,9 +211,6 @@ fn drive(vm: &mut Vm, me: usize) -> Exit {
             }
             vm.cpu.pc += 4;
         } else {
-            return exit;
-        }
-        if END.load(Ordering::SeqCst) != 0 {
             return exit;
         }
     }
