@@ -17,7 +17,7 @@ use flatland::machine::Machine;
 use flatland::next::{Cause, Next};
 use flatland::sched::EntityId;
 use flatland::vcpu::{Counter, Vcpu};
-use flatland::vm::{NOWHERE, Slot, State, Vm, request};
+use flatland::vm::{NOWHERE, Power, Slot, State, Vm, request};
 use spin::mutex::SpinMutexGuard;
 
 /// One CPU.
@@ -182,11 +182,17 @@ impl Seat {
             Next::Wait | Next::Rest => {
                 let here = loaded.here(self.host);
                 // Requests from before this are in what `wakes` sees; later ones are seen below or by the queue.
-                slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
+                let asked = slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
                 let own = exit::sysreg::poll_timer(here, &El2, &mut loaded.vcpu);
                 let awake = exit::irq::wakes(here, &El2, &mut loaded.vcpu);
                 loaded.folded = true;
-                let until = if next == Next::Rest { Some(self.host.rest_until(El2.now())) } else { own };
+                let rest = || self.host.rest_until(El2.now());
+                let until = match next {
+                    Next::Rest => Some(rest()),
+                    // Its balloon goes on when it enters again, and that may be what it waits for.
+                    _ if asked & request::SERVE != 0 => Some(own.map_or_else(rest, |own| own.min(rest()))),
+                    _ => own,
+                };
                 if awake && next == Next::Wait {
                     return;
                 }
@@ -204,7 +210,7 @@ impl Seat {
                 slot.running.store(NOWHERE, Ordering::SeqCst);
                 slot.turn_off();
                 self.host.queue.lock().off(entity, El2.now());
-                if vm.slots.iter().all(|slot| slot.power() == flatland::vm::Power::Off) {
+                if vm.slots.iter().all(|slot| slot.power() == Power::Off) {
                     self.host.stop(&El2, vm, Cause::Crash("all its vCPUs are off"));
                 }
             }
@@ -223,7 +229,8 @@ impl Seat {
         }
         self.unload();
         let Some(state) = vm.life.enter() else { return false };
-        if state == State::Loading && !self.host.fill_memory(&El2, vm) {
+        // A vCPU that was picked in its VM's former life is off in this one.
+        if slot.power() == Power::Off || state == State::Loading && !self.host.fill_memory(&El2, vm) {
             vm.life.left();
             return false;
         }
