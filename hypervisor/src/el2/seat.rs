@@ -58,11 +58,12 @@ impl Seat {
     pub(crate) fn serve(mut self) -> ! {
         loop {
             self.part_with_the_leaving();
-            self.send();
             let now = El2.now();
             let turn = self.host.queue.lock().pick(self.cpu, now);
             let chores = if self.cpu == WATCHMAN { self.host.chores(&El2) } else { None };
             self.host.signal(&El2, turn.kick);
+            // After the chores: they may have something to say, and this CPU may sleep for long.
+            self.send();
             match turn.run {
                 Some(entity) => self.run(entity, chores),
                 None => self.idle(chores),
