@@ -330,11 +330,12 @@ impl Host {
         released
     }
 
+    /// Tells the vCPUs of `vm` to leave; [`Host::signal_all`] makes their CPUs look.
     fn send_off<M: Machine>(&self, m: &M, vm: &Vm, how: impl Fn(&mut Queue, crate::sched::EntityId, u64) -> CpuSet) {
         for slot in &vm.slots {
-            let set = how(&mut self.queue.lock(), slot.entity, m.now());
+            // Every CPU is signalled when all were told.
+            let _ = how(&mut self.queue.lock(), slot.entity, m.now());
             slot.requests.fetch_or(request::LEAVE, Ordering::SeqCst);
-            self.signal(m, set);
         }
     }
 

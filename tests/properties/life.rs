@@ -52,8 +52,9 @@ struct Vm {
     life: Life,
     /// How often it began.
     lives: u64,
-    /// The life that a CPU which fills it, or tells its vCPUs, has in mind.
-    filling: Option<u64>,
+    /// Whether a CPU loads its images.
+    filling: bool,
+    /// The life that a CPU which tells its vCPUs has in mind.
     telling: u64,
     ready: [bool; VCPUS],
 }
@@ -91,9 +92,8 @@ impl Sim {
 
     /// One step of CPU `c`.
     fn step(&mut self, c: usize) -> Result<(), String> {
-        let flag = self.flaw == Flaw::Flag;
         let next = match self.cpus[c].at {
-            At::Serve if if flag { self.flag } else { self.stopping.is_any() } => At::Unload,
+            At::Serve if self.sees_one_stopping() => At::Unload,
             At::Serve => At::Pick,
             At::Unload => {
                 if let Some((vm, _)) = self.cpus[c].loaded
@@ -117,7 +117,7 @@ impl Sim {
                 At::Settle(n + 1)
             }
             At::Begin(n) => {
-                if self.vms[n].filling.is_some() {
+                if self.vms[n].filling {
                     return Err(format!("VM {n} begins while its former life is filled"));
                 }
                 self.vms[n].life.load();
@@ -128,14 +128,9 @@ impl Sim {
             At::Pick => self.pick(c),
             At::Load(vm, vcpu) => self.load(c, vm, vcpu),
             At::Fill(vm, vcpu) => {
-                self.vms[vm].filling = None;
+                self.vms[vm].filling = false;
                 self.vms[vm].life.run(0);
-                if self.flaw == Flaw::Early && self.vms[vm].life.enter().is_none() {
-                    At::Serve
-                } else {
-                    self.cpus[c].loaded = Some((vm, vcpu));
-                    At::Guest
-                }
+                self.hold(c, vm, vcpu)
             }
             At::Guest if std::mem::take(&mut self.cpus[c].kicked) => At::Serve,
             At::Guest => self.guest(),
@@ -165,6 +160,10 @@ impl Sim {
         Ok(())
     }
 
+    fn sees_one_stopping(&self) -> bool {
+        if self.flaw == Flaw::Flag { self.flag } else { self.stopping.is_any() }
+    }
+
     fn pick(&mut self, c: usize) -> At {
         let (first, waits) = (self.any(VMS * VCPUS), self.any(4) == 0);
         let all = (0..VMS * VCPUS).map(|n| (first + n) % (VMS * VCPUS)).map(|n| (n / VCPUS, n % VCPUS));
@@ -191,15 +190,20 @@ impl Sim {
         match state {
             None => At::Serve,
             Some(State::Loading) => {
-                self.vms[vm].filling = Some(self.vms[vm].lives);
+                self.vms[vm].filling = true;
                 At::Fill(vm, vcpu)
             }
-            Some(_) if self.flaw == Flaw::Early && self.vms[vm].life.enter().is_none() => At::Serve,
-            Some(_) => {
-                self.cpus[c].loaded = Some((vm, vcpu));
-                At::Guest
-            }
+            Some(_) => self.hold(c, vm, vcpu),
         }
+    }
+
+    /// What it loads is complete.
+    fn hold(&mut self, c: usize, vm: usize, vcpu: usize) -> At {
+        if self.flaw == Flaw::Early && self.vms[vm].life.enter().is_none() {
+            return At::Serve;
+        }
+        self.cpus[c].loaded = Some((vm, vcpu));
+        At::Guest
     }
 
     fn unload(&mut self, c: usize) {

@@ -16,7 +16,7 @@ use flatland::host::{Host, WATCHMAN};
 use flatland::machine::Machine;
 use flatland::next::{Cause, Next};
 use flatland::sched::EntityId;
-use flatland::vcpu::{Counter, Vcpu};
+use flatland::vcpu::{Counter, Timer, Vcpu};
 use flatland::vm::{NOWHERE, Power, Slot, State, Vm, request};
 use spin::mutex::SpinMutexGuard;
 
@@ -187,6 +187,9 @@ impl Seat {
                 let own = exit::sysreg::poll_timer(here, &El2, &mut loaded.vcpu);
                 let awake = exit::irq::wakes(here, &El2, &mut loaded.vcpu);
                 loaded.folded = true;
+                if awake && next == Next::Wait {
+                    return;
+                }
                 let rest = || self.host.rest_until(El2.now());
                 let until = match next {
                     Next::Rest => Some(rest()),
@@ -194,9 +197,6 @@ impl Seat {
                     _ if asked & request::SERVE != 0 => Some(own.map_or_else(rest, |own| own.min(rest()))),
                     _ => own,
                 };
-                if awake && next == Next::Wait {
-                    return;
-                }
                 slot.running.store(NOWHERE, Ordering::SeqCst);
                 let mut queue = self.host.queue.lock();
                 queue.block(entity, until, El2.now());
@@ -327,10 +327,10 @@ fn sleep_deadline(vm: &Vm, vcpu: &Vcpu, now: u64) -> Option<u64> {
         let own = exit::nested::timers::saved_deadline(vcpu, &El2);
         return [own, exit::nested::timers::deadline(vcpu, &El2, now)].into_iter().flatten().min();
     }
-    let ctl = vcpu.saved.get(El1::CntvCtl);
+    let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval));
     // An interrupt that is active already fires no more.
-    let own = (ctl & 0b11 == 0b01 && !vcpu.timer_active)
-        .then(|| vcpu.saved.get(El1::CntvCval).wrapping_add(vm.offset.load(Ordering::Relaxed)));
+    let own =
+        (timer.is_armed() && !vcpu.timer_active).then(|| timer.cval.wrapping_add(vm.offset.load(Ordering::Relaxed)));
     let emulated = exit::sysreg::timer_deadline(vcpu).filter(|at| *at > now);
     [own, emulated].into_iter().flatten().min()
 }

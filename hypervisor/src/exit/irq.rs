@@ -8,12 +8,8 @@ use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
 use crate::machine::Machine;
 use crate::next::Kicks;
-use crate::vcpu::{Counter, Vcpu};
+use crate::vcpu::{Counter, Vcpu, timer};
 use crate::vgic::{Line, Vgic};
-
-/// CNTV_CTL_EL0: ENABLE, IMASK, ISTATUS.
-const FIRING: u64 = 0b101;
-const CTL: u64 = 0b111;
 
 /// Takes what the list registers say back into `vgic`, and the level of the virtual timer with it. The lists are empty
 /// then and have to be filled before the vCPU runs: see [`refill`].
@@ -45,7 +41,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
 
 /// Whether the CPU's virtual timer raises its line.
 pub fn is_timer_firing<M: Machine>(m: &M) -> bool {
-    m.get(El1::CntvCtl) & CTL == FIRING
+    timer::is_up(m.get(El1::CntvCtl))
 }
 
 /// Lets the physical timer interrupt come again, once its virtual one is neither pending nor active: the guest ended it

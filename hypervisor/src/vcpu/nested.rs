@@ -93,9 +93,10 @@ macro_rules! guests {
 }
 
 guests! {
-    Cpacr = page::CPACR, Contextidr = page::CONTEXTIDR, Sctlr = page::SCTLR, Tcr = page::TCR, Afsr0 = page::AFSR0, Afsr1 = page::AFSR1, Esr = page::ESR, Mair = page::MAIR,
-    Amair = page::AMAIR, Spsr = page::SPSR, CntvCval = page::CNTV_CVAL, CntvCtl = page::CNTV_CTL, Ttbr0 = page::TTBR0, Ttbr1 = page::TTBR1,
-    Far = page::FAR, Elr = page::ELR, SpEl1 = page::SP_EL1, Vbar = page::VBAR,
+    Cpacr = page::CPACR, Contextidr = page::CONTEXTIDR, Sctlr = page::SCTLR, Tcr = page::TCR, Afsr0 = page::AFSR0,
+    Afsr1 = page::AFSR1, Esr = page::ESR, Mair = page::MAIR, Amair = page::AMAIR, Spsr = page::SPSR,
+    CntvCval = page::CNTV_CVAL, CntvCtl = page::CNTV_CTL, Ttbr0 = page::TTBR0, Ttbr1 = page::TTBR1, Far = page::FAR,
+    Elr = page::ELR, SpEl1 = page::SP_EL1, Vbar = page::VBAR,
 }
 
 macro_rules! common {
@@ -366,7 +367,7 @@ impl Nested {
         } else {
             self.kept.set(Own::Cnthctl, m.get(El1::Cntkctl));
             m.set(El1::Cntkctl, self.cntkctl);
-            self.hv = Timer { ctl: m.get(El1::CntvCtl) & 0b11, cval: m.get(El1::CntvCval) };
+            self.hv = Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval));
             m.set(El1::CntvCtl, 0);
         }
         true
@@ -400,7 +401,7 @@ impl Nested {
     /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::away`].
     pub fn keep_hypervisor(&mut self) {
         if self.vhe {
-            self.hv = Timer { ctl: self.away.get(El1::CntvCtl) & 0b11, cval: self.away.get(El1::CntvCval) };
+            self.hv = Timer::new(self.away.get(El1::CntvCtl), self.away.get(El1::CntvCval));
         }
     }
 

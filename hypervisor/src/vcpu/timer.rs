@@ -6,6 +6,11 @@ const IMASK: u64 = 2;
 /// Its condition is met.
 pub const ISTATUS: u64 = 4;
 
+/// Whether the line of a timer of the CPU is up whose CTL reads as `ctl`.
+pub const fn is_up(ctl: u64) -> bool {
+    ctl & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
+}
+
 /// CTL and CVAL of a timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Timer {
@@ -16,6 +21,11 @@ pub struct Timer {
 }
 
 impl Timer {
+    /// A timer with these registers; what of CTL is not kept is dropped.
+    pub const fn new(ctl: u64, cval: u64) -> Self {
+        Self { ctl: ctl & (ENABLE | IMASK), cval }
+    }
+
     /// Whether it is to fire some time.
     pub const fn is_armed(self) -> bool {
         self.ctl & (ENABLE | IMASK) == ENABLE

@@ -31,6 +31,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it is stopping or over.
+    const fn is_leaving(self) -> bool {
+        matches!(self, Self::Stopping(_) | Self::Settling | Self::Ended(_))
+    }
+
     /// One word for tables.
     pub const fn word(self) -> &'static str {
         match self {
@@ -103,7 +108,7 @@ impl Life {
             State::Settling if cause == Cause::Operator => self.ordered.store(true, Ordering::Release),
             _ => {}
         }
-        if matches!(*state, State::Stopping(_) | State::Settling | State::Ended(_)) {
+        if state.is_leaving() {
             return false;
         }
         *state = State::Stopping(cause);
@@ -153,7 +158,7 @@ impl Life {
     /// Returns where the VM is; nothing, and the CPU is not present, if it is stopping or over.
     pub fn enter(&self) -> Option<State> {
         let state = self.state.lock();
-        if matches!(*state, State::Stopping(_) | State::Settling | State::Ended(_)) {
+        if state.is_leaving() {
             return None;
         }
         self.present.fetch_add(1, Ordering::AcqRel);

@@ -11,8 +11,7 @@ mod registers;
 mod several;
 
 use rt::gic;
-use rt::timer;
-use rt::timer::PATIENCE;
+use rt::timer::{self, PATIENCE};
 
 rt::guest!(main);
 
@@ -26,8 +25,12 @@ pub(crate) fn take() -> gic::Taken {
     take_within(PATIENCE)
 }
 
-/// Acknowledges, waiting for so many microseconds at most.
-pub(crate) fn take_within(micros: u64) -> gic::Taken {
+/// Acknowledges what may come, waiting a little for what may still be on its way.
+pub(crate) fn take_any() -> gic::Taken {
+    take_within(20_000)
+}
+
+fn take_within(micros: u64) -> gic::Taken {
     let mut taken = gic::acknowledge();
     timer::wait_until(micros, || {
         if taken.intid == gic::SPURIOUS {

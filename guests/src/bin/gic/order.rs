@@ -1,6 +1,6 @@
 //! Which interrupt comes first, which preempts, which is held back.
 
-use crate::{SPI, SPI_2, take, take_nothing, take_within};
+use crate::{SPI, SPI_2, take, take_any, take_nothing};
 use rt::gic::{self, SPURIOUS, To, Trigger};
 use rt::random::Random;
 use rt::timer::PATIENCE;
@@ -138,7 +138,7 @@ fn many(seed: u64) {
     let (mut before, mut unordered, mut strange) = (0, 0u32, 0u32);
     let mut came = 0;
     loop {
-        let taken = take_within(20_000);
+        let taken = take_any();
         if taken.intid == SPURIOUS {
             break;
         }

@@ -1,6 +1,6 @@
 //! Interrupts between CPUs: SGIs to one, to all others, from several at once; SPIs sent to a CPU.
 
-use crate::{SPI, take, take_within};
+use crate::{SPI, take, take_any};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rt::gic::{self, SPURIOUS, To, Trigger};
 use rt::smp;
@@ -143,7 +143,7 @@ fn from_all(n: usize) {
     timer::delay(1_000);
     let (mut sources, mut times) = (0u32, 0);
     loop {
-        let taken = take_within(20_000);
+        let taken = take_any();
         if taken.intid == SPURIOUS {
             break;
         }

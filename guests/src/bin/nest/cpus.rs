@@ -11,8 +11,7 @@ use rt::el2::tlb::{self, Forget};
 use rt::el2::{self, Exit, Register, guest};
 use rt::gic::{self, To};
 use rt::smp;
-use rt::timer::PATIENCE;
-use rt::timer::wait_until;
+use rt::timer::{PATIENCE, wait_until};
 use rt::{args, check, check_eq, cpu, println, psci};
 
 const TARGET: u64 = 0xc000_0000;

@@ -126,8 +126,7 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
         nested.away.set(register, m.get(register));
     }
     let Timer { ctl, cval } = nested.physical_timer(m);
-    vcpu.cntp.set_control(ctl);
-    vcpu.cntp.cval = cval;
+    vcpu.cntp = Timer::new(ctl, cval);
     let role = role(here, m, vcpu, cpu_of(here));
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
     m.exchange(&mut nested.away, &nested.passing, &role);
