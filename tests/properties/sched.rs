@@ -337,6 +337,18 @@ fn a_vcpu_in_a_wider_affinity_is_not_starved_by_cpus_of_different_pace() {
 }
 
 #[test]
+fn who_is_woken_by_a_cpu_that_is_far_behind_waits_for_the_other_as_well() {
+    // CPU 0 has two to itself and falls behind CPU 1. When its timer wakes the one that naps, that one is no match for them.
+    let naps = guest(0, 200, ANY, Habit::Nap(SLICE / 600, 3 * SLICE));
+    let spins = |affinity| guest(0, 200, affinity, Habit::Spin);
+    for seed in 1..50 {
+        let mut sim = Sim::new(2, vec![naps, spins(ANY), spins(1), spins(1)], seed);
+        sim.run(1000 * SLICE);
+        assert!(sim.longest_wait[0] <= 2 * SLICE, "seed {seed}: waited {} slices", sim.longest_wait[0] / SLICE);
+    }
+}
+
+#[test]
 fn a_wake_that_comes_while_the_vcpu_runs_keeps_it_from_blocking() {
     let mut sim = Sim::new(1, vec![guest(0, 1, 1, Habit::Spin)], 1);
     sim.run(10 * LATENCY);
@@ -367,7 +379,7 @@ fn guests(n_cpus: usize) -> impl Strategy<Value = Vec<Guest>> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 200, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 1_000, failure_persistence: None, ..Config::default() })]
 
     /// Whoever meddles: nobody on two CPUs, nobody where it may not be, no wake lost, no idle CPU while somebody waits.
     #[test]

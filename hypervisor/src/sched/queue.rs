@@ -129,6 +129,7 @@ impl Queue {
         let c = usize::from(cpu.0);
         self.idle = self.idle.without(cpu);
         self.kicked = self.kicked.without(cpu);
+        let first = self.tickets;
         self.settle(c, now);
         for i in 0..self.entities.len() {
             if self.entities[i].last == Some(cpu) && self.due(i, now) {
@@ -147,8 +148,11 @@ impl Queue {
                 self.idle |= CpuSet::one(cpu);
             }
         }
-        if let Some(id) = before.filter(|&id| Some(id) != run && self.entities[id.index()].in_line()) {
-            kick |= self.challenge(id.index(), now);
+        // Whoever got in line by this, woken or put back, may have another CPU to go to.
+        for i in 0..self.entities.len() {
+            if self.entities[i].ticket >= first {
+                kick |= self.challenge(i, now);
+            }
         }
         kick |= self.employ();
         Turn { run, kick: kick.without(cpu) }
