@@ -145,8 +145,7 @@ fn pages_that_are_compressed_and_swapped_while_they_are_written_keep_every_word(
         ended.has(&format!("[{name}] guest churn: PASS"));
     }
     ended.exits_with(0).lacks("FAIL").lacks("PANIC").has("swap area: ");
-    let costs = ended.output.lines().rev().find(|line| line.starts_with("flatland: memory:")).unwrap_or_default();
-    println!("{costs}");
+    let costs = ended.last_line("flatland: memory: ");
     assert!(
         !costs.contains(" pack=0*") && !costs.contains(" swap-out=0*") && !costs.contains(" swap-in=0*"),
         "{costs}"

@@ -1,7 +1,7 @@
 //! Hypervisors as guests: Flatland in Flatland, twice, and Debian's KVM, with and without VHE; what they do is what they would
 //! do on the board.
 
-use harness::qemu::{Board, Ended, Run, Vm, manifest, manifest_with};
+use harness::qemu::{Board, Run, Vm, manifest, manifest_with};
 
 /// A Flatland with the bundle of this name, as a VM.
 fn flatland(name: &'static str, vcpus: u32, memory: &'static str, bundle: &str, more: &str) -> Vm {
@@ -9,12 +9,8 @@ fn flatland(name: &'static str, vcpus: u32, memory: &'static str, bundle: &str, 
     Vm { name, vcpus, memory, rest }
 }
 
-/// The last words of the outermost Flatland on its shadow tables.
-fn shadows(ended: &Ended) -> &str {
-    let line = ended.output.lines().rev().find(|line| line.starts_with("flatland: shadows: ")).unwrap_or_default();
-    println!("{line}");
-    line
-}
+/// What the outermost Flatland says of its shadow tables at the end; those inside have their names before it.
+const SHADOWS: &str = "flatland: shadows: ";
 
 #[test]
 fn flatland_in_flatland_runs_debian_on_two_cpus() {
@@ -59,7 +55,7 @@ fn two_hypervisors_side_by_side_share_pages_are_compressed_and_keep_every_word()
         }
     }
     ended.exits_with(0).lacks("FAIL").lacks("PANIC").lacks("wrong=1");
-    let line = shadows(&ended);
+    let line = ended.last_line(SHADOWS);
     assert!(line.contains(" wrong=0 ") && !line.contains(" killed=0 "), "{line}");
 }
 
@@ -80,7 +76,7 @@ fn flatland_and_kvm_finish_their_work_on_less_memory_than_they_have() {
     let ended = Run::start(Board::Virt, &manifest, &["--mem", "1536M", "--monitor", "check on"], 900).end();
     ended.has("[outer] flatland-workload: OK cpus=2 ").has("[kvm] [L2] flatland-workload: OK cpus=2 ");
     ended.has("[kvm] flatland-kvm: OK ").exits_with(0).lacks("PANIC").lacks("Call trace");
-    let line = shadows(&ended);
+    let line = ended.last_line(SHADOWS);
     assert!(line.contains(" wrong=0 ") && !line.contains(" moved=0 ") && !line.contains(" killed=0 "), "{line}");
 }
 
@@ -119,7 +115,7 @@ fn hypervisors_with_several_guests_each_find_the_el2_that_they_should() {
         ended.has(&format!("[{name}] nest: OK checks="));
     }
     ended.lacks("FAIL").lacks("PANIC").exits_with(0);
-    let line = shadows(&ended);
+    let line = ended.last_line(SHADOWS);
     assert!(line.contains(" wrong=0 ") && !line.contains(" moved=0 "), "{line}");
 }
 

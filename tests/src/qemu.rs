@@ -65,6 +65,15 @@ impl Ended {
         self
     }
 
+    /// The last line that starts so, printed for who reads the test's output; fails if there is none.
+    #[track_caller]
+    pub fn last_line(&self, start: &str) -> &str {
+        let line = self.output.lines().rev().find(|line| line.starts_with(start));
+        let line = line.unwrap_or_else(|| panic!("no line that starts with {start:?} in:\n{}", self.output));
+        println!("{line}");
+        line
+    }
+
     /// Fails unless some line has `text`.
     #[track_caller]
     pub fn has(&self, text: &str) -> &Self {

@@ -194,7 +194,7 @@ impl Seat {
                 let until = match next {
                     Next::Rest => Some(rest()),
                     // Its balloon goes on when it enters again, and that may be what it waits for.
-                    _ if asked & request::SERVE != 0 => Some(own.map_or_else(rest, |own| own.min(rest()))),
+                    _ if asked & request::SERVE != 0 => [own, Some(rest())].into_iter().flatten().min(),
                     _ => own,
                 };
                 slot.running.store(NOWHERE, Ordering::SeqCst);

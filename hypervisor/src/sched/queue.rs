@@ -28,7 +28,8 @@
 //!
 //! A CPU has a slice end only while somebody else is in line for it, so a vCPU alone on its CPU sees no tick. Of the CPUs
 //! that an arrival could run on, one is kicked: an idle one, or the one whose vCPU has had most, and that one starts to
-//! tick; when its slice is over, whom it puts back in line challenges the next.
+//! tick; when its slice is over, whom it puts back in line challenges the next. So does one that a CPU's timer woke and
+//! the CPU did not take: its own may be the furthest behind.
 
 mod line;
 

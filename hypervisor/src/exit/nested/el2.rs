@@ -229,7 +229,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
 fn timer<M: Machine>(nested: &Nested, m: &M, which: Which) -> (Timer, u64) {
     match which {
         Which::Hp => (nested.hp, 0),
-        Which::Hv if nested.vhe => (Timer { ctl: m.get(El1::CntvCtl), cval: m.get(El1::CntvCval) }, 0),
+        Which::Hv if nested.vhe => (Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval)), 0),
         Which::Hv => (nested.hv, 0),
         Which::P => (nested.physical_timer(m), 0),
         Which::V => (nested.virtual_timer(m), nested.read(m, page::CNTVOFF)),

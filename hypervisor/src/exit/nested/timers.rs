@@ -128,6 +128,6 @@ pub fn saved_deadline<M: Machine>(vcpu: &Vcpu, m: &M) -> Option<u64> {
         VIRTUAL_TIMER_INTID => nested.read(m, page::CNTVOFF),
         _ => 0,
     };
-    let timer = Timer { ctl: vcpu.saved.get(El1::CntvCtl), cval: vcpu.saved.get(El1::CntvCval).wrapping_add(offset) };
+    let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval).wrapping_add(offset));
     timer.is_armed().then_some(timer.cval)
 }
