@@ -7,13 +7,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most lines a file may have.
-const MOST_LINES: usize = 500;
+/// The most lines a file may have: what one can still hold in the head. A cap that makes people squeeze code is too low.
+const MOST_LINES: usize = 700;
 /// Files that may be longer, and why.
 const LONG: &[(&str, &str)] =
     &[("tests/src/model.rs", "one machine, one file"), ("tests/properties/memory.rs", "one world, one file")];
-/// The most lines below stairs, assembly included.
-const CELLAR: usize = 2950;
 /// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where tests of the drivers lay their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/"];
@@ -349,13 +347,6 @@ fn code_that_a_guest_reaches_does_not_give_up() {
 #[test]
 fn the_tree_names_nobodys_machine() {
     assert_clean(names_no_machine);
-}
-
-#[test]
-fn the_cellar_is_small() {
-    let cellar: usize =
-        tree().iter().filter(|f| f.is_under(&["hypervisor/src/el2"])).map(|f| f.text.lines().count()).sum();
-    assert!(cellar <= CELLAR, "{cellar} lines below stairs");
 }
 
 #[test]
