@@ -335,6 +335,7 @@ impl Vgic {
     }
 
     /// Bank `n` as `cpu` sees it: 0 is its private one, 1 and up those of the SPIs.
+    #[inline]
     fn bank(&self, cpu: usize, n: usize) -> Option<&Bank> {
         match n.checked_sub(1) {
             None => self.locals.get(cpu).map(|local| &local.bank),
@@ -342,6 +343,7 @@ impl Vgic {
         }
     }
 
+    #[inline]
     fn bank_mut(&mut self, cpu: usize, n: usize) -> Option<&mut Bank> {
         match n.checked_sub(1) {
             None => self.locals.get_mut(cpu).map(|local| &mut local.bank),

@@ -127,6 +127,7 @@ impl Machine for El2 {
         context::set(register, value);
     }
 
+    #[inline]
     fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
         context::save(off);
         context::load(on, role);

@@ -316,6 +316,7 @@ impl Nested {
     }
 
     /// Whether its hypervisor has stage 2 on for the guest.
+    #[inline]
     pub fn has_stage2<M: Machine>(&self, m: &M) -> bool {
         self.hcr(m) & hcr::VM != 0
     }
