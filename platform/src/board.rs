@@ -10,6 +10,8 @@ mod facts;
 mod gic;
 mod serial;
 
+pub use serial::guess;
+
 use crate::Range;
 use crate::tree::{Node, Tree, TreeError};
 use arrayvec::{ArrayString, ArrayVec};
@@ -210,12 +212,12 @@ impl Board {
         let cpus = facts::cpus(&tree)?;
         let mut board = Self {
             memory: facts::memory(&tree)?,
-            reserved: facts::reserved(&tree, &cpus)?,
+            reserved: facts::reserved(&tree, &cpus),
             cpus,
             psci: facts::psci(&tree),
             gic,
             timer: facts::timer(&tree, &controller)?,
-            uart: serial::find(&tree, &controller),
+            uart: serial::find(&tree, Some(&controller)),
             watchdog: facts::watchdog(&tree),
             virtio: facts::virtio(&tree),
             initrd: facts::initrd(&tree),
@@ -225,6 +227,12 @@ impl Board {
         };
         board.mmio = board.windows()?;
         Ok(board)
+    }
+
+    /// Finds the serial line of a board whose tree [`Board::from_tree`] refuses, to say so on it. Its interrupt is not
+    /// known. Nothing where the tree cannot even be read.
+    pub fn last_words(blob: &[u8]) -> Option<Uart> {
+        serial::find(&Tree::new(blob).ok()?, None)
     }
 
     fn windows(&self) -> Result<ArrayVec<Range, 16>, BoardError> {

@@ -98,9 +98,23 @@ pub fn insert<const N: usize>(list: &mut ArrayVec<Range, N>, range: Range) -> Re
     list.try_insert(place, merged).map_err(|_| Full)
 }
 
+/// Puts `range` into a list as [`insert`] does; where there is no room, the two ranges that are nearest to each other become
+/// one, with what lies between them.
+pub fn insert_or_join<const N: usize>(list: &mut ArrayVec<Range, N>, range: Range) {
+    while insert(list, range).is_err() {
+        let gaps = list.iter().zip(list.iter().skip(1)).map(|(low, high)| high.start - low.end);
+        // A full list of two or more, whose ranges do not touch.
+        let Some((n, _)) = gaps.enumerate().min_by_key(|&(_, gap)| gap) else { return };
+        let high = list.remove(n + 1);
+        if let Some(low) = list.get_mut(n) {
+            low.end = high.end;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Full, Range, insert};
+    use super::{Full, Range, insert, insert_or_join};
     use arrayvec::ArrayVec;
 
     fn list(of: &[(u64, u64)]) -> ArrayVec<Range, 4> {
@@ -125,6 +139,17 @@ mod tests {
         assert_eq!(full.len(), 4);
         assert_eq!(insert(&mut full, Range { start: 31, end: 41 }), Ok(()));
         assert_eq!(full[3], Range { start: 30, end: 41 });
+    }
+
+    #[test]
+    fn a_full_list_joins_the_nearest_two_and_forgets_nothing() {
+        let mut full = list(&[(0, 1), (10, 11), (14, 21), (30, 31)]);
+        insert_or_join(&mut full, Range { start: 50, end: 51 });
+        assert_eq!(full[..], [(0, 1), (10, 21), (30, 31), (50, 51)].map(|(start, end)| Range { start, end }));
+        insert_or_join(&mut full, Range { start: 33, end: 34 });
+        assert_eq!(full[..], [(0, 21), (30, 31), (33, 34), (50, 51)].map(|(start, end)| Range { start, end }));
+        let mut none = ArrayVec::<Range, 0>::new();
+        insert_or_join(&mut none, Range { start: 1, end: 2 });
     }
 
     #[test]

@@ -218,6 +218,15 @@ impl<'t, 'a> Node<'t, 'a> {
     /// An item is `None` where its window cannot be reached from the CPU: a bus above has no `ranges`, or none that holds
     /// the whole window. The list ends where `reg` is cut short.
     pub fn windows(&self) -> impl Iterator<Item = Option<Range>> + '_ {
+        self.reg(|address, size| ranges::to_cpu(&self.path, address, size))
+    }
+
+    /// Lists the windows of `reg` as the bus above sees them.
+    pub fn windows_below(&self) -> impl Iterator<Item = Option<Range>> + '_ {
+        self.reg(Range::sized)
+    }
+
+    fn reg(&self, window: impl Fn(u64, u64) -> Option<Range>) -> impl Iterator<Item = Option<Range>> {
         let (address_cells, size_cells) = ranges::cells_at(&self.path, self.path.len().saturating_sub(2));
         let mut reg = self.cells("reg");
         core::iter::from_fn(move || {
@@ -226,7 +235,7 @@ impl<'t, 'a> Node<'t, 'a> {
             }
             let address = reg.number(address_cells)?;
             let size = reg.number(size_cells)?;
-            Some(ranges::to_cpu(&self.path, address, size))
+            Some(window(address, size))
         })
     }
 

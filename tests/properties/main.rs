@@ -2,7 +2,7 @@
 //!
 //! Every run is the same: dice have fixed seeds. Each test prints how many steps it took (`--nocapture`).
 
-mod caches;
+mod board;
 mod frames;
 mod life;
 mod memory;

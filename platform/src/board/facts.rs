@@ -1,7 +1,9 @@
 //! Reading memory, CPUs, timers, slots of virtio devices and what the boot loader chose.
 //!
-//! What a board cannot run without is an error with a place and a remedy; what it can do without is an `Option`. A
-//! reservation that cannot be understood is an error too: handing out memory that the firmware uses would be worse.
+//! What a board cannot run without is an error with a place and a remedy; what it can do without is an `Option`. A tree that
+//! Linux boots with is never refused for a part of it: what Linux would leave out is left out with a warning, and so is
+//! what goes beyond a limit of ours. Reservations never are: those that cannot be told apart take what lies between them,
+//! since to hand out memory that the firmware uses would be worse.
 //!
 //! Follows the Devicetree Specification v0.4, 3.4 (`/memory`), 3.5 (`/reserved-memory`), 3.6 (`/chosen`), 3.7 and 3.8 (`/cpus`), and
 //! the bindings `arm/cpus`, `arm/psci`, `timer/arm,arch_timer` and `virtio/mmio`.
@@ -10,7 +12,7 @@ use super::gic::Controller;
 use super::{BoardError, Conduit, Cpu, Enable, Slot, Timer, wrong};
 use crate::Range;
 use crate::blk::Registers;
-use crate::range::insert;
+use crate::range::{insert, insert_or_join};
 use crate::tree::{Node, Tree};
 use arrayvec::{ArrayString, ArrayVec};
 
@@ -26,11 +28,10 @@ pub(super) fn memory(tree: &Tree<'_>) -> Result<ArrayVec<Range, 16>, BoardError>
     let root = tree.root();
     for node in root.children().filter(|node| node.text("device_type") == Some("memory") && node.is_enabled()) {
         for window in node.windows() {
-            let Some(window) = window else {
-                return Err(wrong(&node, "reg passes the end of the address space", "correct the device tree"));
-            };
-            let full = |_| wrong(&node, "more than 16 stretches of memory", "this is a limit of Flatland");
-            insert(&mut memory, window.frames_inside()).map_err(full)?;
+            let range = window.map(|window| window.frames_inside());
+            if range.is_none_or(|range| insert(&mut memory, range).is_err()) {
+                log::warn!("{node}: a stretch of memory is not used");
+            }
         }
     }
     if memory.is_empty() {
@@ -41,34 +42,26 @@ pub(super) fn memory(tree: &Tree<'_>) -> Result<ArrayVec<Range, 16>, BoardError>
 }
 
 /// Reads `/memreserve/` and `/reserved-memory`, and adds the pages that waiting CPUs poll.
-pub(super) fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> Result<ArrayVec<Range, 32>, BoardError> {
+pub(super) fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> ArrayVec<Range, 32> {
     let mut reserved = ArrayVec::new();
-    let mut add = |place: &dyn core::fmt::Display, range: Range| {
-        let full = |_| BoardError::at(place, "more than 32 reserved stretches", "this is a limit of Flatland");
-        insert(&mut reserved, range.frames_around()).map_err(full)
-    };
     for range in tree.reservations() {
-        add(&"/memreserve/", range)?;
+        insert_or_join(&mut reserved, range.frames_around());
     }
     if let Some(parent) = tree.node("/reserved-memory") {
         // Children with a size but no address are wishes for the operating system, not facts.
         for node in parent.children().filter(Node::is_enabled) {
-            for window in node.windows() {
-                let Some(window) = window else {
-                    return Err(wrong(&node, "reg cannot be translated", "give /reserved-memory an empty ranges"));
-                };
-                if !window.is_empty() {
-                    add(&node, window)?;
-                }
+            // Without `ranges` the addresses can only be meant as they stand.
+            for window in node.windows().zip(node.windows_below()).filter_map(|(window, bare)| window.or(bare)) {
+                insert_or_join(&mut reserved, window.frames_around());
             }
         }
     }
     for cpu in cpus {
         if let Enable::SpinTable { release } = cpu.enable {
-            add(&"/cpus", Range { start: release, end: release.saturating_add(8) })?;
+            insert_or_join(&mut reserved, Range { start: release, end: release.saturating_add(8) }.frames_around());
         }
     }
-    Ok(reserved)
+    reserved
 }
 
 /// Reads the CPUs that are not disabled.
@@ -77,14 +70,10 @@ pub(super) fn cpus(tree: &Tree<'_>) -> Result<ArrayVec<Cpu, 16>, BoardError> {
     let parent = tree.node("/cpus");
     let nodes = parent.iter().flat_map(Node::children);
     for node in nodes.filter(|node| node.text("device_type") == Some("cpu") && node.is_enabled()) {
-        let Some(mpidr) = node.number("reg").filter(|mpidr| mpidr & !AFFINITY == 0) else {
-            return Err(wrong(&node, "reg is not the affinity of a CPU", "correct the device tree"));
-        };
-        if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
-            return Err(wrong(&node, "two CPUs have the same affinity", "correct the device tree"));
-        }
-        if cpus.try_push(Cpu { mpidr, enable: enable(&node)? }).is_err() {
-            return Err(wrong(&node, "more CPUs than 16", "this is a limit of Flatland"));
+        let mpidr = node.number("reg").filter(|mpidr| mpidr & !AFFINITY == 0);
+        let other = mpidr.filter(|mpidr| cpus.iter().all(|cpu| cpu.mpidr != *mpidr));
+        if other.is_none_or(|mpidr| cpus.try_push(Cpu { mpidr, enable: enable(&node) }).is_err()) {
+            log::warn!("{node}: the CPU is not used");
         }
     }
     if cpus.is_empty() {
@@ -93,15 +82,12 @@ pub(super) fn cpus(tree: &Tree<'_>) -> Result<ArrayVec<Cpu, 16>, BoardError> {
     Ok(cpus)
 }
 
-fn enable(node: &Node<'_, '_>) -> Result<Enable, BoardError> {
-    match node.text("enable-method") {
-        Some("psci") => Ok(Enable::Psci),
-        Some("spin-table") => match node.number("cpu-release-addr") {
-            // The word is written with one 64-bit store.
-            Some(release) if release % 8 == 0 => Ok(Enable::SpinTable { release }),
-            _ => Err(wrong(node, "cpu-release-addr is missing or not aligned", "correct the device tree")),
-        },
-        _ => Ok(Enable::Unknown),
+fn enable(node: &Node<'_, '_>) -> Enable {
+    match (node.text("enable-method"), node.number("cpu-release-addr")) {
+        (Some("psci"), _) => Enable::Psci,
+        // The word is written with one 64-bit store.
+        (Some("spin-table"), Some(release)) if release % 8 == 0 => Enable::SpinTable { release },
+        _ => Enable::Unknown,
     }
 }
 
@@ -116,7 +102,7 @@ pub(super) fn psci(tree: &Tree<'_>) -> Option<Conduit> {
 
 /// Reads the interrupts of the generic timers, by name where they are named, else by place.
 pub(super) fn timer(tree: &Tree<'_>, controller: &Controller) -> Result<Timer, BoardError> {
-    let Some(node) = tree.compatible(&["arm,armv8-timer"]) else {
+    let Some(node) = tree.compatible(&["arm,armv8-timer", "arm,armv7-timer"]) else {
         return Err(BoardError::at(&"/timer", "no generic timer (arm,armv8-timer)", "correct the device tree"));
     };
     let interrupt = |name: &str, place: usize| {
