@@ -6,3 +6,4 @@ mod linux;
 mod memory;
 mod nested;
 mod operator;
+mod trees;

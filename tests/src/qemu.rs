@@ -103,10 +103,12 @@ fn render(raw: &str) -> String {
 }
 
 impl Run {
-    /// Boots `what` (an example's name or a file) on `board`, with more options, for at most `seconds`.
+    /// Boots `what` (an example's name or a file) on `board`, with more options, for at most `seconds`. Those behind `--` are
+    /// QEMU's.
     pub fn start(board: Board, what: &str, options: &[&str], seconds: u32) -> Self {
         let mut command = Command::new(root().join("scripts/run"));
-        command.args(board.options()).args(["--timeout", &seconds.to_string()]).args(options).arg(what);
+        let (options, qemus) = options.split_at(options.iter().position(|one| *one == "--").unwrap_or(options.len()));
+        command.args(board.options()).args(["--timeout", &seconds.to_string()]).args(options).arg(what).args(qemus);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("scripts/run starts");
         let output = Arc::new(Mutex::new(String::new()));

@@ -1,12 +1,11 @@
 //! EL2's own control registers: what traps, what is hidden, on each CPU (Arm ARM D24.2, D24.3).
 
-use super::context;
 use super::sysreg::{isb, read, write};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
-/// TWI, TID3, TSC, TIDCP, TACR, TSW, RW. FMO and IMO also make the ICC_* registers virtual.
+/// TWI, TID3, TSC, TIDCP, TACR, RW. FMO and IMO also make the ICC_* registers virtual.
 const HCR: u64 = 1
     | 1 << 1
     | 1 << 2
@@ -20,7 +19,6 @@ const HCR: u64 = 1
     | 1 << 19
     | 1 << 20
     | 1 << 21
-    | 1 << 22
     | 1 << 31;
 /// Traps of features that only some CPUs have: TLOR, TERR (RAS), TID5 (MTE).
 const HCR_TLOR: u64 = 1 << 35;
@@ -67,12 +65,6 @@ pub(crate) fn init() {
     if field(pfr1, 8) > 1 {
         hcr |= HCR_TID5;
     }
-    // VTTBR_EL2 is UNKNOWN out of reset, and from HCR_EL2.VM on a speculative AT may walk from it (Cortex-A72 erratum
-    // 1319367): nobody's number, and no walks.
-    context::no_walks();
-    write!("vttbr_el2", 0);
-    write!("vtcr_el2", 1 << 31);
-    isb();
     write!("hcr_el2", hcr);
     // The same on all CPUs.
     BASE[0].store(hcr, Ordering::Relaxed);

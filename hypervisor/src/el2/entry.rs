@@ -6,9 +6,9 @@ use arrayvec::ArrayVec;
 use core::fmt::{self, Write};
 use flatland::addr::{Addr, CpuId, Pa};
 use flatland::frames::{Pool, Record};
-use platform::board::Board;
+use platform::board::{Board, BoardError};
 use platform::range::Range;
-use platform::tree;
+use platform::tree::{self, TreeError};
 
 /// Bytes of heap: VMs, their records, the console's ring, room to unpack a kernel.
 const HEAP: u64 = 448 * 1024;
@@ -42,36 +42,47 @@ unsafe fn bytes(range: Range) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(at, (range.end - range.start) as usize) }
 }
 
-/// Reads the board's device tree at physical address `dtb`, and where it lies.
-pub(crate) fn board(dtb: u64) -> (Board, Range) {
+/// Finds the board's device tree at physical address `dtb`, and makes it fit to be read.
+fn tree_at(dtb: u64) -> Result<Range, TreeError> {
+    let far = |_| TreeError { offset: 0, what: "it lies where EL2 cannot reach it" };
     let head = Range { start: dtb, end: dtb.saturating_add(8) };
-    if mmu::map_ram(head.frames_around()).is_err() {
-        power::off();
-    }
+    mmu::map_ram(head.frames_around()).map_err(far)?;
     // SAFETY: the boot protocol put the tree there, and nobody else runs.
-    let size = tree::blob_size(unsafe { bytes(head) }).unwrap_or(0);
+    let size = tree::blob_size(unsafe { bytes(head) })?;
     let all = Range { start: dtb, end: dtb.saturating_add(size as u64) };
-    if size == 0 || mmu::map_ram(all.frames_around()).is_err() {
-        power::off();
-    }
+    mmu::map_ram(all.frames_around()).map_err(far)?;
     let at = mmu::linear(Addr::new(dtb)) as *mut u8;
     // SAFETY: as above; the slice is gone before the tree is read.
-    let tidied = tree::tidy(unsafe { core::slice::from_raw_parts_mut(at, size) });
-    // SAFETY: as above.
-    let read = Board::from_tree(unsafe { bytes(all) });
+    tree::tidy(unsafe { core::slice::from_raw_parts_mut(at, size) })?;
+    Ok(all)
+}
+
+/// Reads the board's device tree at physical address `dtb`, and where it lies. A board that cannot be made out is told so
+/// on the line its tree names, or on one that says what it is.
+#[inline(never)] // Its 30 KiB of stack are for it alone.
+pub(crate) fn board(dtb: u64) -> (Board, Range) {
+    let tree = tree_at(dtb);
+    let read = tree.map_err(BoardError::from).and_then(|all| {
+        // SAFETY: as in `tree_at`.
+        let board = Board::from_tree(unsafe { bytes(all) })?;
+        Ok((board, all))
+    });
     match read {
-        Ok(board) => {
+        Ok((board, all)) => {
             if let Some(uart) = &board.uart {
                 uart::init(uart);
             }
             power::init(&board);
-            if tidied.is_err() {
-                give_up(format_args!("the device tree is damaged"));
-            }
             (board, all)
         }
-        // There is no UART to say it on.
-        Err(_) => power::off(),
+        Err(why) => {
+            // SAFETY: as above.
+            match tree.ok().and_then(|all| Board::last_words(unsafe { bytes(all) })) {
+                Some(uart) => uart::init(&uart),
+                None => uart::guess(),
+            }
+            give_up(format_args!("{why}"))
+        }
     }
 }
 
@@ -84,9 +95,12 @@ pub(crate) fn bundle(board: &Board) -> &'static [u8] {
     }
 }
 
+/// The most stretches that RAM is in: 16 of a board's, cut by 32 reservations.
+const MOST: usize = 48;
+
 /// What is left of RAM when the ranges of `taken` are cut out.
-fn without(memory: &[Range], taken: &[Range]) -> ArrayVec<Range, 48> {
-    let mut left: ArrayVec<Range, 48> = memory.iter().copied().collect();
+fn without(memory: &[Range], taken: &[Range]) -> ArrayVec<Range, MOST> {
+    let mut left: ArrayVec<Range, MOST> = memory.iter().copied().collect();
     for hole in taken {
         let mut next = ArrayVec::new();
         for range in left {
@@ -118,9 +132,11 @@ pub(crate) struct Own {
 }
 
 /// Maps RAM, makes the heap and the pool, and finds room for the other CPUs' stacks.
+#[inline(never)] // As above.
 pub(crate) fn memory(board: &Board, dtb: Range) -> Result<(Pool<'static>, ArrayVec<Addr<Pa>, 16>, Own), MapError> {
-    for range in without(&board.memory, &board.reserved) {
-        mmu::map_ram(range)?;
+    // First what cannot be done without. The bundle may lie where memory is reserved: nobody may write there, we read.
+    if let Some(range) = board.initrd {
+        mmu::map_ram(range.frames_around())?;
     }
     for cpu in &board.cpus {
         if let platform::board::Enable::SpinTable { release } = cpu.enable {
@@ -128,10 +144,17 @@ pub(crate) fn memory(board: &Board, dtb: Range) -> Result<(Pool<'static>, ArrayV
             mmu::map_ram(page)?;
         }
     }
-    let mut taken: ArrayVec<Range, 40> = board.reserved.iter().copied().collect();
-    taken.extend([mmu::image_range(), dtb.frames_around()]);
-    taken.extend(board.initrd.map(|range| range.frames_around()));
-    let mut free = without(&board.memory, &taken);
+    // The largest stretches come first: where there are more than there are tables for, the smallest are not used.
+    let mut rest = without(&board.memory, &board.reserved);
+    let mut mapped: ArrayVec<Range, MOST> = ArrayVec::new();
+    while let Some((n, _)) = rest.iter().enumerate().max_by_key(|(_, range)| range.end - range.start) {
+        let range = rest.swap_remove(n);
+        if mmu::map_ram(range).is_ok() {
+            mapped.push(range);
+        }
+    }
+    let taken = [mmu::image_range(), dtb.frames_around(), board.initrd.unwrap_or(dtb).frames_around()];
+    let mut free = without(&mapped, &taken);
     for range in &mut free {
         *range = range.frames_inside();
     }

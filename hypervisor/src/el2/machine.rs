@@ -269,12 +269,17 @@ fn under(vmid: u64, work: impl FnOnce()) {
     if current >> 48 == vmid {
         return work();
     }
-    // No walk may start under the borrowed VMID with this vCPU's stage 1.
+    // No walk may start under the borrowed VMID with this vCPU's stage 1 (see `context::load`).
     let (tcr, sctlr) = (context::get(El1::Tcr), context::get(El1::Sctlr));
-    context::no_walks();
+    context::set(El1::Tcr, tcr | 1 << 7 | 1 << 23);
+    context::set(El1::Sctlr, sctlr | 1);
+    isb();
     write!("vttbr_el2", vmid << 48);
     isb();
     work();
     write!("vttbr_el2", current);
-    context::allow_walks(sctlr, tcr);
+    isb();
+    context::set(El1::Sctlr, sctlr);
+    context::set(El1::Tcr, tcr);
+    isb();
 }

@@ -40,6 +40,8 @@ const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 struct Table([AtomicU64; 512]);
 
 const N_TABLES: usize = 40;
+/// How many of them RAM does not get: devices and stacks come later.
+const KEPT: usize = 12;
 
 /// Tables for the map: zeroed with .bss, handed out once each.
 #[unsafe(link_section = ".tables")]
@@ -98,14 +100,17 @@ fn table_at(descriptor: u64) -> &'static Table {
     unsafe { &*(va as *const Table) }
 }
 
-/// The table below `table` for `va` at `level`, made if there is none.
-fn next(table: &'static Table, va: u64, level: u32) -> Result<&'static Table, MapError> {
+/// The table below `table` for `va` at `level`, made if there is none and fewer than `most` are in use.
+fn next(table: &'static Table, va: u64, level: u32, most: usize) -> Result<&'static Table, MapError> {
     let entry = &table.0[index(va, level)];
     let old = entry.load(Ordering::Relaxed);
     if old & VALID != 0 {
         return Ok(table_at(old));
     }
-    let new = TABLES.get(USED.fetch_add(1, Ordering::Relaxed)).ok_or(MapError::OutOfTables)?;
+    // Only the first CPU maps.
+    let used = USED.load(Ordering::Relaxed);
+    let new = TABLES.get(used).filter(|_| used < most).ok_or(MapError::OutOfTables)?;
+    USED.store(used + 1, Ordering::Relaxed);
     entry.store(image_pa(core::ptr::from_ref(new) as u64) | TABLE, Ordering::Release);
     Ok(new)
 }
@@ -138,6 +143,7 @@ fn is_table(va: u64, size: Size) -> bool {
 
 /// Maps `pa..end` at `va` with the largest leaves that both allow. Already mapped leaves stay.
 fn map(mut va: u64, mut pa: u64, end: u64, leaf: u64) -> Result<(), MapError> {
+    let most = if va & LINEAR != 0 { N_TABLES - KEPT } else { N_TABLES };
     if end > PA_LIMIT {
         return Err(MapError::TooHigh);
     }
@@ -149,7 +155,7 @@ fn map(mut va: u64, mut pa: u64, end: u64, leaf: u64) -> Result<(), MapError> {
         let level = level(size);
         let mut table = root();
         for above in 0..level {
-            table = next(table, va, above)?;
+            table = next(table, va, above, most)?;
         }
         let entry = &table.0[index(va, level)];
         if entry.load(Ordering::Relaxed) & VALID == 0 {
@@ -167,8 +173,10 @@ fn map(mut va: u64, mut pa: u64, end: u64, leaf: u64) -> Result<(), MapError> {
 
 /// Maps RAM `range` (cut to whole pages) into the linear map.
 pub(crate) fn map_ram(range: Range) -> Result<(), MapError> {
-    let start = (range.start + 0xfff) & !0xfff;
-    let end = range.end & !0xfff;
+    let Range { start, end } = range.frames_inside();
+    if end > PA_LIMIT {
+        return Err(MapError::TooHigh);
+    }
     map(LINEAR + start, start, end, LEAF_RW)
 }
 

@@ -12,6 +12,7 @@ const FRAMES: usize = 32;
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if percpu::enter_fault() == 0 {
+        uart::guess();
         let mut out = uart::Emergency;
         let _ = writeln!(out, "\r\nflatland: PANIC on CPU {}: {info}", percpu::cpu());
         backtrace(frame_pointer());
@@ -24,6 +25,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 extern "C" fn rust_own_fault(registers: &mut OwnFault, kind: u64) -> ! {
     match percpu::enter_fault() {
         0 => {
+            uart::guess();
             let mut out = uart::Emergency;
             let class = registers.esr >> 26 & 0x3f;
             let what = if kind & 3 == 3 { "SError" } else { esr::class_name(class) };

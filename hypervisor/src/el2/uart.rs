@@ -4,6 +4,7 @@ use super::machine::El2;
 use super::mmio::{self, Mmio};
 use super::power;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 use flatland::host::{Host, Order};
 use flatland::operator;
 use platform::board::{self, UartKind};
@@ -32,6 +33,21 @@ pub(crate) fn init(uart: &board::Uart) {
     }
     if let Some(port) = port() {
         port.adopt();
+    }
+}
+
+/// Takes a UART that no tree names, unless there is one already: for last words alone, since where nothing is known, to look
+/// for one may be what ends the board. It would have ended without a word.
+pub(crate) fn guess() {
+    if port().is_some() {
+        return;
+    }
+    let found = board::guess(|at| {
+        // SAFETY: a word is read, as Device memory; what that may do is said above.
+        unsafe { mmio::registers::<AtomicU32>(at) }.map_or(0, |word| word.load(Ordering::Relaxed))
+    });
+    if let Some(uart) = found {
+        init(&uart);
     }
 }
 

@@ -173,8 +173,6 @@ pub struct Vcpu {
     pub nested: Option<Box<Nested>>,
     /// Exceptions injected in a row at the same PC: a vector that cannot be fetched ends here.
     pub stuck: u32,
-    /// How far cleaning all of the VM's memory has come, and for the instruction at which address: see `exit::cache`.
-    pub cleaning: (u64, u64),
 }
 
 impl Vcpu {
@@ -199,7 +197,6 @@ impl Vcpu {
             past_at: 0,
             nested: None,
             stuck: 0,
-            cleaning: (0, 0),
         }
     }
 
