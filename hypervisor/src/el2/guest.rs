@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Interrupt,
     /// An SError of the board.
     SError,
+    /// Its PSTATE is none that it may have: it did not go on.
+    Illegal,
 }
 
 unsafe extern "C" {
@@ -22,10 +24,12 @@ unsafe extern "C" {
 pub(crate) fn run(registers: &mut Registers) -> Exit {
     // SAFETY: `registers` is valid and has the layout vectors.S knows; the guest runs at EL1 behind its stage 2, so it
     // cannot reach our memory, and every callee-saved register is restored. PSTATE.M names EL1 or EL0: it comes from
-    // an exit, from `arm::exception` or from a reset.
+    // an exit, from `arm::exception`, from a reset or from an ERET that was looked at; vectors.S refuses EL2, and an ERET that
+    // HCR_EL2 makes illegal comes back as an exit.
     match unsafe { enter_guest(registers) } {
         0 => Exit::Synchronous,
         1 => Exit::Interrupt,
-        _ => Exit::SError,
+        2 => Exit::SError,
+        _ => Exit::Illegal,
     }
 }

@@ -149,6 +149,7 @@ impl Seat {
                 }
                 // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
                 Exit::SError => Next::Stop(Cause::Crash("the board raised an SError while it ran")),
+                Exit::Illegal => Next::Stop(Cause::Crash("its PSTATE is none that it may have")),
             };
             match next {
                 Next::Resume => {}

@@ -1,8 +1,8 @@
 // The way into a guest and back, and EL2's own faults.
 //
 // enter_guest(x0: *mut Registers) -> u64: enters the guest whose registers lie at x0 and returns when it leaves, with
-// the kind of exit: 0 synchronous, 1 interrupt, 2 SError. While the guest runs, [SP_EL2] holds the pointer. Only x0 to
-// x30, PC and PSTATE move; EL1's own registers stay on the CPU.
+// the kind of exit: 0 synchronous, 1 interrupt, 2 SError, 3 that its PSTATE is none it may have. While the guest runs,
+// [SP_EL2] holds the pointer. Only x0 to x30, PC and PSTATE move; EL1's own registers stay on the CPU.
 
     .equ    REG_PC,   31 * 8
     .equ    REG_SPSR, 32 * 8
@@ -22,6 +22,7 @@ enter_guest:
     stp     x27, x28, [sp, #80]
     str     x0, [sp, #96]
     ldp     x1, x2, [x0, #REG_PC]
+    tbnz    x2, #3, 1f              // EL2, EL3 or a mode of AArch32 beside EL0's: not by any guest's PSTATE
     msr     elr_el2, x1
     msr     spsr_el2, x2
     ldp     x2, x3, [x0, #2 * 8]
@@ -44,6 +45,9 @@ enter_guest:
     // Straight-line speculation past the ERET finds a barrier.
     dsb     nsh
     isb
+1:  mov     x0, #3
+    ldp     x29, x30, [sp], #112
+    ret
 
 .macro leave kind
     .balign 128
@@ -58,6 +62,10 @@ enter_guest:
     .balign 128
     // Fatal in any case, so EL1's registers may serve as scratch: the stack may be what faulted.
     msr     tpidr_el1, x0
+    .if     \kind >= 4 && \kind < 8
+    mrs     x0, spsr_el2
+    tbnz    x0, #20, illegal_return
+    .endif
     msr     sp_el0, x1
     mov     x1, #\kind
     b       own_fault
@@ -119,6 +127,16 @@ left_guest:                         // x0: registers, x1: kind; the guest's x0, 
     ldp     x27, x28, [sp, #80]
     ldp     x29, x30, [sp], #112
     ret
+
+    // PSTATE.IL was set at EL2: the ERET to the guest was illegal, and what came next was taken from EL2, with the guest's PC
+    // and registers (Arm ARM D1.4.4). Nothing else sets it there. That is the guest's end and not ours.
+illegal_return:                     // x0 in TPIDR_EL1
+    mrs     x0, tpidr_el1
+    stp     x0, x1, [sp, #-16]!
+    ldr     x0, [sp, #16 + 96]
+    stp     x2, x3, [x0, #2 * 8]
+    mov     x1, #3
+    b       left_guest
 
 own_fault:                          // x1: kind; x0 in TPIDR_EL1, x1 in SP_EL0
     mrs     x0, tpidr_el2           // this CPU's block, whose first word is the top of its emergency stack
