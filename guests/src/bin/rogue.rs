@@ -69,7 +69,9 @@ fn main() {
         misuse::write(0, base | random.below(3) << 48);
         misuse::write(1, random.one(&[32 | 1 << 6, 24 | 1 << 6, 25 | 1 << 6 | 2 << 14, 22 | 1 << 6 | 1 << 14]));
     }
-    let hcr = OURS & !(1 << 27) | 1 | random.word() & random.word() & !(1 << 27);
+    let hcr = OURS & !el2::TGE | 1 | random.word() & random.word() & !el2::TGE;
+    // Or an EL0 that has no EL1.
+    let hcr = if random.below(4) == 0 { hcr & !el2::E2H | el2::TGE } else { hcr };
     let (pc, spsr) = (number(&mut random), random.one(&[0x3c5, 0x3c4, 0x3c0, 0x5, 0x9, 0x1d0, 0x10, 0xf]));
     misuse::leave(if random.below(4) == 0 { random.word() } else { hcr }, pc, spsr);
 }

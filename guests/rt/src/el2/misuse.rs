@@ -72,7 +72,7 @@ pub fn maintain(kind: u64, value: u64) {
 pub fn leave(hcr: u64, pc: u64, spsr: u64) -> ! {
     // SAFETY: the program ends here, or in its exception vectors.
     unsafe {
-        asm!("msr hcr_el2, {hcr}", "isb", "msr elr_el1, {pc}", "msr spsr_el1, {spsr}", "eret", "b .",
+        asm!("msr hcr_el2, {hcr}", "isb", "msr elr_el2, {pc}", "msr spsr_el2, {spsr}", "eret", "b .",
             hcr = in(reg) hcr, pc = in(reg) pc, spsr = in(reg) spsr, options(noreturn))
     }
 }

@@ -1,12 +1,20 @@
 //! Into the guest and back: what HVC, SVC and undefined instructions come as, at EL1 and EL0, with TGE, and illegal returns.
 
-use crate::l2::{CODE, DATA, FETCH, HVC, PROGRAM, SVC, Vm};
-use crate::ops::{BRK, ERET, ISB, MOV_X0_SP, NOP, Sys, UDF, add, hvc, svc};
+use crate::l2::{CODE, DATA, DATA_ABORT, FETCH, HVC, PROGRAM, SVC, Vm};
+use crate::ops::{BRK, ERET, ISB, MOV_X0_SP, NOP, Sys, UDF, add, blr, hvc, ldr, str, svc};
+use crate::tables::ALL;
+use rt::el2::tlb::{self, Forget};
 use rt::el2::{self, EL0, EL1H, EL1T, El1, Exit, Register, guest};
 use rt::{check, check_eq, mmu};
 
 /// Exception class: an illegal execution state.
 const ILLEGAL: u64 = 0x0e;
+/// Where nothing is, on QEMU's board and on a VM's.
+const NOTHING: u64 = 0x0c00_0000;
+/// DFSC and IFSC: an external abort.
+const EXTERNAL: u64 = 0x10;
+/// SPSR: what kind of branch came before.
+const BTYPE: u64 = 3 << 10;
 /// ESR: the instruction has 32 bits.
 const IL: u64 = 1 << 25;
 
@@ -205,6 +213,20 @@ fn all_to_us(vm: &mut Vm) {
         let exit = vm.exec_in(EL0, &[word]);
         let want = Exit { vector: 8, esr, pc, pstate: EL0, ..exit };
         check!(exit == want, "TGE: {name} at EL0 comes to EL2", "{exit:x?}");
+    }
+    // Whoever says that there is nothing says it to EL2.
+    vm.map.map(NOTHING, NOTHING, 3, ALL);
+    tlb::forget(Forget::Vm);
+    for (name, word, class) in
+        [("a load", ldr(2, 1), DATA_ABORT), ("a store", str(2, 1), DATA_ABORT), ("a branch", blr(1), FETCH)]
+    {
+        vm.cpu.x[1] = NOTHING;
+        let exit = vm.exec_in(EL0, &[word]);
+        let is_told = exit.class() == class
+            && exit.iss() & 0x3f == EXTERNAL
+            && exit.far == NOTHING
+            && exit.pstate & !BTYPE == EL0;
+        check!(is_told, "TGE: {name} of nothing by EL0 comes to EL2", "{exit:x?}");
     }
     vm.hcr = plain;
 }
