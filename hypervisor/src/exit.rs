@@ -9,14 +9,13 @@ pub mod irq;
 pub mod nested;
 pub mod sysreg;
 
-use crate::arm::esr::ec;
+use crate::arm::esr::{self, ec};
+use crate::arm::exception::Kind;
 pub use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::{Cause, Next};
+use crate::vcpu::nested::{Part, hcr};
 use crate::vcpu::{self, Counter, Vcpu};
-
-/// How many exceptions may be injected in a row without the guest retiring anything else before it counts as stuck.
-const STUCK: u32 = 64;
 
 /// Handles a synchronous exit of the loaded `vcpu`.
 #[inline(always)]
@@ -53,21 +52,29 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 }
 
 /// Makes the guest find its instruction UNDEFINED.
-pub fn deny<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    let pc = vcpu.registers.pc;
-    vcpu::undefined(vcpu, m);
-    check_stuck(vcpu, pc)
+pub fn deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+    raise(here, m, vcpu, esr::undefined(), None)
 }
 
-/// A guest whose exception vector itself raises the exception that goes to it makes no progress, ever: it has crashed.
-pub fn check_stuck(vcpu: &mut Vcpu, from: u64) -> Next {
-    if from & !0x7ff == vcpu.registers.pc & !0x7ff {
-        vcpu.stuck += 1;
-        if vcpu.stuck > STUCK {
-            return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
+/// Makes the guest take a synchronous exception that we make up for what it did, with this syndrome and, where given, fault
+/// address: at the exception level that the architecture has it taken at. That is its EL1 (or what it has for its EL2), but
+/// for a hypervisor's guest at EL0 under HCR_EL2.TGE, which has no EL1: there it is the hypervisor's EL2 (Arm ARM D1.3.1).
+///
+/// A guest whose exception vector itself raises the exception that goes to it makes no progress, ever: it has crashed. Not so a
+/// guest's guest, which its hypervisor can interrupt and may do with as it likes.
+pub fn raise<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, syndrome: u64, far: Option<u64>) -> Next {
+    if let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Guest) {
+        if nested.hcr(m) & hcr::TGE != 0 {
+            nested::enter::exception(here, m, vcpu, Kind::Sync, Some(syndrome));
+        } else {
+            vcpu::enter_el1(vcpu, m, syndrome, far);
         }
-    } else {
-        vcpu.stuck = 0;
+        return Next::Resume;
+    }
+    let from = vcpu.registers.pc;
+    vcpu::enter_el1(vcpu, m, syndrome, far);
+    if vcpu.is_stuck(from & !0x7ff == vcpu.registers.pc & !0x7ff) {
+        return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
     }
     Next::Resume
 }

@@ -33,6 +33,11 @@ pub enum Point {
     Unification,
 }
 
+/// The address that PAR_EL1 has for `va`; nothing where it has a fault (F; Arm ARM D24.2.147).
+pub fn output(par: u64, va: u64) -> Option<Addr<Ipa>> {
+    (par & 1 == 0).then(|| Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xfff))
+}
+
 /// What the machine does for us. Addresses handed in must be of RAM that the frame pool knows; that is an invariant of
 /// the callers, not a check made here.
 pub trait Machine {
@@ -60,11 +65,15 @@ pub trait Machine {
     fn has_abort(&self) -> bool;
     /// Makes this CPU forget what it caches of the loaded vCPU's stage 1.
     fn forget_stage1(&self);
-    /// Translates `va` by the stage 1 that is on this CPU, for EL1 or EL0, and returns what PAR_EL1 then holds.
+    /// Translates `va` by the stage 1 that is on this CPU, for EL1 or EL0 (AT S1E1x, S1E0x), and returns what PAR_EL1 then
+    /// holds.
     fn probe(&self, va: u64, access: Access, user: bool) -> u64;
-    /// Translates `va` as the vCPU loaded on this CPU would for `access` (AT S1E1x or S1E0x), or nothing where its own
-    /// tables deny it.
-    fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>>;
+    /// Where stage 1 on this CPU has `va`, whoever may do what there; nothing where it is not mapped. There is no page that
+    /// EL1 may not read by stage 1 (Arm ARM D8.4.1), and AT S1E1R looks neither at PSTATE.PAN nor at TCR_EL1.E0PD.
+    #[inline]
+    fn translate(&self, va: u64) -> Option<Addr<Ipa>> {
+        output(self.probe(va, Access::Read, false), va)
+    }
     /// The system counter.
     fn now(&self) -> u64;
     /// Makes a CPU ask the queue.

@@ -14,14 +14,13 @@ pub use crate::arm::gic::Interface;
 pub use crate::arm::role::{Role, Traps};
 use crate::machine::Machine;
 pub use nested::Nested;
-use nested::Part;
 pub use state::{Counter, Fp, Past, Registers, Vcpu};
 pub use timer::Timer;
 
 /// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If
 /// its hypervisor plays, EL1 is what that has for its EL2.
 pub fn enter_el1<M: Machine>(vcpu: &mut Vcpu, m: &M, syndrome: u64, far: Option<u64>) {
-    let is_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
+    let is_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.reports_el2(m));
     let registers = &mut vcpu.registers;
     let entry =
         exception::take(Kind::Sync, registers.pstate, m.get(El1::Vbar), m.get(El1::Sctlr), vcpu.has_pan, vcpu.has_ssbs);
@@ -43,17 +42,12 @@ pub const fn as_el2(pstate: u64) -> u64 {
     }
 }
 
-/// Makes the loaded `vcpu` find its current instruction UNDEFINED.
-pub fn undefined<M: Machine>(vcpu: &mut Vcpu, m: &M) {
-    enter_el1(vcpu, m, esr::undefined(), None);
-}
-
-/// Makes the loaded `vcpu`'s current access end in a synchronous external abort at `far`.
-pub fn external_abort<M: Machine>(vcpu: &mut Vcpu, m: &M, access: Access, far: u64, instruction_bytes: u64) {
+/// The syndrome of `vcpu`'s current access if it ends in a synchronous external abort.
+pub const fn external_abort(vcpu: &Vcpu, access: Access) -> u64 {
     let from = if vcpu.registers.pstate & psr::MODE == psr::EL0T || vcpu.registers.pstate & psr::AARCH32 != 0 {
         From::Lower
     } else {
         From::Same
     };
-    enter_el1(vcpu, m, esr::external_abort(access, from, instruction_bytes), Some(far));
+    esr::external_abort(access, from, vcpu.registers.syndrome().instruction_bytes())
 }

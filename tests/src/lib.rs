@@ -1,4 +1,5 @@
-//! The harness: boards under QEMU and the adversarial machine.
+//! The harness: boards under QEMU, the adversarial machine and a CPU on it.
 
+pub mod cpu;
 pub mod model;
 pub mod qemu;

@@ -590,10 +590,6 @@ impl Machine for Model {
 
     fn save_interface(&self, _interface: &mut Interface, _lists: usize) {}
 
-    fn translate(&self, _va: u64, _access: Access, _user: bool) -> Option<Addr<Ipa>> {
-        None
-    }
-
     fn now(&self) -> u64 {
         0
     }

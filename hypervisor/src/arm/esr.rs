@@ -69,6 +69,14 @@ pub enum Fault {
     Other(u8),
 }
 
+impl Fault {
+    /// Whether it is of a kind that our tables cause and that can be helped.
+    #[inline(always)]
+    pub const fn is_of_stage2(self) -> bool {
+        matches!(self, Self::Translation | Self::AccessFlag | Self::Permission)
+    }
+}
+
 /// What the guest wanted of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -78,6 +86,9 @@ pub enum Access {
     Write,
     /// An instruction fetch.
     Execute,
+    /// Cache maintenance that some right was missing for: writing for DC IVAC, reading for what EL0 may do. Which of them the
+    /// syndrome does not say.
+    Maintain,
 }
 
 /// A stage-2 abort.
@@ -112,8 +123,11 @@ impl Abort {
         let walk = iss >> 7 & 1 != 0;
         let access = if syndrome.ec() == ec::IABT_LOWER {
             Access::Execute
-        } else if iss >> 6 & 1 != 0 && iss >> 8 & 1 == 0 {
-            // WnR, but not for cache maintenance (CM), which needs the page as a read does.
+        } else if iss >> 8 & 1 != 0 {
+            // CM: WnR is set whatever it is, so where there is no page any will do. A permission it lacks says more: at EL1
+            // only DC IVAC needs one, that to write (Arm ARM D8.4.1, D24.2.40).
+            if matches!(fault, Fault::Permission) { Access::Maintain } else { Access::Read }
+        } else if iss >> 6 & 1 != 0 {
             Access::Write
         } else {
             Access::Read

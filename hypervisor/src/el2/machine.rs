@@ -6,7 +6,7 @@ use super::{context, disk, irq, lists};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size};
+use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
@@ -168,12 +168,6 @@ impl Machine for El2 {
         let par = context::get(El1::Par);
         context::set(El1::Par, kept);
         par
-    }
-
-    fn translate(&self, va: u64, access: Access, user: bool) -> Option<Addr<Ipa>> {
-        let par = self.probe(va, access, user);
-        // PAR_EL1.F set: denied. Else bits 51:12 (Arm ARM D24.2.147).
-        (par & 1 == 0).then(|| Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xfff))
     }
 
     #[inline(always)]

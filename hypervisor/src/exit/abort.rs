@@ -1,6 +1,6 @@
 //! Stage-2 aborts: memory touched for the first time, devices, and what is neither.
 
-use super::{Here, check_stuck};
+use super::{Here, raise};
 use crate::addr::{Addr, Ipa, VcpuId};
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Fault, Transfer};
@@ -44,29 +44,24 @@ pub fn fetch<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 /// RAM, or nothing.
 fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> Next {
     here.slot.count(Counter::Memory);
-    let far = vcpu.registers.far;
-    if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
+    if !abort.fault.is_of_stage2() {
         // The board's bus refused what we mapped, or a fault that stage 2 cannot have: the guest gets to know.
         let ipa = abort.ipa.unwrap_or(Addr::new(0));
         return refuse(here, m, vcpu, abort.access, ipa, "an abort from the board");
     }
-    let ipa = match abort.ipa {
-        Some(ipa) => ipa,
-        // A permission fault: the hardware does not say where, the guest's own tables do. Where they deny the access, it
-        // was a stage-1 fault reported as ours, or they changed meanwhile: it tries again (Cortex-A72 erratum 853709).
-        None => match m.translate(far, abort.access, vcpu.registers.pstate & psr::MODE == psr::EL0T) {
-            Some(ipa) => ipa,
-            None => return Next::Resume,
-        },
-    };
-    if here.vm.blocked.load(Ordering::Relaxed) {
-        // It has more than it should, and there is next to nothing left: it does not get more until that changes.
-        return Next::Rest;
-    }
+    let place = place(m, vcpu, abort);
     // A walk reads what every leaf of RAM lets it read: where it is refused, it was about to write an access flag or a
     // dirty state into the table (FEAT_HAFDBS; Arm ARM D8.5.3), whatever the instruction wanted.
     let walk_writes = abort.walk && abort.fault == Fault::Permission;
     let access = if walk_writes { Access::Write } else { abort.access };
+    if vcpu.past_at.is_multiple_of(SELDOM) && gets_nowhere(here, m, vcpu, place, access) {
+        return Next::Stop(Cause::Crash("an access of it faults for ever, though its memory allows it"));
+    }
+    let Some(ipa) = place else { return Next::Resume };
+    if here.vm.blocked.load(Ordering::Relaxed) {
+        // It has more than it should, and there is next to nothing left: it does not get more until that changes.
+        return Next::Rest;
+    }
     let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, access);
     match result {
         Ok(_) => Next::Resume,
@@ -77,6 +72,31 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     }
 }
 
+/// Where an abort is. A permission fault that is not on a walk does not say (HPFAR_EL2): the guest's own tables do.
+///
+/// Nothing where they do not map the address any more, as it is in the TLB alone, or did not when the fault came (which a
+/// Cortex-A57 reports as ours, erratum 834220): what is in the TLB is dropped, so that the guest, which tries again, walks and
+/// gets on or has a fault of its own. It would not by itself while the TLB holds what it held.
+#[inline]
+pub fn place<M: Machine>(m: &M, vcpu: &Vcpu, abort: Abort) -> Option<Addr<Ipa>> {
+    let place = abort.ipa.or_else(|| m.translate(vcpu.registers.far));
+    if place.is_none() {
+        m.forget_stage1();
+    }
+    place
+}
+
+/// One in how many exits is looked at for going round in a circle.
+const SELDOM: usize = 64;
+
+/// Whether exits have been the same for long and there was nothing to do about any of them: the CPU and we disagree on what the
+/// guest may do, and would for ever.
+#[cold]
+fn gets_nowhere<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Option<Addr<Ipa>>, access: Access) -> bool {
+    let is_same = vcpu.past.iter().all(|past| *past == vcpu.past[0]);
+    vcpu.is_stuck(is_same && place.is_none_or(|ipa| here.vm.memory.lock().allows(m, ipa, access)))
+}
+
 /// An access of the loaded vCPU's guest where its hypervisor has nothing either.
 pub fn nothing_at<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, ipa: Addr<Ipa>) -> Next {
     let access = Abort::decode(vcpu.registers.syndrome()).access;
@@ -85,17 +105,23 @@ pub fn nothing_at<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, ipa: Addr<
 
 /// Answers as a bus would: with an external abort, told once per place.
 fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
-    let pc = vcpu.registers.pc;
+    let (pc, iss) = (vcpu.registers.pc, vcpu.registers.syndrome().iss());
+    // CM, not S1PTW, and a fault of stage 2.
+    if access != Access::Execute && iss >> 7 & 0b11 == 0b10 && iss & 0x30 == 0 {
+        // No cache holds what is not there.
+        vcpu.registers.step(4);
+        return Next::Resume;
+    }
     if here.vm.told.lock().is_new(ipa.bits() & !0xfff | access as u64) {
         info!("{}: {access:?} of IPA {ipa} at {pc:#x}: {why}", here.vm.name);
     }
-    let far = vcpu.registers.far;
-    let bytes = vcpu.registers.syndrome().instruction_bytes();
     // On a fault in the walk of its tables, this is "external abort on translation table walk" at an unknown level; the
     // plain one says as much to software.
-    vcpu::external_abort(vcpu, m, access, far, bytes);
+    let esr = vcpu::external_abort(vcpu, access);
+    let far = vcpu.registers.far;
+    let next = raise(here, m, vcpu, esr, Some(far));
     if access == Access::Execute {
-        return check_stuck(vcpu, pc);
+        return next;
     }
     vcpu.stuck = 0;
     Next::Resume

@@ -86,7 +86,7 @@ fn dump<M: Machine>(host: &Host, m: &M, vm: &Vm, what: &str, from: u64, n: u64) 
         if word % 4 == 0 {
             let _ = write!(line, "{what} {va:#018x}:");
         }
-        let value = m.translate(va, esr::Access::Read, false).and_then(|ipa| vm.memory.lock().peek(m, ipa));
+        let value = m.translate(va).and_then(|ipa| vm.memory.lock().peek(m, ipa));
         let _ = match value {
             Some(value) => write!(line, " {value:016x}"),
             None => write!(line, " ----------------"),

@@ -19,6 +19,7 @@ impl Access {
             Self::Read => Rights::R,
             Self::Write => Rights::W,
             Self::Execute => Rights::X,
+            Self::Maintain => Rights::RW,
         }
     }
 }
@@ -37,6 +38,11 @@ pub enum Miss {
 }
 
 impl Memory {
+    /// Whether the table lets the guest have `access` at `ipa` as it is.
+    pub fn allows<M: Machine>(&self, m: &M, ipa: Addr<Ipa>, access: Access) -> bool {
+        matches!(self.table.walk(m, ipa), Found::Leaf(leaf) if leaf.attr.accessed && leaf.attr.rights.allows(access.rights()))
+    }
+
     /// The leaf that translates `ipa` and allows `access`, after whatever that takes. `ipa` may be any number.
     #[inline]
     pub fn resolve<M: Machine>(
@@ -98,7 +104,7 @@ impl Memory {
         }
         match access {
             _ if leaf.attr.rights.allows(access.rights()) => Ok(leaf),
-            Access::Write if leaf.attr.is_shared() => self.unshare(m, pool, ipa, leaf),
+            Access::Write | Access::Maintain if leaf.attr.is_shared() => self.unshare(m, pool, ipa, leaf),
             Access::Execute => {
                 // Our copy of a page: nobody has seen to it that it can be fetched. See `share`.
                 m.clean(leaf.output, leaf.size.bytes(), Point::Unification);

@@ -315,6 +315,14 @@ impl Nested {
         self.hcr(m) & BOTH == BOTH
     }
 
+    /// Whether an exception from EL1 to EL1 says that it came from EL2: for a hypervisor that runs there, ours, or its guest where
+    /// HCR_EL2 has that be one (Arm ARM J1.1 AArch64.TakeException: NV without NV1, or with NV2).
+    pub fn reports_el2<M: Machine>(&self, m: &M) -> bool {
+        let hcr = self.hcr(m);
+        self.part == Part::Hypervisor
+            || hcr & hcr::NV != 0 && (hcr & hcr::NV1 == 0 || hcr & hcr::NV2 != 0 && self.guests_page.is_some())
+    }
+
     /// Whether its hypervisor has stage 2 on for the guest.
     #[inline]
     pub fn has_stage2<M: Machine>(&self, m: &M) -> bool {

@@ -119,7 +119,7 @@ impl Counter {
 }
 
 /// One exit, as remembered for a report.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Past {
     /// ESR_EL2.
     pub esr: u64,
@@ -167,11 +167,11 @@ pub struct Vcpu {
     pub interface: Interface,
     /// The last exits, a ring.
     pub past: [Past; PAST],
-    /// Where the next goes in it.
+    /// How many there were: the next goes to this place in it, by its lowest bits.
     pub past_at: usize,
     /// What it has besides if it has an EL2 of its own.
     pub nested: Option<Box<Nested>>,
-    /// Exceptions injected in a row at the same PC: a vector that cannot be fetched ends here.
+    /// How often in a row it made no progress: see [`Vcpu::is_stuck`].
     pub stuck: u32,
 }
 
@@ -220,9 +220,17 @@ impl Vcpu {
     /// Remembers the last exit for a report.
     #[inline(always)]
     pub fn remember(&mut self) {
-        let at = self.past_at & (PAST - 1);
-        self.past[at] = Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
-        self.past_at = at + 1;
+        self.past[self.past_at & (PAST - 1)] =
+            Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
+        self.past_at = self.past_at.wrapping_add(1);
+    }
+
+    /// Counts how often in a row it made no progress, as `now` says of this time. True when it has been too often.
+    pub const fn is_stuck(&mut self, now: bool) -> bool {
+        /// How often is too often.
+        const STUCK: u32 = 64;
+        self.stuck = if now { self.stuck + 1 } else { 0 };
+        self.stuck > STUCK
     }
 }
 

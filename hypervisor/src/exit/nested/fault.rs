@@ -5,9 +5,9 @@ use crate::addr::{Addr, Ipa2, Pa, VcpuId};
 use crate::arm::desc::MemType;
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Fault};
-use crate::arm::exception::{Kind, psr};
+use crate::arm::exception::Kind;
 use crate::exit::{Here, abort};
-use crate::machine::Machine;
+use crate::machine::{Machine, output};
 use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
@@ -49,31 +49,28 @@ pub fn guests_page<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, vcpu: Vcp
     }
     // An address of the hypervisor's own EL2, 4 KiB aligned.
     let va = nested.read(m, page::VNCR) & !0xfff;
-    let ipa = m.translate(va, Access::Write, false)?;
+    let ipa = output(m.probe(va, Access::Write, false), va)?;
     here.vm.memory.lock().pin(m, &here.host.pool, vcpu, ipa)
 }
 
 /// A stage-2 abort of the guest. Nothing where its memory is its hypervisor's own.
 pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
     let nested = vcpu.nested.as_ref()?;
-    nested.shadow.as_ref()?;
-    here.slot.count(Counter::Memory);
-    let syndrome = vcpu.registers.syndrome();
-    let abort = Abort::decode(syndrome);
-    if !matches!(abort.fault, Fault::Translation | Fault::AccessFlag | Fault::Permission) {
-        // The bus's refusal: what the hypervisor mapped there is the hypervisor's to know.
+    let abort = Abort::decode(vcpu.registers.syndrome());
+    let has_stage2 = nested.shadow.is_some();
+    if !abort.fault.is_of_stage2() && (has_stage2 || nested.hcr(m) & hcr::TGE != 0) {
+        // The bus's refusal: what the hypervisor mapped there is the hypervisor's to know. Or, with TGE, an abort that has
+        // nothing to do with stage 2.
         let esr = vcpu.registers.esr;
         enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
         return Some(Next::Resume);
     }
-    let user = vcpu.registers.pstate & psr::MODE == psr::EL0T;
-    let at: Addr<Ipa2> = match abort.ipa {
-        Some(at) => Addr::new(at.bits()),
-        None => match m.translate(vcpu.registers.far, abort.access, user) {
-            Some(at) => Addr::new(at.bits()),
-            None => return Some(Next::Resume),
-        },
-    };
+    if !has_stage2 {
+        return None;
+    }
+    here.slot.count(Counter::Memory);
+    let Some(at) = abort::place(m, vcpu, abort) else { return Some(Next::Resume) };
+    let at: Addr<Ipa2> = Addr::new(at.bits());
     // See `abort`: a walk that is refused was about to write.
     let walk_writes = abort.walk && abort.fault == Fault::Permission;
     let access = if walk_writes { Access::Write } else { abort.access };

@@ -1,0 +1,370 @@
+//! Exits on a CPU that reports what the architecture says: whatever a guest does, it gets on or gets to know, and wherever
+//! it goes on is a state that EL2 may return to.
+
+use flatland::addr::{Addr, Ipa, VcpuId};
+use flatland::arm::desc::Hole;
+use flatland::arm::el1::El1;
+use flatland::arm::esr::ec;
+use flatland::arm::exception::psr;
+use flatland::exit::{self, Here};
+use flatland::host::Host;
+use flatland::machine::Machine;
+use flatland::memory::RAM_BASE;
+use flatland::next::{Cause, Next};
+use flatland::vcpu::Vcpu;
+use flatland::vcpu::nested::{Part, hcr, page};
+use harness::cpu::{BOARD, BOARD_BYTES, Cpu, Op, Outcome, host};
+use harness::model::{Flaw, Model};
+
+/// TCR_EL1: 39 bits below, 4 KiB, nothing above.
+const TCR: u64 = 25 | 1 << 23 | 16 << 16 | 0b10 << 30 | 2 << 32;
+/// Of a leaf of stage 1: Normal, inner shareable, accessed, a page.
+const LEAF: u64 = 1 << 10 | 3 << 8 | 3;
+const UXN: u64 = 1 << 54;
+const PXN: u64 = 1 << 53;
+
+fn model() -> Model {
+    Model::new(Addr::new(BOARD), BOARD_BYTES, 5, Flaw::None)
+}
+
+fn here(host: &'static Host) -> Here<'static> {
+    let vm = &host.vms[0];
+    Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() }
+}
+
+fn write(m: &Cpu<'_>, here: Here<'_>, at: u64, word: u64) {
+    here.vm.memory.lock().write(m, &here.host.pool, Addr::new(at), &word.to_le_bytes()).unwrap();
+}
+
+/// A page of a guest's RAM, by its number.
+fn ram(n: u64) -> u64 {
+    RAM_BASE.bits() + (n << 12)
+}
+
+/// What a page is before it is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Before {
+    Absent,
+    Touched,
+    Shared,
+    /// Shared once, and copied since: nobody has seen to it that it can be run.
+    Copied,
+}
+
+fn prepare(m: &Cpu<'_>, here: Here<'_>, n: u64, before: Before) {
+    let mut memory = here.vm.memory.lock();
+    let pool = &here.host.pool;
+    let at: Addr<Ipa> = Addr::new(ram(n));
+    memory.give_up(m, pool, at, 1, Hole::Absent);
+    if before == Before::Absent {
+        return;
+    }
+    memory.write(m, pool, at, &n.to_le_bytes()).unwrap();
+    if before == Before::Touched {
+        return;
+    }
+    let frame = m.model.access(flatland::addr::CpuId(0), at);
+    let frame = match frame {
+        Some(frame) => frame,
+        None => memory.resolve(m, pool, at, flatland::memory::Access::Read).unwrap().output_of(at).unwrap(),
+    };
+    let hash = pool.hash().of(m.frame(Addr::new(frame.bits() & !0xfff)));
+    let number = at.distance_from(RAM_BASE).unwrap() >> 12;
+    assert!(memory.freeze(m, pool, number as u32, hash).is_some(), "page {n} is not frozen");
+    if before == Before::Copied {
+        memory.write(m, pool, at, &1_u64.to_le_bytes()).unwrap();
+    }
+}
+
+const ALL_BEFORE: [Before; 4] = [Before::Absent, Before::Touched, Before::Shared, Before::Copied];
+
+/// Tables of stage 1 at pages 0 to 2 after `base`: VA 0 on is translated by the third. Turned on.
+fn turn_on(m: &Cpu<'_>, base: u64) {
+    m.set(El1::Ttbr0, base);
+    m.set(El1::Tcr, TCR);
+    m.set(El1::Sctlr, 0x30d0_0801);
+}
+
+#[test]
+fn every_access_to_ram_gets_on_or_is_the_guests_own_fault() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    write(&cpu, here, ram(0), ram(1) | 3);
+    write(&cpu, here, ram(1), ram(2) | 3);
+    turn_on(&cpu, ram(0));
+    let (mut accesses, mut done, mut exits) = (0, 0, 0);
+    let states = [psr::EL0T, psr::EL1H, psr::EL1H | psr::PAN, psr::AARCH32];
+    for bits in 0..16 {
+        let word = LEAF | (bits & 3) << 6 | if bits & 4 != 0 { UXN } else { 0 } | if bits & 8 != 0 { PXN } else { 0 };
+        for (op, before, state, stale) in Op::ALL.into_iter().flat_map(|op| {
+            ALL_BEFORE.into_iter().flat_map(move |before| {
+                states.into_iter().flat_map(move |state| [false, true].map(move |stale| (op, before, state, stale)))
+            })
+        }) {
+            if op == Op::Invalidate && state != psr::EL1H {
+                continue;
+            }
+            let n = 8 + accesses % 500;
+            prepare(&cpu, here, n, before);
+            // What is in the TLB allows it; the table does not, or not any more.
+            write(&cpu, here, ram(2) + 8 * 5, if stale { 0 } else { ram(n) | word });
+            if stale {
+                cpu.keep_stale(5 << 12, ram(n) | word);
+            }
+            vcpu.registers.pc = ram(4);
+            vcpu.registers.pstate = state;
+            let what = format!("{op:?} at {state:#x} by {word:#x} of a page {before:?}, stale {stale}");
+            let (took, end) = cpu.insist(here, &mut vcpu, op, 5 << 12);
+            match end {
+                Some((Outcome::Done(_), _)) => done += 1,
+                Some((Outcome::Own, _)) => {}
+                _ => panic!("{what}: {end:?} after {took} exits"),
+            }
+            cpu.forget_stage1();
+            accesses += 1;
+            exits += took;
+        }
+    }
+    println!("exits: {accesses} accesses, {done} done, {exits} exits");
+    assert!(done > 500 && exits > 500);
+}
+
+/// A hypervisor's HCR_EL2 for a guest with a stage 2.
+const VIRTUAL: u64 = hcr::VM | hcr::RW;
+
+/// Starts the vCPU at its EL2 again, with HCR_EL2 as given.
+fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
+    vcpu.reset(ram(4), 0);
+    let (midr, mpidr) = (here.host.midr, vcpu.mpidr);
+    let nested = vcpu.nested.as_mut().unwrap();
+    nested.reset_page(m, midr, mpidr);
+    nested.write(m, page::HCR, value);
+    // 32 bits of IPA from level 1 on, 40 of output.
+    nested.write(m, page::VTCR, 32 | 1 << 6 | 2 << 16);
+    nested.write(m, page::VTTBR, 1 << 48 | ram(16));
+    nested.write(m, page::VNCR, ram(30));
+    m.load(here, vcpu);
+    m.set(El1::Vbar, 0x4020_0000);
+    vcpu.nested.as_mut().unwrap().kept.set(flatland::vcpu::nested::Own::Vbar, 0x4020_0000);
+}
+
+/// An exit of this class.
+fn leave(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, class: u64, iss: u64) -> Next {
+    vcpu.registers.esr = class << 26 | 1 << 25 | iss;
+    exit::handle(here, m, vcpu)
+}
+
+/// ERET of the hypervisor to this state.
+fn eret(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, pc: u64, spsr: u64) {
+    let at = vcpu.registers.pc;
+    m.set(El1::Spsr, spsr);
+    m.set(El1::Elr, pc);
+    let _ = leave(m, here, vcpu, ec::ERET, 0);
+    if vcpu.registers.pc == at {
+        // It was seen to have changed HCR_EL2.E2H first.
+        m.set(El1::Spsr, spsr);
+        m.set(El1::Elr, pc);
+        let _ = leave(m, here, vcpu, ec::ERET, 0);
+    }
+}
+
+/// Maps a page of a guest's guest to one of the guest's by the third of three tables from page 16 on.
+fn map_outer(m: &Cpu<'_>, here: Here<'_>, at: u64, to: u64, rights: u64) {
+    // S2AP read and write, XN, as `rights` has R, W and X.
+    let bits = (rights & 3) << 6 | if rights & 4 != 0 { 0 } else { 1 << 54 };
+    write(m, here, ram(18) + 8 * at, to | LEAF | 0b1111 << 2 | bits);
+}
+
+fn outer_tables(m: &Cpu<'_>, here: Here<'_>) {
+    write(m, here, ram(16), ram(17) | 3);
+    write(m, here, ram(17), ram(18) | 3);
+}
+
+#[test]
+fn every_access_of_a_guests_guest_gets_on_or_somebody_gets_to_know() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    outer_tables(&cpu, here);
+    // Its tables are its pages 0 to 2, which are the guest's 20 to 22.
+    for n in 0..3 {
+        map_outer(&cpu, here, n, ram(20 + n), 3);
+    }
+    write(&cpu, here, ram(20), 1 << 12 | 3);
+    write(&cpu, here, ram(21), 2 << 12 | 3);
+    let (mut accesses, mut done, mut told) = (0, 0, 0);
+    for rights in 0..8 {
+        for bits in 0..8 {
+            let word = 5 << 12 | LEAF | (bits & 3) << 6 | if bits & 4 != 0 { UXN } else { 0 };
+            write(&cpu, here, ram(22) + 8 * 5, word);
+            for (op, before, state, first) in Op::ALL.into_iter().flat_map(|op| {
+                ALL_BEFORE.into_iter().flat_map(move |before| {
+                    let states = [psr::EL0T, psr::EL1H];
+                    states.into_iter().flat_map(move |state| {
+                        [None, Some(Op::Read), Some(Op::Write)].map(move |first| (op, before, state, first))
+                    })
+                })
+            }) {
+                if op == Op::Invalidate && state != psr::EL1H {
+                    continue;
+                }
+                let n = 40 + accesses % 200;
+                prepare(&cpu, here, n, before);
+                map_outer(&cpu, here, 5, ram(n), rights);
+                begin(&cpu, here, &mut vcpu, VIRTUAL);
+                // TLBI ALLE1 of the hypervisor's.
+                let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 1 << 20 | 4 << 17 | 4 << 14 | 8 << 10 | 7 << 1);
+                eret(&cpu, here, &mut vcpu, 0x1000, state);
+                assert_eq!(vcpu.nested.as_ref().unwrap().part, Part::Guest);
+                turn_on(&cpu, 0);
+                if let Some(first) = first
+                    && !matches!(
+                        cpu.insist(here, &mut vcpu, first, 5 << 12),
+                        (_, Some((Outcome::Done(_) | Outcome::Own, _)))
+                    )
+                {
+                    continue;
+                }
+                let (took, end) = cpu.insist(here, &mut vcpu, op, 5 << 12);
+                let part = vcpu.nested.as_ref().unwrap().part;
+                match end {
+                    Some((Outcome::Done(_), _)) => done += 1,
+                    Some((Outcome::Own, _)) => {}
+                    Some((Outcome::Exit, Next::Resume)) if part == Part::Hypervisor => told += 1,
+                    _ => panic!(
+                        "{op:?} at {state:#x} by {word:#x}, {rights} of a page {before:?}, after {first:?}: {end:?} after {took}"
+                    ),
+                }
+                accesses += 1;
+            }
+        }
+    }
+    println!("exits: {accesses} accesses of a guest's guest, {done} done, {told} told");
+    assert!(done > 500 && told > 500);
+}
+
+/// Status of an alignment fault.
+const ALIGNMENT: u64 = 0b10_0001;
+
+/// What a guest may do that is answered by an exception: class and syndrome.
+const CAUSES: [(u64, u64); 13] = [
+    (0x3f, 0),
+    (ec::HVC64, 0),
+    (ec::HVC64, 5),
+    (ec::SMC64, 5),
+    (ec::SVE, 0),
+    // MSR of a register that nobody has; of a timer's that is not there; MRS of ID_AA64PFR0_EL1.
+    (ec::SYSREG, 3 << 20 | 9 << 10 | 12 << 1),
+    (ec::SYSREG, 3 << 20 | 7 << 17 | 3 << 14 | 14 << 10),
+    (ec::SYSREG, 3 << 20 | 4 << 1 | 1),
+    // Nothing is there: a load with a syndrome, without, a store, a fetch.
+    (ec::DABT_LOWER, 1 << 24 | 3 << 22 | 0b0111),
+    (ec::DABT_LOWER, 1 << 6 | 0b0111),
+    (ec::IABT_LOWER, 0b0111),
+    // Alignment, and the bus.
+    (ec::DABT_LOWER, ALIGNMENT),
+    (ec::DABT_LOWER, 0b01_0000),
+];
+
+#[test]
+fn wherever_a_guest_goes_on_is_where_el2_may_return_to() {
+    const BITS: [u64; 7] = [hcr::TGE, hcr::E2H, hcr::NV, hcr::NV1, hcr::NV2, hcr::VM, hcr::IMO];
+    /// An address where no VM has anything.
+    const NOTHING: u64 = 0x0c00_0000;
+    let (mut entered, mut returns, mut reported) = (0, 0, 0);
+    for aarch32 in [false, true] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = here(host(&model, true, aarch32));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        outer_tables(&cpu, here);
+        map_outer(&cpu, here, 5, NOTHING, 7);
+        for set in 0..1 << BITS.len() {
+            let value =
+                BITS.iter().enumerate().filter(|(n, _)| set >> n & 1 != 0).fold(hcr::RW, |all, (_, bit)| all | bit);
+            for mode in 0..32 {
+                for (class, iss) in CAUSES {
+                    begin(&cpu, here, &mut vcpu, value);
+                    eret(&cpu, here, &mut vcpu, 0x1000, mode);
+                    let what = format!("HCR_EL2 {value:#x}, M {mode:#x}");
+                    let pstate = vcpu.registers.pstate;
+                    assert!(cpu.may_enter(pstate, aarch32), "{what}: an ERET leads to {pstate:#x}");
+                    let was = vcpu.nested.as_ref().unwrap().part;
+                    let at = if value & hcr::VM != 0 && was == Part::Guest { 5 << 12 } else { NOTHING };
+                    vcpu.registers.far = at;
+                    vcpu.registers.hpfar = at >> 12 << 4;
+                    let next = leave(&cpu, here, &mut vcpu, class, iss);
+                    let pstate = vcpu.registers.pstate;
+                    let what = format!("{what}, class {class:#x}, ISS {iss:#x}");
+                    assert!(cpu.may_enter(pstate, aarch32), "{what}: goes on in {pstate:#x}, {next:?}");
+                    let part = vcpu.nested.as_ref().unwrap().part;
+                    if value & hcr::TGE != 0 && was == Part::Guest && vcpu.registers.pc & !0x7ff == 0x4020_0000 {
+                        assert_eq!(part, Part::Hypervisor, "{what}: there is no EL1 to take it");
+                    }
+                    if value & hcr::TGE != 0 && was == Part::Guest && (class, iss) == (ec::DABT_LOWER, ALIGNMENT) {
+                        assert_eq!(cpu.get(El1::Esr), vcpu.registers.esr, "{what}: the syndrome is as it came");
+                    }
+                    if was == Part::Guest
+                        && part == Part::Guest
+                        && mode & !1 == psr::EL1T
+                        && vcpu.registers.pc & !0x7ff == 0
+                    {
+                        // NV without NV1, or all three (J1.1 AArch64.TakeException).
+                        let nv = [hcr::NV, hcr::NV1, hcr::NV2].map(|bit| value & bit != 0);
+                        let want =
+                            if matches!(nv, [true, false, _] | [true, true, true]) { mode ^ 0b1100 } else { mode };
+                        assert_eq!(cpu.get(El1::Spsr) & psr::MODE, want, "{what}: SPSR_EL1.M");
+                        reported += u32::from(want != mode);
+                    }
+                    entered += u32::from(was == Part::Guest);
+                    returns += 1;
+                }
+            }
+        }
+    }
+    println!("exits: {returns} returns, {entered} of them to a guest's guest");
+    assert!(entered > 1000 && reported > 100);
+}
+
+#[test]
+fn a_guest_that_faults_for_ever_where_nothing_is_wrong_is_stopped() {
+    const PERMISSION: u64 = 0b00_1111;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    vcpu.registers.far = ram(8);
+    let fault = |vcpu: &mut Vcpu| leave(&cpu, here, vcpu, ec::DABT_LOWER, 1 << 6 | PERMISSION);
+    // Each time there was something to do: the page had become one that others have, too.
+    for _ in 0..6_000 {
+        prepare(&cpu, here, 8, Before::Shared);
+        assert_eq!(fault(&mut vcpu), Next::Resume);
+    }
+    let exits = (0..6_000).find(|_| fault(&mut vcpu) != Next::Resume);
+    assert!(exits.is_some_and(|exits| exits > 1000), "{exits:?}");
+    assert!(matches!(fault(&mut vcpu), Next::Resume | Next::Stop(Cause::Crash(_))));
+}
+
+#[test]
+fn cache_maintenance_of_nothing_does_nothing_and_a_walk_to_it_fails() {
+    const CM: u64 = 1 << 8 | 1 << 6;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    cpu.set(El1::Vbar, 0x4020_0000);
+    for (iss, pc) in [(CM | 0b0111, ram(4) + 4), (CM | 1 << 7 | 0b0111, 0x4020_0200), (1 << 6 | 0b0111, 0x4020_0200)] {
+        (vcpu.registers.pc, vcpu.registers.pstate) = (ram(4), psr::EL1H);
+        (vcpu.registers.far, vcpu.registers.hpfar) = (0x0c00_0000, 0x0c00_0000 >> 8);
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::DABT_LOWER, iss), Next::Resume);
+        assert_eq!(vcpu.registers.pc, pc, "ISS {iss:#x}");
+    }
+}

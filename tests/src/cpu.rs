@@ -1,0 +1,459 @@
+//! A CPU that a vCPU is loaded on: EL1's registers, both stages of translation over [`Model`], and the syndromes that
+//! accesses leave with, as the Arm ARM has them where QEMU has not (D8.4 permissions, D24.2.40 ESR_EL2, D24.2.58 HPFAR_EL2).
+//!
+//! What HPFAR_EL2 does not say is garbage here, cache maintenance reports CM and WnR, and a translation of stage 1 may stay
+//! in the TLB when its tables say something else, until it is forgotten.
+
+use crate::model::Model;
+use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
+use flatland::arm::desc::{Desc, Rights};
+use flatland::arm::el1::{Context, El1};
+use flatland::arm::esr::{Access, ec};
+use flatland::arm::exception::psr;
+use flatland::arm::gic::Interface;
+use flatland::arm::idreg::{IdRegs, Offer};
+use flatland::arm::role::Role;
+use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
+use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
+use flatland::exit::{self, Here};
+use flatland::frames::{Pool, Record};
+use flatland::host::{Facts, Host};
+use flatland::machine::{Forget, Machine, Point, Words};
+use flatland::memory::stage1::{self, End, Regime};
+use flatland::next::Next;
+use flatland::vcpu::Vcpu;
+use flatland::vcpu::nested::hcr;
+use flatland::vm::Gic;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
+
+/// Where the board's RAM begins.
+pub const BOARD: u64 = 0x8000_0000;
+/// How much there is.
+pub const BOARD_BYTES: u64 = 16 << 20;
+
+/// A board with one VM of 4 MiB and one vCPU, which starts at EL2 or not. ID registers are those of a CPU with everything,
+/// AArch32 at EL0 included or not.
+pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
+    use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+    let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
+    let mut vm = DeviceTreeNode::new("one").unwrap();
+    vm.add_property(property("memory", "4M"));
+    vm.add_property(property("kernel", "kernel"));
+    if nested {
+        vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
+    }
+    let mut vms = DeviceTreeNode::new("vms").unwrap();
+    vms.add_child(vm);
+    let mut tree = DeviceTree::new();
+    tree.root.add_property(property("compatible", manifest::COMPATIBLE));
+    tree.root.add_child(vms);
+    let mut archive = Vec::new();
+    cpio::append(&mut archive, MANIFEST, &tree.to_dtb()).unwrap();
+    cpio::append(&mut archive, "kernel", &[0; 64]).unwrap();
+    cpio::finish(&mut archive);
+    let images: &'static [u8] = archive.leak();
+
+    let records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize].leak();
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let raw = |crm, op2| match (crm, op2) {
+        (4, 0) => {
+            if aarch32 {
+                0x12
+            } else {
+                0x11
+            }
+        }
+        (7, 1) => 3 << 20,
+        (7, 2) => 2 << 24,
+        _ => 0,
+    };
+    let pa_range = PaRange::from_mmfr0(4);
+    let ids = IdRegs::new(raw, Offer { gic_registers: true, pa_range: 4 });
+    let facts = Facts {
+        n_cpus: 1,
+        gic: Gic::V3,
+        gicv: None,
+        lists: 4,
+        pa_range,
+        vmid_bits: VmidBits::Eight,
+        nested_ids: ids.nested(raw(7, 2)),
+        ids,
+        midr: 0x410f_d083,
+        frequency: 62_500_000,
+        own_bytes: 0,
+        seed: 1,
+        images: (images, Addr::new(0)),
+    };
+    let bundle = Bundle::open(images, &Limits::ANY_BOARD).unwrap();
+    let host = Host::build(model, pool, facts, bundle).map_err(|errors| errors[0].to_string()).unwrap();
+    Box::leak(Box::new(host))
+}
+
+/// What an instruction wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// A load.
+    Read,
+    /// A store, DC ZVA among them.
+    Write,
+    /// A read-modify-write: for what a read would have had as well it reports a read.
+    Atomic,
+    /// A load or store as EL0 has it, though at EL1 (LDTR, STTR).
+    ReadAsUser,
+    /// See [`Op::ReadAsUser`].
+    WriteAsUser,
+    /// An instruction fetch.
+    Fetch,
+    /// DC CVAC, CVAU, CIVAC; IC IVAU: a read at EL0, no permission at all at EL1.
+    Clean,
+    /// DC IVAC, at EL1 alone: needs what a store does.
+    Invalidate,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Write,
+        Self::Atomic,
+        Self::ReadAsUser,
+        Self::WriteAsUser,
+        Self::Fetch,
+        Self::Clean,
+        Self::Invalidate,
+    ];
+
+    const fn is_maintenance(self) -> bool {
+        matches!(self, Self::Clean | Self::Invalidate)
+    }
+
+    /// What it takes.
+    fn needs(self, user: bool) -> Rights {
+        match self {
+            Self::Read | Self::ReadAsUser => Rights::R,
+            Self::Write | Self::WriteAsUser | Self::Invalidate => Rights::W,
+            Self::Atomic => Rights::R | Rights::W,
+            Self::Fetch => Rights::X,
+            Self::Clean if user => Rights::R,
+            Self::Clean => Rights::NONE,
+        }
+    }
+}
+
+/// How an access ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was done, there.
+    Done(Addr<Pa>),
+    /// It is the guest's own fault, by its stage 1.
+    Own,
+    /// It is an exit; the vCPU's registers say which.
+    Exit,
+}
+
+/// Fault status codes at level 3.
+const TRANSLATION: u64 = 0b00_0111;
+const PERMISSION: u64 = 0b00_1111;
+const SIZE_ALIGNED: u64 = 0x000f_ffff_ffff_f000;
+
+/// The CPU.
+pub struct Cpu<'m> {
+    /// Its memory.
+    pub model: &'m Model,
+    geometry: Cell<Option<Geometry>>,
+    el1: RefCell<Context>,
+    role: Cell<Option<Role>>,
+    /// A translation of stage 1 that is in the TLB: page and descriptor.
+    stale: Cell<Option<(u64, u64)>>,
+    /// PAN of the access, as the vCPU's PSTATE has it.
+    pan: Cell<bool>,
+}
+
+/// What a walk of stage 1 found.
+enum Walked {
+    Page(u64, u64),
+    Own,
+    /// A table is not to be had at stage 2: its address, the status.
+    Table(u64, u64),
+}
+
+impl<'m> Cpu<'m> {
+    /// A CPU that nobody is loaded on.
+    pub fn new(model: &'m Model) -> Self {
+        Self {
+            model,
+            geometry: Cell::new(None),
+            el1: RefCell::new(Context::reset()),
+            role: Cell::new(None),
+            stale: Cell::new(None),
+            pan: Cell::new(false),
+        }
+    }
+
+    /// Loads the vCPU that is `here`.
+    pub fn load(&self, here: Here<'_>, vcpu: &Vcpu) {
+        self.geometry.set(Some(here.vm.memory.lock().layout().geometry));
+        here.slot.running.store(0, Ordering::Relaxed);
+        self.el1.replace(vcpu.saved.clone());
+        self.assume(&exit::nested::enter::role(here, self, vcpu, CpuId(0)));
+    }
+
+    fn assume(&self, role: &Role) {
+        self.role.set(Some(*role));
+        if let Some(geometry) = self.geometry.get() {
+            self.model.enter(CpuId(0), role.vttbr, geometry);
+        }
+    }
+
+    /// HCR_EL2, as far as it is about exception levels and translation.
+    pub fn hcr(&self) -> u64 {
+        let more = self.role.get().and_then(|role| role.nested).map_or(0, |traps| traps.hcr);
+        hcr::RW | hcr::VM | more
+    }
+
+    /// Has the TLB keep a descriptor of stage 1 for the page at `va`.
+    pub fn keep_stale(&self, va: u64, word: u64) {
+        self.stale.set(Some((va & !0xfff, word)));
+    }
+
+    /// Whether an ERET at EL2 to this PSTATE is legal and leads to EL1 or EL0 (Arm ARM D1.4.4, J1.1 ELFromSPSR,
+    /// AArch64.IllegalExceptionReturn).
+    pub fn may_enter(&self, pstate: u64, aarch32: bool) -> bool {
+        match pstate & psr::MODE {
+            psr::EL0T => true,
+            psr::EL1T | psr::EL1H => self.hcr() & hcr::TGE == 0,
+            psr::AARCH32 => aarch32,
+            _ => false,
+        }
+    }
+
+    /// The leaf of stage 2.
+    fn stage2(&self, ipa: u64) -> Option<(Addr<Pa>, Rights)> {
+        match self.model.translation(CpuId(0), Addr::new(ipa))? {
+            (pa, Desc::Leaf(_, attr)) => Some((pa, attr.rights)),
+            _ => None,
+        }
+    }
+
+    fn walk(&self, va: u64) -> Walked {
+        let regime = Regime {
+            ttbr0: self.get(El1::Ttbr0),
+            ttbr1: self.get(El1::Ttbr1),
+            tcr: self.get(El1::Tcr),
+            sctlr: if self.hcr() & (hcr::TGE | 1 << 12) != 0 { 0 } else { self.get(El1::Sctlr) },
+        };
+        let mut missed = None;
+        let walk = stage1::walk(&regime, Addr::new(va), |table| match self.stage2(table.bits()) {
+            Some((pa, rights)) if rights.allows(Rights::R) => Some(self.model.cached(pa)),
+            found => {
+                missed = Some((table.bits(), if found.is_some() { PERMISSION } else { TRANSLATION }));
+                None
+            }
+        });
+        if let Some((table, status)) = missed {
+            return Walked::Table(table, status);
+        }
+        match walk.end {
+            // EL1 and EL0 may do anything.
+            End::Off => Walked::Page(va, 1 << 6),
+            End::Output(ipa) => Walked::Page(ipa.bits(), walk.steps.last().and_then(|step| step.word).unwrap_or(0)),
+            _ => Walked::Own,
+        }
+    }
+
+    /// Whether a descriptor of stage 1 lets EL1, or EL0, have this.
+    fn allows(&self, word: u64, needs: Rights, user: bool, is_data: bool) -> bool {
+        let (for_user, read_only) = (word >> 6 & 1 != 0, word >> 7 & 1 != 0);
+        let never = word >> if user { 54 } else { 53 } & 1 != 0 || !user && for_user && !read_only;
+        // PAN is about data alone, and not about what is done as EL0 does.
+        let barred = if user { !for_user } else { for_user && self.pan.get() && is_data };
+        let denied = |right: Rights| match right {
+            Rights::R => barred,
+            Rights::W => barred || read_only,
+            _ => never,
+        };
+        [Rights::R, Rights::W, Rights::X].into_iter().all(|right| !needs.allows(right) || !denied(right))
+    }
+
+    /// Does an access at `va` by `vcpu`; where it is an exit its registers say so as the hardware would.
+    pub fn access(&self, vcpu: &mut Vcpu, op: Op, va: u64) -> Outcome {
+        let pstate = vcpu.registers.pstate;
+        let at_el0 = pstate & psr::MODE == psr::EL0T || pstate & psr::AARCH32 != 0;
+        let user = at_el0 || matches!(op, Op::ReadAsUser | Op::WriteAsUser);
+        self.pan.set(pstate & psr::PAN != 0);
+        let needs = op.needs(at_el0);
+        let leave = |vcpu: &mut Vcpu, status: u64, walk: Option<u64>, ipa: Option<u64>, writes: bool| {
+            let class = if op == Op::Fetch { ec::IABT_LOWER } else { ec::DABT_LOWER };
+            let maintenance = if op.is_maintenance() { 1 << 8 | 1 << 6 } else { 0 };
+            let wnr = if writes && op != Op::Fetch { 1 << 6 } else { 0 };
+            let s1ptw = if walk.is_some() { 1 << 7 } else { 0 };
+            vcpu.registers.esr = class << 26 | 1 << 25 | maintenance | wnr | s1ptw | status;
+            vcpu.registers.far = va;
+            vcpu.registers.hpfar = ipa.or(walk).map_or(0x5555_5550, |ipa| ipa >> 12 << 4);
+            Outcome::Exit
+        };
+        let kept = self.stale.get().filter(|(page, _)| *page == va & !0xfff);
+        let walked = match kept {
+            Some((_, word)) => Walked::Page(word & SIZE_ALIGNED & 0xffff_ffff_ffff | va & 0xfff, word),
+            None => self.walk(va),
+        };
+        let (ipa, word) = match walked {
+            Walked::Page(ipa, word) => (ipa, word),
+            Walked::Own => return Outcome::Own,
+            Walked::Table(table, status) => {
+                return leave(vcpu, status, Some(table), None, matches!(op, Op::Write | Op::WriteAsUser));
+            }
+        };
+        if !self.allows(word, needs, user, op != Op::Fetch && !op.is_maintenance()) {
+            return Outcome::Own;
+        }
+        let Some((pa, rights)) = self.stage2(ipa) else {
+            return leave(vcpu, TRANSLATION, None, Some(ipa), matches!(op, Op::Write | Op::WriteAsUser));
+        };
+        if rights.allows(needs) {
+            return Outcome::Done(pa);
+        }
+        let writes = needs.allows(Rights::W) && (op != Op::Atomic || rights.allows(Rights::R));
+        leave(vcpu, PERMISSION, None, None, writes)
+    }
+
+    /// Does an access until it is done or somebody gets to know. The number of exits it took, and what became of it:
+    /// nothing where the guest would never get on.
+    pub fn insist(&self, here: Here<'_>, vcpu: &mut Vcpu, op: Op, va: u64) -> (u32, Option<(Outcome, Next)>) {
+        /// The most exits an access may take: tables at each level, the page, its rights.
+        const MOST: u32 = 16;
+        let at = vcpu.registers.pc;
+        for exits in 0..MOST {
+            match self.access(vcpu, op, va) {
+                Outcome::Exit => {}
+                end => return (exits, Some((end, Next::Resume))),
+            }
+            let next = exit::handle(here, self, vcpu);
+            if next != Next::Resume || vcpu.registers.pc != at {
+                return (exits + 1, Some((Outcome::Exit, next)));
+            }
+        }
+        (MOST, None)
+    }
+}
+
+// EL1's registers and AT are this CPU's, the rest is the model's.
+impl Machine for Cpu<'_> {
+    fn load(&self, at: Addr<Pa>) -> u64 {
+        self.model.load(at)
+    }
+
+    fn store(&self, at: Addr<Pa>, value: u64) {
+        self.model.store(at, value);
+    }
+
+    fn frame(&self, frame: Addr<Pa>) -> &Words {
+        self.model.frame(frame)
+    }
+
+    fn zero(&self, start: Addr<Pa>, size: Size) {
+        self.model.zero(start, size);
+    }
+
+    fn publish(&self) {
+        self.model.publish();
+    }
+
+    fn forget(&self, what: Forget) {
+        self.stale.set(None);
+        self.model.forget(what);
+    }
+
+    fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {
+        self.model.clean(start, bytes, point);
+    }
+
+    fn get(&self, register: El1) -> u64 {
+        self.el1.borrow().get(register)
+    }
+
+    fn set(&self, register: El1, value: u64) {
+        self.el1.borrow_mut().set(register, value);
+    }
+
+    fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
+        *off = self.el1.replace(on.clone());
+        self.assume(role);
+    }
+
+    fn has_abort(&self) -> bool {
+        false
+    }
+
+    fn forget_stage1(&self) {
+        self.stale.set(None);
+    }
+
+    fn probe(&self, va: u64, access: Access, user: bool) -> u64 {
+        let (needs, pan) = (access.rights(), self.pan.replace(false));
+        // It walks: that it finds what is in the TLB is not promised.
+        let par = match self.walk(va) {
+            Walked::Page(ipa, word) if self.allows(word, needs, user, true) => ipa & SIZE_ALIGNED,
+            Walked::Page(..) => 1 | PERMISSION << 1,
+            Walked::Own => 1 | TRANSLATION << 1,
+            Walked::Table(_, status) => 1 | 1 << 8 | 1 << 9 | status << 1,
+        };
+        self.pan.set(pan);
+        par
+    }
+
+    fn now(&self) -> u64 {
+        self.model.now()
+    }
+
+    fn signal(&self, cpu: CpuId) {
+        self.model.signal(cpu);
+    }
+
+    fn nudge(&self, cpu: CpuId) {
+        self.model.nudge(cpu);
+    }
+
+    fn read_lists(&self, lr: &mut [u64]) -> u32 {
+        self.model.read_lists(lr)
+    }
+
+    fn write_lists(&self, lr: &[u64], control: u32) {
+        self.model.write_lists(lr, control);
+    }
+
+    fn interface_type(&self) -> u64 {
+        self.model.interface_type()
+    }
+
+    fn load_interface(&self, interface: &Interface) {
+        self.model.load_interface(interface);
+    }
+
+    fn save_interface(&self, interface: &mut Interface, lists: usize) {
+        self.model.save_interface(interface, lists);
+    }
+
+    fn interface(&self) -> u64 {
+        self.model.interface()
+    }
+
+    fn release(&self, intid: IntId) {
+        self.model.release(intid);
+    }
+
+    fn swap_blocks(&self) -> u32 {
+        self.model.swap_blocks()
+    }
+
+    fn swap_out(&self, block: u32, frame: Addr<Pa>) -> bool {
+        self.model.swap_out(block, frame)
+    }
+
+    fn swap_in(&self, block: u32, frame: Addr<Pa>) -> bool {
+        self.model.swap_in(block, frame)
+    }
+}
