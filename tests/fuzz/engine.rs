@@ -3,21 +3,37 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Random numbers that are the same in every run: xorshift64* (Vigna 2016).
-pub(crate) struct Rng(u64);
+/// Random numbers that are the same in every run: xorshift64* (Vigna 2016); or numbers that an input gives.
+pub(crate) struct Rng {
+    state: u64,
+    given: Option<std::vec::IntoIter<u8>>,
+}
 
 impl Rng {
     /// A stream of its own for each name.
     pub(crate) fn new(name: &str) -> Self {
-        Self(name.bytes().fold(0x9e37_79b9_7f4a_7c15, |state, byte| (state ^ u64::from(byte)).rotate_left(9) | 1))
+        let mix = |state: u64, byte| (state ^ u64::from(byte)).rotate_left(9) | 1;
+        Self { state: name.bytes().fold(0x9e37_79b9_7f4a_7c15, mix), given: None }
+    }
+
+    /// The numbers that `input` gives, eight bytes each, and zeroes after its end: a fuzzer that watches coverage
+    /// chooses by them what a generator leaves to chance.
+    #[allow(dead_code, reason = "tests/fuzz/coverage calls it")]
+    pub(crate) fn given(input: &[u8]) -> Self {
+        Self { state: 1, given: Some(input.to_vec().into_iter()) }
     }
 
     /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        if let Some(given) = &mut self.given {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(given).for_each(|(to, byte)| *to = byte);
+            return u64::from_le_bytes(bytes);
+        }
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     /// A number below `end`, or 0.

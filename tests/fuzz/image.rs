@@ -1,6 +1,6 @@
 //! Images: whatever a kernel's headers say, all of a plan lies in RAM, apart, and only that is written.
 
-use crate::engine::run;
+use crate::engine::{Rng, run};
 use crate::seeds::{BASE, elf, linux};
 use flatland::addr::{Addr, Ipa};
 use flatland::bundle::gzip::{Workspace, pack};
@@ -86,51 +86,55 @@ fn check_plan(plan: &Plan<'_>, memory: u64) {
 
 #[test]
 fn no_image_writes_beyond_its_vm() {
+    run("image", 60_000, &seeds(), check);
+}
+
+/// One image, as the kernel of a VM.
+pub(crate) fn check(input: &[u8], rng: &mut Rng) {
     let mut workspace = Workspace::new();
+    // Zeroes cost nothing until they are looked at.
     let disk = vec![0; 6 << 20];
-    run("image", 60_000, &seeds(), |input, rng| {
-        let memory = *rng.pick(&[2 * M, 4 * M, 6 * M, 16 * M, 512 * M, 255 << 30]);
-        let near_end = (1 << 20) - rng.below(0x2_0000);
-        let initrd = *rng.pick(&[None, Some(1), Some(4097), Some(near_end), Some(3 << 20), Some(6 << 20)]);
-        let repacked = (rng.below(8) == 0).then(|| pack(input));
-        let vm = VmSpec {
-            name: "fuzz",
-            vcpus: 1,
-            memory,
-            shares: 1,
-            kernel: repacked.as_deref().unwrap_or(input),
-            initrd: initrd.map(|len| &disk[..len]),
-            bootargs: "",
-            on_crash: OnCrash::Stop,
-            affinity: 1,
-            watchdog: None,
-            granule: Granule::Block,
-            min: None,
-            domain: None,
-            nested: false,
-        };
-        let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
-            Ok(plan) => plan,
-            Err(list) => {
-                assert!(!list.is_empty() && list.len() <= MOST_DIAGNOSTICS + 1);
-                let of_vm = |place: &str| place.starts_with("/vms/fuzz/");
-                assert!(list.iter().take(MOST_DIAGNOSTICS).all(|error| of_vm(&error.place)));
-                return;
-            }
-        };
-        check_plan(&plan, memory);
-        let parts: u64 = plan.segments.iter().map(|part| part.bytes + part.zeroes).sum();
-        let wanted = parts + plan.initrd.map_or(0, |initrd| initrd.bytes);
-        let fence = || Fence { end: BASE + memory, ..Fence::default() };
-        let (mut first, mut second) = (fence(), fence());
-        let outcome = plan.load(&mut workspace, &mut first);
-        assert_eq!(outcome, plan.load(&mut workspace, &mut second));
-        assert_eq!(first, second);
-        match outcome {
-            // All of it, and nothing else.
-            Ok(()) => assert_eq!(first.bytes, wanted),
-            Err(Failure::Corrupt(_)) => assert!(first.bytes <= wanted),
-            Err(Failure::Short(_)) => panic!("the fence never runs out of memory"),
+    let memory = *rng.pick(&[2 * M, 4 * M, 6 * M, 16 * M, 512 * M, 255 << 30]);
+    let near_end = (1 << 20) - rng.below(0x2_0000);
+    let initrd = *rng.pick(&[None, Some(1), Some(4097), Some(near_end), Some(3 << 20), Some(6 << 20)]);
+    let repacked = (rng.below(8) == 0).then(|| pack(input));
+    let vm = VmSpec {
+        name: "fuzz",
+        vcpus: 1,
+        memory,
+        shares: 1,
+        kernel: repacked.as_deref().unwrap_or(input),
+        initrd: initrd.map(|len| &disk[..len]),
+        bootargs: "",
+        on_crash: OnCrash::Stop,
+        affinity: 1,
+        watchdog: None,
+        granule: Granule::Block,
+        min: None,
+        domain: None,
+        nested: false,
+    };
+    let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
+        Ok(plan) => plan,
+        Err(list) => {
+            assert!(!list.is_empty() && list.len() <= MOST_DIAGNOSTICS + 1);
+            let of_vm = |place: &str| place.starts_with("/vms/fuzz/");
+            assert!(list.iter().take(MOST_DIAGNOSTICS).all(|error| of_vm(&error.place)));
+            return;
         }
-    });
+    };
+    check_plan(&plan, memory);
+    let parts: u64 = plan.segments.iter().map(|part| part.bytes + part.zeroes).sum();
+    let wanted = parts + plan.initrd.map_or(0, |initrd| initrd.bytes);
+    let fence = || Fence { end: BASE + memory, ..Fence::default() };
+    let (mut first, mut second) = (fence(), fence());
+    let outcome = plan.load(&mut workspace, &mut first);
+    assert_eq!(outcome, plan.load(&mut workspace, &mut second));
+    assert_eq!(first, second);
+    match outcome {
+        // All of it, and nothing else.
+        Ok(()) => assert_eq!(first.bytes, wanted),
+        Err(Failure::Corrupt(_)) => assert!(first.bytes <= wanted),
+        Err(Failure::Short(_)) => panic!("the fence never runs out of memory"),
+    }
 }

@@ -1,6 +1,6 @@
 //! The manifest: whatever the tree says, the VMs that come out keep to the limits, or there are errors.
 
-use crate::engine::run;
+use crate::engine::{Rng, run};
 use crate::seeds::{bundle, crowd, manifest};
 use flatland::bundle::manifest::{MOST_VMS, images, read};
 use flatland::bundle::{Bundle, Findings, Limits, MOST_DIAGNOSTICS};
@@ -40,38 +40,41 @@ fn seeds() -> Vec<Vec<u8>> {
 
 #[test]
 fn no_manifest_gets_past_the_limits() {
-    run("manifest", 60_000, &seeds(), |input, rng| {
-        let mut input = input.to_vec();
-        // A wrong length is found first of all; often it is put right, so that more than that is tried.
-        let len = (input.len() as u32).to_be_bytes();
-        if let Some(field) = input.get_mut(4..8).filter(|_| rng.below(4) != 0) {
-            field.copy_from_slice(&len);
-        }
-        let input = input.as_slice();
-        let mut findings = Findings::default();
-        let entries = read(input, &LIMITS, &mut findings);
-        assert!(entries.len() <= MOST_VMS && images(input).len() <= 2 * MOST_VMS);
-        match findings.unless(()) {
-            Ok(()) => {
-                assert!(!entries.is_empty());
-                for entry in entries {
-                    assert!((1..=15).contains(&entry.name.len()) && entry.name.is_ascii());
-                    assert!((1..=8).contains(&entry.vcpus) && entry.shares > 0 && entry.affinity != 0);
-                    let memory = entry.memory.expect("required");
-                    assert!((2 << 20..=255 << 30).contains(&memory) && memory % (2 << 20) == 0);
-                    assert!(entry.kernel.is_some() && entry.watchdog != Some(0));
-                    assert!(!entry.bootargs.contains('\0') && entry.bootargs.len() < 2048);
-                }
-            }
-            Err(list) => {
-                assert!(list.len() <= MOST_DIAGNOSTICS + 1);
-                for error in list {
-                    assert!(!error.place.is_empty() && !error.what.is_empty() && !error.remedy.is_empty());
-                    assert!(error.to_string().chars().all(|c| !c.is_control()), "{error}");
-                }
+    run("manifest", 60_000, &seeds(), check);
+}
+
+/// One input: it keeps to the limits, or there are errors.
+pub(crate) fn check(input: &[u8], rng: &mut Rng) {
+    let mut input = input.to_vec();
+    // A wrong length is found first of all; often it is put right, so that more than that is tried.
+    let len = (input.len() as u32).to_be_bytes();
+    if let Some(field) = input.get_mut(4..8).filter(|_| rng.below(4) != 0) {
+        field.copy_from_slice(&len);
+    }
+    let input = input.as_slice();
+    let mut findings = Findings::default();
+    let entries = read(input, &LIMITS, &mut findings);
+    assert!(entries.len() <= MOST_VMS && images(input).len() <= 2 * MOST_VMS);
+    match findings.unless(()) {
+        Ok(()) => {
+            assert!(!entries.is_empty());
+            for entry in entries {
+                assert!((1..=15).contains(&entry.name.len()) && entry.name.is_ascii());
+                assert!((1..=8).contains(&entry.vcpus) && entry.shares > 0 && entry.affinity != 0);
+                let memory = entry.memory.expect("required");
+                assert!((2 << 20..=255 << 30).contains(&memory) && memory % (2 << 20) == 0);
+                assert!(entry.kernel.is_some() && entry.watchdog != Some(0));
+                assert!(!entry.bootargs.contains('\0') && entry.bootargs.len() < 2048);
             }
         }
-    });
+        Err(list) => {
+            assert!(list.len() <= MOST_DIAGNOSTICS + 1);
+            for error in list {
+                assert!(!error.place.is_empty() && !error.what.is_empty() && !error.remedy.is_empty());
+                assert!(error.to_string().chars().all(|c| !c.is_control()), "{error}");
+            }
+        }
+    }
 }
 
 #[test]

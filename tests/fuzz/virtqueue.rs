@@ -132,45 +132,54 @@ fn a_hostile_driver_costs_the_balloon_bounded_work() {
     let n = count(6000);
     let (mut pages, mut broken, mut used) = (0, 0, 0);
     for _ in 0..n {
-        let mut balloon = Balloon::new();
-        let bytes = (0..BYTES).map(|_| rng.next() as u8 & rng.next() as u8 & rng.next() as u8).collect();
-        let mut memory = Memory { bytes, work: 0, short: if rng.below(3) == 0 { 3 + rng.below(40) } else { 0 } };
-        set_up(&mut rng, &mut balloon);
-        for turn in 1..12 {
-            for queue in 0..5 {
-                fill(&mut rng, &mut memory, queue, turn);
-                balloon.write(0x50, 4, nearly(&mut rng, queue));
-            }
-            match rng.below(8) {
-                0 => balloon.set_target(rng.next() as u32),
-                1 => balloon.ask_stats(),
-                2 => balloon.start_hinting(),
-                3 => balloon.stop_hinting(),
-                _ => {}
-            }
-            let was_broken = balloon.broken().is_some();
-            memory.work = 0;
-            for _ in 0..4 {
-                let before = memory.work;
-                let more = balloon.serve(&mut memory, BUDGET);
-                let work = memory.work - before;
-                assert!(work <= 12 * (BUDGET + 8), "{work} accesses for a budget of {BUDGET}");
-                assert!(!was_broken || work == 0, "a driver that broke the rules is served");
-                if !more {
-                    break;
-                }
-            }
-            pages += memory.work;
-            for _ in 0..4 {
-                let (offset, size) = (rng.edge(), 1 << rng.below(4));
-                let value = balloon.read(offset, size);
-                assert!(size >= 8 || value >> (8 * size) == 0, "{value:#x} in {size} bytes at {offset:#x}");
-            }
-            used += usize::from(balloon.line());
-            assert!(!balloon.to_string().is_empty());
-        }
-        broken += usize::from(balloon.broken().is_some());
+        let one = check(&mut rng);
+        pages += one.0;
+        used += one.1;
+        broken += usize::from(one.2);
     }
     assert!(pages > n && broken > n / 20 && broken < n && used > n / 10, "{pages} {broken} {used}");
     report("virtqueue", n);
+}
+
+/// One life of a driver: how much was done for it, how often it was told of that, and whether it broke the rules.
+pub(crate) fn check(rng: &mut Rng) -> (usize, usize, bool) {
+    let (mut pages, mut used) = (0, 0);
+    let mut balloon = Balloon::new();
+    let bytes = (0..BYTES).map(|_| rng.next() as u8 & rng.next() as u8 & rng.next() as u8).collect();
+    let mut memory = Memory { bytes, work: 0, short: if rng.below(3) == 0 { 3 + rng.below(40) } else { 0 } };
+    set_up(rng, &mut balloon);
+    for turn in 1..12 {
+        for queue in 0..5 {
+            fill(rng, &mut memory, queue, turn);
+            balloon.write(0x50, 4, nearly(rng, queue));
+        }
+        match rng.below(8) {
+            0 => balloon.set_target(rng.next() as u32),
+            1 => balloon.ask_stats(),
+            2 => balloon.start_hinting(),
+            3 => balloon.stop_hinting(),
+            _ => {}
+        }
+        let was_broken = balloon.broken().is_some();
+        memory.work = 0;
+        for _ in 0..4 {
+            let before = memory.work;
+            let more = balloon.serve(&mut memory, BUDGET);
+            let work = memory.work - before;
+            assert!(work <= 12 * (BUDGET + 8), "{work} accesses for a budget of {BUDGET}");
+            assert!(!was_broken || work == 0, "a driver that broke the rules is served");
+            if !more {
+                break;
+            }
+        }
+        pages += memory.work;
+        for _ in 0..4 {
+            let (offset, size) = (rng.edge(), 1 << rng.below(4));
+            let value = balloon.read(offset, size);
+            assert!(size >= 8 || value >> (8 * size) == 0, "{value:#x} in {size} bytes at {offset:#x}");
+        }
+        used += usize::from(balloon.line());
+        assert!(!balloon.to_string().is_empty());
+    }
+    (pages, used, balloon.broken().is_some())
 }
