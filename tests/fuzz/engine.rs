@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// Random numbers that are the same in every run: xorshift64* (Vigna 2016); or numbers that an input gives.
 pub(crate) struct Rng {
     state: u64,
-    given: Option<std::vec::IntoIter<u8>>,
+    given: Option<std::collections::VecDeque<u8>>,
 }
 
 impl Rng {
@@ -20,14 +20,14 @@ impl Rng {
     /// chooses by them what a generator leaves to chance.
     #[allow(dead_code, reason = "tests/fuzz/coverage calls it")]
     pub(crate) fn given(input: &[u8]) -> Self {
-        Self { state: 1, given: Some(input.to_vec().into_iter()) }
+        Self { state: 1, given: Some(input.to_vec().into()) }
     }
 
     /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
         if let Some(given) = &mut self.given {
             let mut bytes = [0; 8];
-            bytes.iter_mut().zip(given).for_each(|(to, byte)| *to = byte);
+            bytes.iter_mut().for_each(|byte| *byte = given.pop_front().unwrap_or(0));
             return u64::from_le_bytes(bytes);
         }
         self.state ^= self.state >> 12;

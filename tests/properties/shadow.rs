@@ -7,6 +7,7 @@ use flatland::arm::desc::{Desc, Hole};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::{Pool, Record, SharedPool};
+use flatland::machine::Machine;
 use flatland::memory::outer::{Key, Wrong};
 use flatland::memory::shadow::{Fill, Scope};
 use flatland::memory::share::Sight;
@@ -329,5 +330,83 @@ fn a_shadow_that_is_forgotten_too_late_is_found() {
         let found = (0..20).find_map(|seed| run(seed, 4000, flaw).err());
         let (step, why) = found.unwrap_or_else(|| panic!("{flaw:?} was not found"));
         println!("{flaw:?}: {why}, after {step} steps");
+    }
+}
+
+/// Many addresses of guests for one page of the hypervisor's, each in one of several shadows: when the page goes, or may
+/// only be read, no address of theirs leads to its frame any more, however many there are and whatever list is full.
+#[test]
+fn a_page_that_goes_takes_all_its_aliases_along() {
+    for aliases in [0_u64, 1, 511, 512, 513, 514, 2000] {
+        for shadows in (1..=8).step_by(if aliases == 2000 { 7 } else { 1 }) {
+            for way in 0..3 {
+                let dropped = alias(aliases, shadows, way).unwrap_or_else(|why| {
+                    panic!("{aliases} aliases in {shadows} shadows, way {way}: {why}");
+                });
+                // The first of all, and the list's: whatever more there are, a shadow was emptied for.
+                assert_eq!(dropped > 0, aliases > 513, "{aliases} aliases in {shadows} shadows: {dropped}");
+            }
+        }
+    }
+}
+
+/// Returns how many shadows were emptied.
+fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, aliases + shadows, Flaw::None);
+    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let pool = SharedPool::new(pool, 7);
+    let mut world = World::new(&model, &pool, 1);
+    // One page behind each address.
+    for n in 0..aliases {
+        let (block, page) = (n / 512, n % 512);
+        world.store(TABLES + 0x1000 + block * 8, TABLES + 0x2000 + block * 0x1000 + 3);
+        world.store(TABLES + 0x2000 + block * 0x1000 + page * 8, PAGES + 0x4ff);
+    }
+    let keys: Vec<_> = (0..shadows).map(|n| Key { vttbr: TABLES + ((n + 1) << 48), vtcr: VTCR }).collect();
+    let page: Addr<Ipa> = Addr::new(PAGES);
+    world.memory.write(&model, &pool, page, &[0x5a; 4096]).unwrap();
+    let geometry = world.memory.layout().geometry;
+    let enter = |world: &mut World<'_>, key: Key| {
+        let root = world.memory.shadow(&model, &pool, key).unwrap();
+        let vttbr = root.vttbr(&model, &world.vmids, GUEST);
+        model.enter(GUEST, vttbr, geometry);
+    };
+    for n in 0..aliases {
+        let key = keys[(n % shadows) as usize];
+        enter(&mut world, key);
+        let at: Addr<Ipa2> = Addr::new(n << 12);
+        world.memory.fill(&model, &pool, key, at, Access::Write).map_err(|why| format!("{why:?} of {at:?}"))?;
+        rule(world.reach(at, Access::Write).is_some(), || format!("{at:?} was filled and is not there"))?;
+    }
+    let Found::Leaf(own) = world.memory.table().walk(&model, page) else { return Err("the page is gone".into()) };
+    let frame = own.output_of(page).ok_or("the leaf is not the page's")?;
+    let checked = world.memory.check(&model, &pool);
+    rule(checked.wrong == 0, || format!("before: {checked:?}"))?;
+    match way {
+        0 => drop(world.memory.discard(&model, &pool, page, Hole::Ballooned)),
+        1 => drop(world.memory.evict(&model, &pool, page)),
+        _ => {
+            let hash = pool.hash().of(model.frame(frame));
+            let number = ((PAGES - RAM_BASE.bits()) >> 12) as u32;
+            rule(world.memory.freeze(&model, &pool, number, hash).is_some(), || "it is not frozen".into())?;
+        }
+    }
+    for key in keys {
+        enter(&mut world, key);
+        for n in 0..aliases {
+            let reached = world.reach(Addr::new(n << 12), Access::Write);
+            rule(reached.is_none_or(|pa| pa.align_down(Size::Page) != frame), || {
+                format!("{n} still writes to {frame:?}")
+            })?;
+        }
+    }
+    let checked = world.memory.check(&model, &pool);
+    rule(checked.wrong == 0, || format!("after: {checked:?}"))?;
+    match model.errors().first() {
+        Some(error) => Err(error.clone()),
+        None => Ok(world.memory.shadow_counts().dropped),
     }
 }

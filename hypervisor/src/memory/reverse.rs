@@ -168,6 +168,16 @@ impl Reverse {
         true
     }
 
+    /// The shadow that has most leaves in the list.
+    pub(super) fn most_listed(&self) -> usize {
+        let mut leaves = [0_u16; 1 << u8::BITS];
+        for (_, hanger) in &self.more {
+            // A number of eight bits; and the list is shorter than what 16 bits count.
+            leaves[usize::from(hanger.shadow)] += 1;
+        }
+        (0..leaves.len()).max_by_key(|n| leaves.get(*n)).unwrap_or(0)
+    }
+
     /// Calls `each` for all that may hang on a page or block, and forgets them.
     pub(super) fn take<M: Machine>(&mut self, m: &M, of: Of, mut each: impl FnMut(Hanger)) {
         if let Some(hanger) = self.first(m, of) {

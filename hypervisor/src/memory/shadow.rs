@@ -295,30 +295,30 @@ impl Memory {
             let frame = supply.take().ok_or(Miss::Short)?;
             self.shadows.reverse.give_frame(of, frame);
         }
-        // There are at most MOST.
+        // There are at most MOST, and one for each vCPU.
         let hanger = Hanger { shadow: n as u8, at };
-        let base = self.layout.base;
-        let Shadows { all, reverse, .. } = &mut self.shadows;
-        let table = &self.table;
-        let is_live = |of: Of, hanger: Hanger| {
-            let ipa = base + (u64::from(of.page()) << 12);
-            let frame = match table.walk(m, ipa) {
-                Found::Leaf(leaf) => leaf.output_of(ipa),
-                _ => None,
+        for _ in 0..=self.shadows.all.len() {
+            let base = self.layout.base;
+            let Shadows { all, reverse, .. } = &mut self.shadows;
+            let table = &self.table;
+            let is_live = |of: Of, hanger: Hanger| {
+                let ipa = base + (u64::from(of.page()) << 12);
+                let frame = match table.walk(m, ipa) {
+                    Found::Leaf(leaf) => leaf.output_of(ipa),
+                    _ => None,
+                };
+                let shadow = all.get(usize::from(hanger.shadow));
+                frame.is_some_and(|frame| shadow.is_some_and(|shadow| shadow.naming(m, hanger.at, frame).is_some()))
             };
-            let shadow = all.get(usize::from(hanger.shadow));
-            frame.is_some_and(|frame| shadow.is_some_and(|shadow| shadow.naming(m, hanger.at, frame).is_some()))
-        };
-        if !reverse.hang(m, of, hanger, is_live) {
-            // Too many hang on the same page: one that it is not about gives way.
-            let other = (n + 1) % self.shadows.all.len().max(1);
-            self.empty(m, pool, other);
-            self.shadows.counts.dropped += 1;
-            if !self.shadows.reverse.hang(m, of, hanger, |_, _| false) {
-                return Err(Miss::Short);
+            if reverse.hang(m, of, hanger, is_live) {
+                return Ok(());
             }
+            // The list is full of leaves that are there: the shadow that has most of them gives way, this one or another.
+            let most = reverse.most_listed();
+            self.empty(m, pool, most);
+            self.shadows.counts.dropped += 1;
         }
-        Ok(())
+        Err(Miss::Short)
     }
 
     /// The own leaf of `size` at `ipa`, which named `frame`, has gone or has lost rights: so do the shadow leaves that hang on
