@@ -49,6 +49,7 @@ invalidate:
     lsl     x3, x4, x3
     sub     x4, x3, #1
     bic     x1, x1, x4
+    dmb     sy                      // stores to Device memory are not ordered with it otherwise (Arm ARM D7.5.9)
 1:  dc      ivac, x1
     add     x1, x1, x3
     cmp     x1, x2

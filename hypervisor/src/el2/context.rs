@@ -3,6 +3,7 @@
 
 use super::cpu;
 use super::sysreg::{isb, read, write};
+use aarch64_cpu::asm::barrier;
 use flatland::addr::Addr;
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::role::{Role, Traps};
@@ -50,15 +51,30 @@ context! {
 /// TCR_EL1.EPD0 and EPD1: no walks.
 const NO_WALKS: u64 = 1 << 7 | 1 << 23;
 
-/// Makes this CPU be the vCPU with `context` in `role`.
+/// Forbids walks of stage 1, and then turns it on, so that nothing is translated that is not in a TLB already.
 ///
 /// A speculative AT or walk between the two halves of a switch could cache a translation of one VM's stage 1 under the
-/// other's VMID (Cortex-A72 erratum 1319367, A57 1319537). So stage 1 walks are forbidden first, and allowed again when
-/// everything else is in place.
-pub(crate) fn load(context: &Context, role: &Role) {
-    write!("tcr_el1", context.get(El1::Tcr) | NO_WALKS);
-    write!("sctlr_el1", context.get(El1::Sctlr) | 1);
+/// other's VMID (Cortex-A72 erratum 1319367, A57 1319537). The order matters: a stage 1 that its guest has off must not
+/// be on while its tables may be walked; so [`allow_walks`] goes back the same way.
+pub(crate) fn no_walks() {
+    write!("tcr_el1", read!("tcr_el1") | NO_WALKS);
     isb();
+    write!("sctlr_el1", read!("sctlr_el1") | 1);
+    isb();
+}
+
+/// Gives the vCPU its stage 1 (SCTLR_EL1, TCR_EL1) back, when everything else is in place.
+pub(crate) fn allow_walks(sctlr: u64, tcr: u64) {
+    isb();
+    write!("sctlr_el1", sctlr);
+    isb();
+    write!("tcr_el1", tcr);
+    isb();
+}
+
+/// Makes this CPU be the vCPU with `context` in `role`.
+pub(crate) fn load(context: &Context, role: &Role) {
+    no_walks();
     write!("vttbr_el2", role.vttbr);
     write!("vtcr_el2", role.vtcr);
     write!("vmpidr_el2", role.vmpidr);
@@ -67,9 +83,7 @@ pub(crate) fn load(context: &Context, role: &Role) {
         control(traps);
     }
     restore(context);
-    isb();
-    write!("sctlr_el1", context.get(El1::Sctlr));
-    write!("tcr_el1", context.get(El1::Tcr));
+    allow_walks(context.get(El1::Sctlr), context.get(El1::Tcr));
     // The timer last: its comparison uses CNTVOFF_EL2 and CNTV_CVAL_EL0.
     write!("cntv_ctl_el0", context.get(El1::CntvCtl));
     isb();
@@ -112,10 +126,13 @@ pub(crate) fn forget_stage1() {
 }
 
 /// Makes this CPU be nobody: no timer of a vCPU fires, no guest's walks are made.
+///
+/// The vCPU may go on elsewhere, and wait there for TLB and cache maintenance and for stores that it has issued here. A
+/// DSB waits for what its own CPU has issued (Arm ARM B2.3.12), so that is done before it is let go.
 pub(crate) fn unload() {
     write!("cntv_ctl_el0", 0);
-    write!("tcr_el1", NO_WALKS);
-    isb();
+    no_walks();
+    barrier::dsb(barrier::ISH);
 }
 
 unsafe extern "C" {

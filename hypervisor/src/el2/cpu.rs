@@ -1,5 +1,6 @@
 //! EL2's own control registers: what traps, what is hidden, on each CPU (Arm ARM D24.2, D24.3).
 
+use super::context;
 use super::sysreg::{isb, read, write};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +66,12 @@ pub(crate) fn init() {
     if field(pfr1, 8) > 1 {
         hcr |= HCR_TID5;
     }
+    // VTTBR_EL2 is UNKNOWN out of reset, and from HCR_EL2.VM on a speculative AT may walk from it (Cortex-A72 erratum
+    // 1319367): nobody's number, and no walks.
+    context::no_walks();
+    write!("vttbr_el2", 0);
+    write!("vtcr_el2", 1 << 31);
+    isb();
     write!("hcr_el2", hcr);
     // The same on all CPUs.
     BASE[0].store(hcr, Ordering::Relaxed);

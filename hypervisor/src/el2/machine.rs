@@ -263,17 +263,12 @@ fn under(vmid: u64, work: impl FnOnce()) {
     if current >> 48 == vmid {
         return work();
     }
-    // No walk may start under the borrowed VMID with this vCPU's stage 1 (see `context::load`).
+    // No walk may start under the borrowed VMID with this vCPU's stage 1.
     let (tcr, sctlr) = (context::get(El1::Tcr), context::get(El1::Sctlr));
-    context::set(El1::Tcr, tcr | 1 << 7 | 1 << 23);
-    context::set(El1::Sctlr, sctlr | 1);
-    isb();
+    context::no_walks();
     write!("vttbr_el2", vmid << 48);
     isb();
     work();
     write!("vttbr_el2", current);
-    isb();
-    context::set(El1::Sctlr, sctlr);
-    context::set(El1::Tcr, tcr);
-    isb();
+    context::allow_walks(sctlr, tcr);
 }
