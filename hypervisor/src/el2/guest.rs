@@ -17,6 +17,13 @@ pub(crate) enum Exit {
 
 unsafe extern "C" {
     fn enter_guest(registers: *mut Registers) -> u64;
+    fn drain_serrors() -> u64;
+}
+
+/// Waits for what this CPU has accessed so far. True if that raised an SError, which is over then and hits nobody else.
+pub(crate) fn drain() -> bool {
+    // SAFETY: takes no more than an SError, for which vectors.S is prepared there, and leaves registers as a call may.
+    unsafe { drain_serrors() != 0 }
 }
 
 /// Runs the loaded vCPU until it leaves; a guest is a function call.

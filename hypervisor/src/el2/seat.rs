@@ -20,6 +20,9 @@ use flatland::vcpu::{Counter, Timer, Vcpu};
 use flatland::vm::{NOWHERE, Power, Slot, State, Vm, request};
 use spin::mutex::SpinMutexGuard;
 
+/// Why a VM ends that was running when the board raised an SError, or has just left.
+const BROKEN: Cause = Cause::Crash("the board raised an SError while it ran");
+
 /// One CPU.
 pub(crate) struct Seat {
     host: &'static Host,
@@ -148,7 +151,7 @@ impl Seat {
                     irq::handle(here, &mut loaded.vcpu)
                 }
                 // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
-                Exit::SError => Next::Stop(Cause::Crash("the board raised an SError while it ran")),
+                Exit::SError => Next::Stop(BROKEN),
                 Exit::Illegal => Next::Stop(Cause::Crash("its PSTATE is none that it may have")),
             };
             match next {
@@ -236,6 +239,10 @@ impl Seat {
             vm.life.left();
             return false;
         }
+        // What EL2 itself did since nobody was loaded is not the fault of who comes.
+        if guest::drain() {
+            log::warn!("the board raised an SError while no VM ran on CPU {}", self.cpu.0);
+        }
         let mut vcpu = slot.vcpu.lock();
         if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
             let (pc, x0) = slot.started();
@@ -269,6 +276,10 @@ impl Seat {
     /// Takes the loaded vCPU's registers off this CPU.
     fn unload(&mut self) {
         let Some(mut loaded) = self.loaded.take() else { return };
+        // Now, or it would hit who comes next; with all registers still there for the report.
+        if guest::drain() {
+            self.host.stop_with_report(&El2, loaded.vm, &loaded.vcpu, BROKEN);
+        }
         let _ = exit::irq::wakes(loaded.here(self.host), &El2, &mut loaded.vcpu);
         if loaded.vcpu.timer_active {
             irq::set_timer_active(false);

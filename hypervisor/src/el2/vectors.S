@@ -71,6 +71,47 @@ enter_guest:
     b       own_fault
 .endm
 
+// drain_serrors() -> u64: waits for all accesses made so far on this CPU, and takes an SError that one of them raised: not
+// 0 if there was one. SErrors are masked at EL2, so this is where one can be taken, and nowhere else. Without RAS and its
+// ESB this is the way (Arm ARM D1.3.2: a pending one is taken before an ISB behind the unmasking completes).
+    .balign 64
+    .global drain_serrors
+drain_serrors:
+    dsb     sy
+    isb                             // ISR_EL1 may be read early
+    mrs     x0, isr_el1
+    ands    x0, x0, #(1 << 8)
+    b.eq    1f
+    msr     daifclr, #4
+serror_window:
+    isb
+serror_window_end:
+    msr     daifset, #4
+1:  ret
+
+// An SError at EL2: in the window it ends there, once for each window; anywhere else it is a fault of ours.
+.macro own_serror
+    .balign 128
+    stp     x0, x1, [sp, #-16]!
+    mrs     x0, elr_el2
+    adr     x1, serror_window
+    sub     x0, x0, x1
+    cmp     x0, #(serror_window_end - serror_window)
+    b.hi    1f
+    mrs     x0, spsr_el2
+    orr     x0, x0, #(1 << 8)
+    msr     spsr_el2, x0
+    ldp     x0, x1, [sp], #16
+    eret
+    dsb     nsh
+    isb
+1:  ldp     x0, x1, [sp], #16
+    msr     tpidr_el1, x0
+    msr     sp_el0, x1
+    mov     x1, #7
+    b       own_fault
+.endm
+
     .balign 2048
     .global vectors
 vectors:
@@ -81,7 +122,7 @@ vectors:
     fault   4                       // current EL, SP_EL2: our own faults; interrupts are masked
     fault   5
     fault   6
-    fault   7
+    own_serror
     leave   0                       // lower EL, AArch64 (its EL0 may be AArch32)
     leave   1
     leave   1                       // FIQ: none is routed to us; taken as an interrupt, it is looked for and not found
