@@ -49,7 +49,17 @@ const TABLE: &[Place] = &[
         from: "mmu_on:",
         why: "translations and instructions of an earlier life of the board",
         section: "D8.17, D7.5.9",
-        seen: Text(&["msr ttbr0_el2", "isb", "tlbi alle2", "ic iallu", "dsb nsh", "isb", "msr sctlr_el2", "isb", "br x3"]),
+        seen: Text(&[
+            "msr ttbr0_el2",
+            "isb",
+            "tlbi alle2",
+            "ic iallu",
+            "dsb nsh",
+            "isb",
+            "msr sctlr_el2",
+            "isb",
+            "br x3",
+        ]),
     },
     Place {
         file: "el2/smp.rs",
@@ -127,7 +137,15 @@ const TABLE: &[Place] = &[
         from: "fn under(",
         why: "TLB maintenance applies to the current VMID, once stores to the tables are done",
         section: "D8.17, Cortex-A72 erratum 1319367",
-        seen: Text(&["dsb(barrier::ISHST)", "no_walks();", "vttbr_el2", "isb();", "work();", "vttbr_el2", "allow_walks("]),
+        seen: Text(&[
+            "dsb(barrier::ISHST)",
+            "no_walks();",
+            "vttbr_el2",
+            "isb();",
+            "work();",
+            "vttbr_el2",
+            "allow_walks(",
+        ]),
     },
     Place {
         file: "el2/machine.rs",
@@ -149,6 +167,13 @@ const TABLE: &[Place] = &[
         why: "the same, where the library asks for it: zeroes in DRAM before a guest with caches off looks there",
         section: "B2.8, D8.6",
         seen: Model(&["an_image_is_there_with_caches_off"]),
+    },
+    Place {
+        file: "exit/cache.rs",
+        from: "//!",
+        why: "maintenance by set and way reaches one CPU's caches, and the vCPU may have dirtied another's",
+        section: "D7.5.9, D24.2.52 (HCR_EL2.TSW)",
+        seen: Model(&["a_loop_over_sets_and_ways_empties_the_caches", "a_loop_of_a_handler_in_between_is_whole"]),
     },
     Place {
         file: "el2/machine.rs",
@@ -292,7 +317,8 @@ mod switch {
     }
 
     /// What a walk reads.
-    const REGISTERS: [&str; 7] = ["tcr_el1", "sctlr_el1", "ttbr0_el1", "ttbr1_el1", "mair_el1", "vtcr_el2", "vttbr_el2"];
+    const REGISTERS: [&str; 7] =
+        ["tcr_el1", "sctlr_el1", "ttbr0_el1", "ttbr1_el1", "mair_el1", "vtcr_el2", "vttbr_el2"];
 
     /// A CPU on which writes of system registers take effect at any moment up to the next ISB, in any order (Arm ARM
     /// D24.1.2.2).
@@ -352,7 +378,8 @@ mod switch {
 
     /// Plays what `function` of `file` does to the registers, those of the functions that it calls included.
     fn play(cpu: &mut Cpu, file: &str, function: &str, vcpu: u32) {
-        let text = part(&read(file), &format!("fn {function}("), true).unwrap_or_else(|| panic!("{file}: no {function}"));
+        let text =
+            part(&read(file), &format!("fn {function}("), true).unwrap_or_else(|| panic!("{file}: no {function}"));
         for line in bare(&text) {
             if let Some(write) = line.split("write!(\"").nth(1) {
                 let (name, value) = write.split_once('"').expect("a name");

@@ -4,6 +4,7 @@
 //! interrupt controller) take at most one lock, save no EL1 register and never write VTTBR_EL2 or HCR_EL2.
 
 pub mod abort;
+pub mod cache;
 pub mod call;
 pub mod irq;
 pub mod nested;

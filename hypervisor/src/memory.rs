@@ -38,6 +38,7 @@ pub mod balloon;
 pub mod change;
 pub mod check;
 pub mod fault;
+pub mod flush;
 pub mod outer;
 pub mod pack;
 mod reverse;

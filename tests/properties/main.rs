@@ -4,6 +4,7 @@
 
 mod board;
 mod exits;
+mod caches;
 mod frames;
 mod life;
 mod memory;

@@ -19,14 +19,14 @@ use harness::model::{Dice, Flaw, Model};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
 
-const BOARD: u64 = 0x8000_0000;
-const BOARD_BYTES: u64 = 14 << 20;
+pub(super) const BOARD: u64 = 0x8000_0000;
+pub(super) const BOARD_BYTES: u64 = 14 << 20;
 /// 12 MiB and a few pages: the last 2 MiB are not whole.
 const RAM_BYTES: u64 = (12 << 20) + (5 << 12);
 const GICV: Addr<Ipa> = Addr::new(0x0801_0000);
 const GICV_PA: u64 = 0x084c_0000;
 
-fn layout(owner: u16, bits: u32, granule: Granule) -> Layout {
+pub(super) fn layout(owner: u16, bits: u32, granule: Granule) -> Layout {
     let geometry = Geometry::of_bits(bits).unwrap();
     let range = PaRange::from_mmfr0(4);
     Layout {
@@ -40,11 +40,11 @@ fn layout(owner: u16, bits: u32, granule: Granule) -> Layout {
     }
 }
 
-fn records() -> Vec<Record> {
+pub(super) fn records() -> Vec<Record> {
     vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize]
 }
 
-fn pool(records: &mut [Record]) -> SharedPool<'_> {
+pub(super) fn pool(records: &mut [Record]) -> SharedPool<'_> {
     let ram = [(Addr::new(BOARD), BOARD_BYTES)];
     let mut pool = Pool::new(records, &ram).unwrap();
     pool.donate(ram[0]);

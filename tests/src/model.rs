@@ -88,6 +88,8 @@ pub struct Tally {
     pub alls: u64,
     /// Walks and TLB hits of the modelled CPUs.
     pub accesses: u64,
+    /// Bytes cleaned to the point of coherency.
+    pub coherent: u64,
     /// Bytes cleaned to the point of unification.
     pub unified: u64,
 }
@@ -275,6 +277,11 @@ impl Model {
     /// A guest's store that reaches caches and DRAM.
     pub fn guest_store(&self, pa: Addr<Pa>, value: u64) {
         self.write_through(pa.bits(), value);
+    }
+
+    /// A guest's store that stays in the caches of the CPU that it was on.
+    pub fn cached_store(&self, pa: Addr<Pa>, value: u64) {
+        self.word(pa.bits()).store(value, Relaxed);
     }
 
     /// Gives the board a disk of this many blocks, full of garbage; none for 0.
@@ -552,6 +559,7 @@ impl Machine for Model {
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {
         match point {
             Point::Coherency => {
+                self.state().tally.coherent += bytes;
                 // Whole words of every line that is touched.
                 for at in (start.bits() & !63..start.bits() + bytes).step_by(8) {
                     let offset = at - self.base;

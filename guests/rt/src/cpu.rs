@@ -144,6 +144,33 @@ writers! {
     write_csselr "csselr_el1";
 }
 
+/// Cleans and invalidates the data caches by set and way, all levels that there are, as boot loaders do before they turn
+/// them off; returns how many operations that took.
+pub fn clean_by_set_way() -> u64 {
+    let mut n = 0;
+    // CLIDR_EL1.LoC; CCSIDR_EL1 has other fields with FEAT_CCIDX.
+    for level in 0..read_register!("clidr_el1") >> 24 & 7 {
+        write_csselr(level << 1);
+        let size = read_register!("ccsidr_el1");
+        let (ways, sets) = match read_register!("id_aa64mmfr2_el1") >> 20 & 0xf {
+            0 => (size >> 3 & 0x3ff, size >> 13 & 0x7fff),
+            _ => (size >> 3 & 0x1f_ffff, size >> 32 & 0xff_ffff),
+        };
+        let line = (size & 7) + 4;
+        for way in (0..=ways).rev() {
+            for set in (0..=sets).rev() {
+                let operand = way.checked_shl((ways as u32).leading_zeros()).unwrap_or(0) | set << line | level << 1;
+                // SAFETY: what is cleaned is kept.
+                unsafe { core::arch::asm!("dc cisw, {}", in(reg) operand, options(nostack, preserves_flags)) };
+                n += 1;
+            }
+        }
+    }
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("dsb sy", options(nostack, preserves_flags)) };
+    n
+}
+
 /// Writes the registers of translation once more with what they hold.
 pub fn rewrite_translation() {
     macro_rules! again {

@@ -38,6 +38,16 @@ fn fill_and_compare(stride: usize, round: u64) -> (u64, u64) {
     (words, bad)
 }
 
+/// Writes one word in each page, empties the caches by set and way, and reads all back.
+fn empty_caches() {
+    let mut bad = 0;
+    each_word(PAGE, |word| word.store(pattern(word, 7), Ordering::Relaxed));
+    let n = rt::cpu::clean_by_set_way();
+    each_word(PAGE, |word| bad += u64::from(word.load(Ordering::Relaxed) != pattern(word, 7)));
+    check!(n > 0 && bad == 0, "RAM keeps its pattern as the caches are emptied", "{bad} words do not");
+    println!("memory: {n} sets and ways");
+}
+
 fn main() {
     let fine = if args::value("stride") == Some("2m") { BLOCK } else { PAGE };
     let mut pages = 0;
@@ -67,4 +77,5 @@ fn main() {
     tail.iter().for_each(|word| word.store(pattern(word, 7), Ordering::Relaxed));
     let bad = tail.iter().filter(|word| word.load(Ordering::Relaxed) != pattern(word, 7)).count();
     check_eq!(bad, 0, "the last 2 MiB of RAM keep every word");
+    empty_caches();
 }

@@ -70,6 +70,8 @@ pub enum Register {
     /// Any other register of the debug architecture: reads as zero, ignores writes.
     Debug,
     Actlr,
+    /// DC ISW, CSW, CISW.
+    SetWay,
 }
 
 macro_rules! table {
@@ -92,6 +94,7 @@ macro_rules! table {
                 OSLAR => Some(Register::Oslar),
                 OSLSR => Some(Register::Oslsr),
                 ACTLR => Some(Register::Actlr),
+                DC_ISW | DC_CSW | DC_CISW => Some(Register::SetWay),
                 MDCCINT | MDRAR | OSDLR | DBGPRCR | CLAIMSET | CLAIMCLR | AUTHSTATUS | MDCCSR | DTR | DTRX | OSDTRRX
                 | OSDTRTX | OSECCR => Some(Register::Debug),
                 // DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: op0 2, op1 0, CRn 0, CRm n, op2 4 to 7.
@@ -110,7 +113,7 @@ table! {
     MDRAR = 2 0 1 0 0, OSLAR = 2 0 1 0 4, OSLSR = 2 0 1 1 4, OSDLR = 2 0 1 3 4, DBGPRCR = 2 0 1 4 4,
     CLAIMSET = 2 0 7 8 6, CLAIMCLR = 2 0 7 9 6, AUTHSTATUS = 2 0 7 14 6,
     MDCCSR = 2 3 0 1 0, DTR = 2 3 0 4 0, DTRX = 2 3 0 5 0,
-    ACTLR = 3 0 1 0 1,
+    ACTLR = 3 0 1 0 1, DC_ISW = 1 0 7 6 2, DC_CSW = 1 0 7 10 2, DC_CISW = 1 0 7 14 2,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
-/// TWI, TID3, TSC, TIDCP, TACR, RW. FMO and IMO also make the ICC_* registers virtual.
+/// TWI, TID3, TSC, TIDCP, TACR, TSW, RW. FMO and IMO also make the ICC_* registers virtual.
 const HCR: u64 = 1
     | 1 << 1
     | 1 << 2
@@ -20,6 +20,7 @@ const HCR: u64 = 1
     | 1 << 19
     | 1 << 20
     | 1 << 21
+    | 1 << 22
     | 1 << 31;
 /// Traps of features that only some CPUs have: TLOR, TERR (RAS), TID5 (MTE).
 const HCR_TLOR: u64 = 1 << 35;

@@ -1,7 +1,7 @@
 //! Trapped system registers: what each reads as and what writing it does. What is not here is UNDEFINED.
 
 use super::nested::timers;
-use super::{Here, deny, irq};
+use super::{Here, cache, deny, irq};
 use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
 use crate::arm::sysreg::{self, Encoding, Register};
@@ -66,7 +66,9 @@ fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding)
         // Breakpoints, watchpoints, the debug channel, claim tags: there is no debugger, and nothing ever hits.
         Register::Debug => 0,
         Register::Actlr => 0,
-        Register::Oslar | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r | Register::Dir => return None,
+        Register::SetWay | Register::Oslar | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r | Register::Dir => {
+            return None;
+        }
         // ICC_SRE_EL1: SRE, DFB, DIB, all read-only one.
         Register::IccSre => 0b111,
     })
@@ -96,6 +98,12 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
         Register::Mdscr => m.set(El1::Mdscr, value & 1),
         Register::Oslar => vcpu.os_lock = value & 1 != 0,
         Register::Debug | Register::Actlr | Register::IccSre => {}
+        Register::SetWay => {
+            if !cache::by_set_way(m, &here.vm.memory.lock(), vcpu, value) {
+                // Not done: it is executed again.
+                vcpu.registers.pc = vcpu.registers.pc.wrapping_sub(4);
+            }
+        }
         Register::Cntpct | Register::Oslsr => return None,
     }
     Some(Next::Resume)

@@ -173,6 +173,8 @@ pub struct Vcpu {
     pub nested: Option<Box<Nested>>,
     /// How often in a row it made no progress: see [`Vcpu::is_stuck`].
     pub stuck: u32,
+    /// How far cleaning all of the VM's memory has come, and for the instruction at which address: see `exit::cache`.
+    pub cleaning: (u64, u64),
 }
 
 impl Vcpu {
@@ -197,6 +199,7 @@ impl Vcpu {
             past_at: 0,
             nested: None,
             stuck: 0,
+            cleaning: (0, 0),
         }
     }
 

@@ -147,6 +147,9 @@ pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
     // Rt, bits 9:5: they fit.
     let rt = (iss >> 5 & 0x1f) as u8;
     let [op0, op1, ..] = encoding.parts();
+    if sysreg::decode(encoding) == Some(sysreg::Register::SetWay) {
+        return None;
+    }
     if op0 == 1 {
         here.slot.count(Counter::SystemRegister);
         return Some(instruction(here, m, vcpu, encoding, rt));
