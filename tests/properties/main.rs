@@ -3,8 +3,8 @@
 //! Every run is the same: dice have fixed seeds. Each test prints how many steps it took (`--nocapture`).
 
 mod board;
-mod exits;
 mod caches;
+mod exits;
 mod frames;
 mod life;
 mod memory;

@@ -62,7 +62,7 @@ enter_guest:
     .balign 128
     // Fatal in any case, so EL1's registers may serve as scratch: the stack may be what faulted.
     msr     tpidr_el1, x0
-    .if     \kind >= 4 && \kind < 8
+    .if     \kind >= 4 && \kind < 7
     mrs     x0, spsr_el2
     tbnz    x0, #20, illegal_return
     .endif
@@ -107,6 +107,8 @@ serror_window_end:
     isb
 1:  ldp     x0, x1, [sp], #16
     msr     tpidr_el1, x0
+    mrs     x0, spsr_el2
+    tbnz    x0, #20, illegal_return
     msr     sp_el0, x1
     mov     x1, #7
     b       own_fault
