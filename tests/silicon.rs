@@ -91,6 +91,20 @@ const TABLE: &[Place] = &[
         seen: Text(&["elr_el2", "serror_window", "b.hi", "spsr_el2", "#(1 << 8)", "msr spsr_el2", "eret"]),
     },
     Place {
+        file: "el2/vectors.S",
+        from: "left_guest:",
+        why: "what a guest has taught the branch predictors would guide EL2's first indirect branch, and the next guest",
+        section: "DEN0028 7.5, 7.9; Cortex-A72: no CSV2",
+        seen: Text(&["tpidr_el2", "BLOCK_GUARD", "cbnz x2, guard", "guarded:", "ret"]),
+    },
+    Place {
+        file: "el2/vectors.S",
+        from: "guard:",
+        why: "history counts until the branches that overwrite it are done; the firmware may change x0 to x17",
+        section: "Arm, Spectre-BHB 1.7; B2.3.12",
+        seen: Text(&["mov x19, x1", "b . + 4", "b.ne 1b", "dsb nsh", "isb", "hint #22", "isb", "smc #0", "x1, x19", "b guarded"]),
+    },
+    Place {
         file: "el2/seat.rs",
         from: "fn unload(",
         why: "who did it is charged with it, before its registers and its name are gone",
@@ -223,7 +237,7 @@ fn part(text: &str, from: &str, is_rust: bool) -> Option<String> {
         if is_rust {
             word.starts_with('}') && depth(line) == depth(lines[first])
         } else {
-            ["ret", "br ", "eret"].iter().any(|end| word.starts_with(end))
+            ["ret", "br ", "eret", "b       guarded"].iter().any(|end| word.starts_with(end))
         }
     };
     let length = lines[first + 1..].iter().position(|line| ends(&line))? + 2;

@@ -8,5 +8,6 @@ pub mod gic;
 pub mod idreg;
 pub mod role;
 pub mod smccc;
+pub mod speculation;
 pub mod sysreg;
 pub mod vmsa;

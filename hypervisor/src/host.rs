@@ -16,6 +16,7 @@ mod watch;
 
 use crate::addr::{Addr, CpuId, IntId, Pa, VcpuId, VmId};
 use crate::arm::idreg::IdRegs;
+use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic, OnCrash};
@@ -58,6 +59,8 @@ pub struct Facts {
     pub nested_ids: Option<IdRegs>,
     /// MIDR_EL1.
     pub midr: u64,
+    /// How it stands with attacks by speculation.
+    pub speculation: Speculation,
     /// Of the system counter, in Hz.
     pub frequency: u64,
     /// Bytes of RAM that the hypervisor keeps for itself.
@@ -108,6 +111,8 @@ pub struct Host {
     pub nested_ids: Option<IdRegs>,
     /// MIDR_EL1.
     pub midr: u64,
+    /// How it stands with attacks by speculation.
+    pub speculation: Speculation,
     /// The VMIDs in use.
     pub vmids: Vmids,
     /// Where the hardware's virtual CPU interface of a GICv2 lies.
@@ -199,6 +204,7 @@ impl Host {
             ids: facts.ids,
             nested_ids: facts.nested_ids,
             midr: facts.midr,
+            speculation: facts.speculation,
             gicv: facts.gicv,
             vmids: Vmids::new(facts.vmid_bits, facts.n_cpus),
             frequency,

@@ -80,6 +80,9 @@ fn boot(image: u64, dtb: u64) -> ! {
             entry::give_up(format_args!("{} errors in the bundle", errors.len()));
         }
     };
+    if host.speculation.is_open() {
+        info!("guests can steer speculation of others (Spectre) on this CPU: its firmware has no remedy; see SECURITY.md");
+    }
     SHARED.call_once(|| Shared { host, board });
     logger::attach(host);
     start_others(board, &stacks);
@@ -128,6 +131,7 @@ fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
         nested_ids: ids.nested(cpu::id_register(7, 2)).filter(|_| gic == Gic::V3),
         ids,
         midr: cpu::midr(),
+        speculation: cpu::speculation(),
         frequency: timer::frequency(),
         own_bytes,
         // Without a number from the boot loader, the time it took to get here is better than nothing.

@@ -2,7 +2,7 @@
 //!
 //! Run under `-icount shift=0`, where one instruction is one nanosecond of the board's time. Prints `bench NAME VALUE`, each
 //! of the second of two rounds. Boot arguments: `touch=BYTES`, the stride of first touches (default: 2 MiB); `calls=N`, so many
-//! hypercalls and nothing else.
+//! hypercalls and nothing else; `switch-vm`, switches to a VM that does the same and nothing else.
 
 #![no_std]
 #![no_main]
@@ -78,6 +78,11 @@ fn main() {
         check!(true, "all calls were answered");
         return;
     }
+    if args::flag("switch-vm") {
+        println!("bench switch-vm {}", by_turns());
+        check!(true, "the turns were measured");
+        return;
+    }
     for round in 0..2 {
         let show = |name: &str, value: u64| {
             if round == 1 {
@@ -114,6 +119,26 @@ fn main() {
         }
     }
     check!(true, "all was measured");
+}
+
+/// From when this VM's timer fires to when it is told so, while another VM, which does the same, was on the CPU last.
+fn by_turns() -> u64 {
+    SLEEPY.store(1, Ordering::SeqCst);
+    let turns = |n| {
+        let mut late = 0;
+        for _ in 0..n {
+            let came = CAME[0].load(Ordering::SeqCst);
+            Timer::Virtual.start(timer::micros(40));
+            wait(came + 1);
+            late += LATENCY.load(Ordering::SeqCst);
+        }
+        late / n * 1_000_000_000 / timer::frequency()
+    };
+    // The other may not have come so far, or may have ended, before and after.
+    turns(256);
+    let value = turns(256);
+    turns(512);
+    value
 }
 
 /// Half a round trip of an SGI to CPU 1 and back.

@@ -60,8 +60,24 @@ fn through(conduit: Conduit) {
         check!(smccc >= 0x1_0001, "{conduit:?}: SMCCC 1.1 or later", "{smccc:#x}");
         check_eq!(result(psci::FEATURES, psci::SMCCC_VERSION, 0), 0, "{conduit:?}: SMCCC_VERSION is discoverable");
         check_eq!(result(psci::SMCCC_ARCH_FEATURES, psci::SMCCC_VERSION, 0), 0, "{conduit:?}: SMCCC_ARCH_FEATURES");
-        let got = result(psci::SMCCC_ARCH_FEATURES, 0x8000_7fff, 0);
-        check_eq!(got, psci::NOT_SUPPORTED, "{conduit:?}: an unknown workaround");
+        // SMCCC_ARCH_WORKAROUND_1, 2 and 3: what is offered, or not needed, can be called.
+        for workaround in [0x8000_8000, 0x8000_7fff, 0x8000_3fff] {
+            let offered = result(psci::SMCCC_ARCH_FEATURES, workaround, 0);
+            let called = result(workaround, 1, 0);
+            let agree =
+                (-2..2).contains(&offered) && (offered == psci::NOT_SUPPORTED) == (called == psci::NOT_SUPPORTED);
+            check!(agree, "{conduit:?}: workaround {workaround:#x}", "offered as {offered}, returns {called}");
+        }
+        // ID_AA64PFR0_EL1.CSV2.
+        if rt::read_register!("id_aa64pfr0_el1") >> 56 & 15 != 0 {
+            let offered = result(psci::SMCCC_ARCH_FEATURES, 0x8000_8000, 0);
+            check_eq!(offered, 1, "{conduit:?}: who has CSV2 needs no ARCH_WORKAROUND_1");
+        }
+        check_eq!(
+            result(psci::SMCCC_ARCH_FEATURES, 0x8000_1234, 0),
+            psci::NOT_SUPPORTED,
+            "{conduit:?}: an unknown one"
+        );
         let saved = psci::call(conduit, [psci::VERSION, 0x11, 0x22, 0x33]);
         check!(saved[1..] == [0x11, 0x22, 0x33], "{conduit:?}: a call keeps x1 to x3", "{saved:x?}");
     }

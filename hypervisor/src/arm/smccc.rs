@@ -1,5 +1,7 @@
 //! SMCCC and PSCI: function ids, decoded, and return codes (Arm DEN0028, DEN0022).
 
+use super::speculation::{WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
+
 /// PSCI_VERSION's answer: 1.1.
 pub const PSCI_VERSION_1_1: i64 = 0x1_0001;
 /// SMCCC_VERSION's answer: 1.1.
@@ -19,6 +21,8 @@ pub const ON_PENDING: i64 = -5;
 pub enum Call {
     SmcccVersion,
     SmcccArchFeatures,
+    /// SMCCC_ARCH_WORKAROUND_1, 2 and 3.
+    Workaround,
     PsciVersion,
     CpuSuspend,
     CpuOff,
@@ -40,6 +44,7 @@ impl Call {
             0x8400_0000 => Self::PsciVersion,
             0x8000_0000 => Self::SmcccVersion,
             0x8000_0001 => Self::SmcccArchFeatures,
+            WORKAROUND_1 | WORKAROUND_2 | WORKAROUND_3 => Self::Workaround,
             0x8400_0001 | 0xc400_0001 => Self::CpuSuspend,
             0x8400_0002 => Self::CpuOff,
             0x8400_0003 | 0xc400_0003 => Self::CpuOn,
@@ -63,7 +68,8 @@ pub const fn is_64bit(function: u32) -> bool {
 /// What PSCI_FEATURES and SMCCC_ARCH_FEATURES say of `function`.
 pub const fn features(function: u32) -> i64 {
     match Call::decode(function) {
-        Call::Unknown => NOT_SUPPORTED,
+        // Which depends on the CPU: see `Speculation::offers`. PSCI has no such function.
+        Call::Unknown | Call::Workaround => NOT_SUPPORTED,
         // CPU_SUSPEND: original format of the power state, no OS-initiated mode (DEN0022 5.16.2).
         _ => 0,
     }

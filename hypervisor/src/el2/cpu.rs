@@ -1,9 +1,10 @@
 //! EL2's own control registers: what traps, what is hidden, on each CPU (Arm ARM D24.2, D24.3).
 
-use super::context;
 use super::sysreg::{isb, read, write};
+use super::{context, power};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use flatland::arm::speculation::{self, Speculation};
 
 /// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
 /// TWI, TID3, TSC, TIDCP, TACR, TSW, RW. FMO and IMO also make the ICC_* registers virtual.
@@ -112,6 +113,16 @@ pub(crate) fn init() {
     // What an earlier life of the board may have left in the TLBs.
     // SAFETY: invalidation only costs time; no guest runs yet.
     unsafe { asm!("tlbi alle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
+/// How it stands with this CPU and attacks by speculation. Where the firmware can keep loads from passing stores, it is
+/// told to, for good.
+pub(crate) fn speculation() -> Speculation {
+    let found = Speculation::assess(midr(), id_register, power::arch_features);
+    if found.v4 == speculation::State::Mitigated {
+        power::forbid_store_bypass();
+    }
+    found
 }
 
 /// MIDR_EL1.

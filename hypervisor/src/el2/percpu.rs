@@ -1,5 +1,6 @@
 //! What each CPU calls its own, behind TPIDR_EL2.
 
+use super::cpu;
 use super::sysreg::{read, write};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -15,14 +16,18 @@ pub(crate) struct Emergency([u8; EMERGENCY]);
 #[unsafe(no_mangle)]
 static mut EARLY_EMERGENCY: Emergency = Emergency([0; EMERGENCY]);
 
-/// One CPU's block. vectors.S reads the first word.
+/// One CPU's block. vectors.S reads the first word and the guard.
 #[repr(C)]
 pub(crate) struct Block {
     emergency_top: u64,
     cpu: CpuId,
     /// How many of EL2's own faults are being handled.
     pub(crate) faults: AtomicU32,
+    /// What is done against attacks by speculation as a guest leaves.
+    guard: u64,
 }
+
+const _: () = assert!(core::mem::offset_of!(Block, guard) == 16, "vectors.S knows it");
 
 /// Gives this CPU its block.
 pub(crate) fn init(cpu: CpuId) {
@@ -31,7 +36,8 @@ pub(crate) fn init(cpu: CpuId) {
     } else {
         core::ptr::from_ref(Box::leak(Box::new(Emergency([0; EMERGENCY])))) as u64
     } + EMERGENCY as u64;
-    let block = Box::leak(Box::new(Block { emergency_top, cpu, faults: AtomicU32::new(0) }));
+    let block =
+        Box::leak(Box::new(Block { emergency_top, cpu, faults: AtomicU32::new(0), guard: cpu::speculation().guard }));
     write!("tpidr_el2", core::ptr::from_ref(block) as u64);
 }
 

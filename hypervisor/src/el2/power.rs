@@ -3,6 +3,7 @@
 use super::mmio::{self, Mmio};
 use super::uart;
 use core::arch::asm;
+use flatland::arm::speculation::WORKAROUND_2;
 use flatland::host::Host;
 use platform::board::{Board, Conduit};
 use platform::power::{psci, watchdog};
@@ -12,6 +13,9 @@ struct Means {
     psci: Option<Conduit>,
     watchdog: Option<Mmio<watchdog::Registers>>,
 }
+
+const SMCCC_VERSION: u32 = 0x8000_0000;
+const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
 
 static MEANS: Once<Means> = Once::new();
 
@@ -44,7 +48,33 @@ pub(crate) fn cpu_on(mpidr: u64, entry: u64) -> Started {
 }
 
 fn call(conduit: Conduit, call: &psci::Call) -> u64 {
-    let [mut x0, x1, x2, x3] = call.registers();
+    ask(conduit, call.registers())
+}
+
+/// What the firmware says to SMCCC_ARCH_FEATURES of `function`; NOT_SUPPORTED where there is none that knows the call. An
+/// SMC where there is no firmware at EL3 that expects it may never return, so only a PSCI node with that conduit, version
+/// 1.0 and SMCCC 1.1 make us ask (DEN0028 A.4).
+pub(crate) fn arch_features(function: u32) -> i32 {
+    // The answers have 32 bits.
+    let asked = |function: u32, x1: u32| ask(Conduit::Smc, [function.into(), x1.into(), 0, 0]) as i32;
+    match MEANS.get().and_then(|means| means.psci) {
+        Some(Conduit::Smc)
+            if asked(psci::Function::Version.id(), 0) >= 0x1_0000
+                && asked(psci::Function::Features.id(), SMCCC_VERSION) >= 0
+                && asked(SMCCC_VERSION, 0) >= 0x1_0001 =>
+        {
+            asked(SMCCC_ARCH_FEATURES, function)
+        }
+        _ => -1,
+    }
+}
+
+/// Tells the firmware, which has [`WORKAROUND_2`], that no load may pass a store by speculation on this CPU.
+pub(crate) fn forbid_store_bypass() {
+    ask(Conduit::Smc, [WORKAROUND_2.into(), 1, 0, 0]);
+}
+
+fn ask(conduit: Conduit, [mut x0, x1, x2, x3]: [u64; 4]) -> u64 {
     // SAFETY: SMCCC: the firmware may change x0 to x17 and nothing of ours in memory (DEN0028 2.6).
     unsafe {
         match conduit {

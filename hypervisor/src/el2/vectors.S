@@ -9,6 +9,7 @@
     .equ    REG_ESR,  33 * 8
     .equ    REG_FAR,  34 * 8
     .equ    REG_HPFAR, 35 * 8
+    .equ    BLOCK_GUARD, 16
 
     .section .text.vectors, "ax"
     .global enter_guest
@@ -162,6 +163,10 @@ left_guest:                         // x0: registers, x1: kind; the guest's x0, 
     mrs     x6, hpfar_el2
     str     x6, [x0, #REG_HPFAR]
 1:
+    mrs     x2, tpidr_el2
+    ldr     x2, [x2, #BLOCK_GUARD]
+    cbnz    x2, guard               // before the first indirect branch
+guarded:
     mov     x0, x1
     ldp     x19, x20, [sp, #16]
     ldp     x21, x22, [sp, #32]
@@ -180,6 +185,27 @@ illegal_return:                     // x0 in TPIDR_EL1
     stp     x2, x3, [x0, #2 * 8]
     mov     x1, #3
     b       left_guest
+
+// What the guest has taught the branch predictors is not to guide EL2, nor who runs next: see arm/speculation.rs. x2:
+// what is to be done. x1 is kept; the firmware may change x0 to x17.
+guard:
+    mov     x19, x1
+    mov     x20, x2
+    ands    x3, x2, #0xff
+    b.eq    2f
+1:  b       . + 4
+    subs    x3, x3, #1
+    b.ne    1b
+    dsb     nsh
+    isb
+2:  tbz     x20, #8, 3f
+    hint    #22                     // CLRBHB
+    isb
+3:  lsr     x0, x20, #32
+    cbz     x0, 4f
+    smc     #0
+4:  mov     x1, x19
+    b       guarded
 
 own_fault:                          // x1: kind; x0 in TPIDR_EL1, x1 in SP_EL0
     mrs     x0, tpidr_el2           // this CPU's block, whose first word is the top of its emergency stack

@@ -35,6 +35,10 @@ fn answer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         vcpu.registers.x[0] = value.cast_unsigned();
         return Next::Resume;
     }
+    if let Some(value) = psci::workaround(&here.host.speculation, vcpu.registers.x[0] as u32, vcpu.registers.x[1]) {
+        vcpu.registers.x[0] = value.cast_unsigned();
+        return Next::Resume;
+    }
     let outcome = psci::call(here.vm, vcpu);
     if let Some(x0) = outcome.x0 {
         vcpu.registers.x[0] = x0;

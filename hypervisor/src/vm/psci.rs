@@ -3,6 +3,7 @@
 use super::{Power, Vm};
 use crate::addr::VcpuId;
 use crate::arm::smccc::{self, Call};
+use crate::arm::speculation::Speculation;
 use crate::next::{Cause, Kicks, Next};
 use crate::vcpu::Vcpu;
 
@@ -34,10 +35,27 @@ pub const fn fact(function: u32, x1: u64) -> Option<i64> {
     match Call::decode(function) {
         Call::PsciVersion => Some(smccc::PSCI_VERSION_1_1),
         Call::SmcccVersion => Some(smccc::SMCCC_VERSION_1_1),
+        Call::SmcccArchFeatures if is_workaround(x1) => None,
         Call::PsciFeatures | Call::SmcccArchFeatures => Some(smccc::features((x1 & 0xffff_ffff) as u32)),
         // No trusted OS that could have to move.
         Call::MigrateInfoType => Some(2),
         Call::Unknown => Some(smccc::NOT_SUPPORTED),
+        _ => None,
+    }
+}
+
+/// Whether X1 names one of the calls against attacks by speculation.
+const fn is_workaround(x1: u64) -> bool {
+    matches!(Call::decode((x1 & 0xffff_ffff) as u32), Call::Workaround)
+}
+
+/// Answers what is asked about, or done by, the calls against attacks by speculation; nothing for any other.
+pub const fn workaround(speculation: &Speculation, function: u32, x1: u64) -> Option<i64> {
+    match Call::decode(function) {
+        Call::SmcccArchFeatures if is_workaround(x1) => Some(speculation.offers((x1 & 0xffff_ffff) as u32)),
+        // What it stands for has been done on the way here, if anything is.
+        Call::Workaround if speculation.offers(function) == smccc::NOT_SUPPORTED => Some(smccc::NOT_SUPPORTED),
+        Call::Workaround => Some(0),
         _ => None,
     }
 }
