@@ -102,7 +102,18 @@ const TABLE: &[Place] = &[
         from: "guard:",
         why: "history counts until the branches that overwrite it are done; the firmware may change x0 to x17",
         section: "Arm, Spectre-BHB 1.7; B2.3.12",
-        seen: Text(&["mov x19, x1", "b . + 4", "b.ne 1b", "dsb nsh", "isb", "hint #22", "isb", "smc #0", "x1, x19", "b guarded"]),
+        seen: Text(&[
+            "mov x19, x1",
+            "b . + 4",
+            "b.ne 1b",
+            "dsb nsh",
+            "isb",
+            "hint #22",
+            "isb",
+            "smc #0",
+            "x1, x19",
+            "b guarded",
+        ]),
     },
     Place {
         file: "el2/seat.rs",
@@ -138,6 +149,23 @@ const TABLE: &[Place] = &[
         why: "the same, where the library asks for it; and break-before-make",
         section: "D8.2.6, D8.16.1",
         seen: Model(&["seeded_bugs_are_found"]),
+    },
+    Place {
+        file: "frames.rs",
+        from: "//!",
+        why: "a vCPU on another CPU may see the leaf before it sees what the frame was filled with",
+        section: "B2.3 (stores to different locations have no order of their own), D8.2.6",
+        seen: Model(&[
+            "no_guest_sees_what_another_wrote_and_nothing_is_lost",
+            "seeded_bugs_are_found_from_here_as_well",
+        ]),
+    },
+    Place {
+        file: "stage2/vmid.rs",
+        from: "//!",
+        why: "a number that is lent anew finds what its last owner's tables said",
+        section: "D8.14, D8.17",
+        seen: Model(&["eight_bits_roll_over_without_mixing_guests", "a_roll_over_that_forgets_nothing_is_found"]),
     },
     Place {
         file: "el2/machine.rs",

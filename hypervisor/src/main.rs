@@ -81,7 +81,9 @@ fn boot(image: u64, dtb: u64) -> ! {
         }
     };
     if host.speculation.is_open() {
-        info!("guests can steer speculation of others (Spectre) on this CPU: its firmware has no remedy; see SECURITY.md");
+        info!(
+            "guests can steer speculation of others (Spectre) on this CPU: its firmware has no remedy; see SECURITY.md"
+        );
     }
     SHARED.call_once(|| Shared { host, board });
     logger::attach(host);

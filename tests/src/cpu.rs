@@ -13,6 +13,7 @@ use flatland::arm::exception::psr;
 use flatland::arm::gic::Interface;
 use flatland::arm::idreg::{IdRegs, Offer};
 use flatland::arm::role::Role;
+use flatland::arm::speculation::{Speculation, WORKAROUND_1};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
 use flatland::exit::{self, Here};
@@ -82,6 +83,8 @@ pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
         nested_ids: ids.nested(raw(7, 2)),
         ids,
         midr: 0x410f_d083,
+        // A Cortex-A72 whose firmware has ARCH_WORKAROUND_1 and no other.
+        speculation: Speculation::assess(0x410f_d083, raw, |function| if function == WORKAROUND_1 { 0 } else { -1 }),
         frequency: 62_500_000,
         own_bytes: 0,
         seed: 1,

@@ -3,6 +3,7 @@
 //! [`Model`] implements `Machine` over ordinary memory. Beside what CPUs see, it keeps what they *may* see:
 //!
 //! * a store to a descriptor may stay unseen by walkers until it is published: each walk sees old or new, by dice;
+//! * stores to a page's contents are not ordered with the store of the descriptor that names it, unless published between;
 //! * translations and pointers to tables are remembered, and other CPUs walk at any moment, before every step of ours;
 //! * to forget a leaf drops what translates its first address, and no pointer to a table;
 //! * DRAM is apart from the caches: what is not cleaned is not seen with caches off;
@@ -11,7 +12,7 @@
 //! * the disk, if [attached](Model::attach_disk), fails as often as it was told to, and leaves garbage when it does.
 //!
 //! It records an error when a valid descriptor gives way to another without a break that was published and forgotten,
-//! when a frame is mapped before its zeroes are published, or swapped while a CPU may write to it, when two translations answer to one address, and, in
+//! when a frame is mapped before its zeroes, or what else was written to it, are published, or swapped while a CPU may write to it, when two translations answer to one address, and, in
 //! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
@@ -137,6 +138,8 @@ struct State {
     hidden: BTreeMap<u64, u64>,
     /// Frames zeroed and not published.
     fresh: BTreeSet<u64>,
+    /// Frames that were handed out to be read or written since stores were published last, and their words at that time.
+    handed_out: BTreeMap<u64, Box<[u64]>>,
     remembered: Vec<Entry>,
     cpus: BTreeMap<CpuId, Context>,
     hot: Vec<u64>,
@@ -178,6 +181,7 @@ impl Model {
         let state = State {
             hidden: BTreeMap::new(),
             fresh: BTreeSet::new(),
+            handed_out: BTreeMap::new(),
             remembered: Vec::new(),
             cpus: BTreeMap::new(),
             hot: Vec::new(),
@@ -394,6 +398,24 @@ impl Model {
         }
     }
 
+    /// The rule for what a leaf names: what was written there is seen before the leaf is.
+    fn check_contents(&self, state: &mut State, at: u64, old: u64, new: u64) {
+        let output = new & 0xffff_ffff_f000;
+        // A leaf that was there already, or of something else than RAM, or a frame that nobody has looked into.
+        if is_valid(old) || !is_ram_leaf(new) {
+            return;
+        }
+        let changed = |frame: u64, words: &[u64]| {
+            let there = self.words_at(Addr::new(frame));
+            there.iter().zip(words).any(|(word, before)| word.load(Relaxed) != *before)
+        };
+        if let Some(words) = state.handed_out.get(&output)
+            && changed(output, words)
+        {
+            state.errors.push(format!("{output:#x} is mapped at {at:#x} before what was written to it is seen"));
+        }
+    }
+
     /// Lets other CPUs do what they may at any moment.
     fn stir(&self, state: &mut State) {
         for _ in 0..2 {
@@ -411,6 +433,10 @@ impl Model {
                 {
                     let value = state.dice.pick(&[0, 1, 2, ipa]);
                     self.write_through(pa, value);
+                    // A guest's own store is not ours to order.
+                    if let Some(words) = state.handed_out.get_mut(&(pa & !0xfff)) {
+                        words[(pa >> 3 & 511) as usize] = value;
+                    }
                     state.scribbled.push((cpu, ipa, value));
                 }
             }
@@ -502,6 +528,7 @@ impl Machine for Model {
         let old = self.word(at).load(Relaxed);
         if is_valid(value) {
             state.check_store(at, old, value);
+            self.check_contents(&mut state, at, old, value);
         } else if is_valid(old) && state.fails(Flaw::Break) {
             return;
         }
@@ -511,8 +538,12 @@ impl Machine for Model {
 
     fn frame(&self, frame: Addr<Pa>) -> &Words {
         assert!(frame.is_aligned(Size::Page), "{frame:?} is no frame");
-        self.stir(&mut self.state());
-        self.words_at(frame)
+        let mut state = self.state();
+        self.stir(&mut state);
+        let words = self.words_at(frame);
+        let now = || words.iter().map(|word| word.load(Relaxed)).collect();
+        state.handed_out.entry(frame.bits()).or_insert_with(now);
+        words
     }
 
     fn zero(&self, start: Addr<Pa>, size: Size) {
@@ -532,6 +563,7 @@ impl Machine for Model {
         if !state.fails(Flaw::Publish) {
             state.hidden.clear();
             state.fresh.clear();
+            state.handed_out.clear();
         }
     }
 
@@ -637,6 +669,8 @@ impl Machine for Model {
         let mut state = self.state();
         self.stir(&mut state);
         let works = state.begin_transfer(block, frame.bits(), |_| false);
+        let before = self.words_at(frame).iter().map(|word| word.load(Relaxed)).collect();
+        state.handed_out.entry(frame.bits()).or_insert(before);
         let kept = state.disk.kept.get(&block).filter(|_| works);
         for (n, word) in self.words_at(frame).iter().enumerate() {
             word.store(kept.map_or(GARBAGE, |kept| kept[n]), Relaxed);
