@@ -38,6 +38,17 @@ pub fn output(par: u64, va: u64) -> Option<Addr<Ipa>> {
     (par & 1 == 0).then(|| Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xfff))
 }
 
+/// Whose access a translation is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// EL0's.
+    El0,
+    /// EL1's, whatever its PSTATE.PAN is.
+    El1,
+    /// EL1's with PSTATE.PAN set (FEAT_PAN2).
+    El1Pan,
+}
+
 /// What the machine does for us. Addresses handed in must be of RAM that the frame pool knows; that is an invariant of
 /// the callers, not a check made here.
 pub trait Machine {
@@ -65,14 +76,13 @@ pub trait Machine {
     fn has_abort(&self) -> bool;
     /// Makes this CPU forget what it caches of the loaded vCPU's stage 1.
     fn forget_stage1(&self);
-    /// Translates `va` by the stage 1 that is on this CPU, for EL1 or EL0 (AT S1E1x, S1E0x), and returns what PAR_EL1 then
-    /// holds.
-    fn probe(&self, va: u64, access: Access, user: bool) -> u64;
+    /// Translates `va` by the stage 1 that is on this CPU (AT S1E1x, S1E1xP, S1E0x) and returns what PAR_EL1 then holds.
+    fn probe(&self, va: u64, access: Access, whose: Whose) -> u64;
     /// Where stage 1 on this CPU has `va`, whoever may do what there; nothing where it is not mapped. There is no page that
     /// EL1 may not read by stage 1 (Arm ARM D8.4.1), and AT S1E1R looks neither at PSTATE.PAN nor at TCR_EL1.E0PD.
     #[inline]
     fn translate(&self, va: u64) -> Option<Addr<Ipa>> {
-        output(self.probe(va, Access::Read, false), va)
+        output(self.probe(va, Access::Read, Whose::El1), va)
     }
     /// The system counter.
     fn now(&self) -> u64;

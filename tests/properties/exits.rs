@@ -368,3 +368,39 @@ fn cache_maintenance_of_nothing_does_nothing_and_a_walk_to_it_fails() {
         assert_eq!(vcpu.registers.pc, pc, "ISS {iss:#x}");
     }
 }
+
+#[test]
+fn an_address_translated_for_a_hypervisor_is_as_its_pan_says() {
+    const VHE: u64 = hcr::E2H | hcr::TGE | hcr::RW;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    write(&cpu, here, ram(0), ram(1) | 3);
+    write(&cpu, here, ram(1), ram(2) | 3);
+    // AT S1E1R, S1E1W, S1E0R, S1E0W; S1E1RP, S1E1WP.
+    for (crm, op2) in [(8, 0), (8, 1), (8, 2), (8, 3), (9, 0), (9, 1)] {
+        for (ap, pan) in (0..4).flat_map(|ap| [(ap, false), (ap, true)]) {
+            write(&cpu, here, ram(2) + 8 * 5, ram(8) | LEAF | ap << 6);
+            begin(&cpu, here, &mut vcpu, VHE);
+            // The first exit sees HCR_EL2.E2H.
+            let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 1 << 20 | 7 << 10 | crm << 1);
+            turn_on(&cpu, ram(0));
+            vcpu.registers.pstate |= if pan { psr::PAN } else { 0 };
+            vcpu.registers.x[0] = 5 << 12;
+            assert_eq!(
+                leave(&cpu, here, &mut vcpu, ec::SYSREG, 1 << 20 | op2 << 17 | 7 << 10 | crm << 1),
+                Next::Resume
+            );
+            let (user, read_only, writes) = (ap & 1 != 0, ap & 2 != 0, op2 & 1 != 0);
+            let denied = match (crm, op2 & 2 != 0) {
+                (8, true) => !user || writes && read_only,
+                (9, _) => user && pan || writes && read_only,
+                _ => writes && read_only,
+            };
+            let par = cpu.get(El1::Par);
+            assert_eq!(par & 1 != 0, denied, "AT with CRm {crm}, op2 {op2}, AP {ap}, PAN {pan}: {par:#x}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
 use flatland::exit::{self, Here};
 use flatland::frames::{Pool, Record};
 use flatland::host::{Facts, Host};
-use flatland::machine::{Forget, Machine, Point, Words};
+use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use flatland::memory::stage1::{self, End, Regime};
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
@@ -395,11 +395,11 @@ impl Machine for Cpu<'_> {
         self.stale.set(None);
     }
 
-    fn probe(&self, va: u64, access: Access, user: bool) -> u64 {
-        let (needs, pan) = (access.rights(), self.pan.replace(false));
+    fn probe(&self, va: u64, access: Access, whose: Whose) -> u64 {
+        let (needs, pan) = (access.rights(), self.pan.replace(whose == Whose::El1Pan));
         // It walks: that it finds what is in the TLB is not promised.
         let par = match self.walk(va) {
-            Walked::Page(ipa, word) if self.allows(word, needs, user, true) => ipa & SIZE_ALIGNED,
+            Walked::Page(ipa, word) if self.allows(word, needs, whose == Whose::El0, true) => ipa & SIZE_ALIGNED,
             Walked::Page(..) => 1 | PERMISSION << 1,
             Walked::Own => 1 | TRANSLATION << 1,
             Walked::Table(_, status) => 1 | 1 << 8 | 1 << 9 | status << 1,

@@ -22,7 +22,7 @@ use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
 use flatland::arm::role::Role;
 use flatland::arm::vmsa::{Geometry, Level};
-use flatland::machine::{Forget, Machine, Point, Words};
+use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
@@ -618,7 +618,7 @@ impl Machine for Model {
 
     fn forget_stage1(&self) {}
 
-    fn probe(&self, _va: u64, _access: Access, _user: bool) -> u64 {
+    fn probe(&self, _va: u64, _access: Access, _whose: Whose) -> u64 {
         1
     }
 

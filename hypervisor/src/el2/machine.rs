@@ -11,7 +11,7 @@ use flatland::arm::el1::{Context, El1};
 use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
 use flatland::arm::role::Role;
-use flatland::machine::{Forget, Machine, Point, Words};
+use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use platform::blk::Way;
 
 /// This CPU, as the [`Machine`] that the rooms upstairs use.
@@ -153,15 +153,25 @@ impl Machine for El2 {
         lists::save(interface, lists);
     }
 
-    fn probe(&self, va: u64, access: Access, user: bool) -> u64 {
+    fn probe(&self, va: u64, access: Access, whose: Whose) -> u64 {
         let kept = context::get(El1::Par);
         // SAFETY: AT writes PAR_EL1 alone, which is put back.
         unsafe {
-            match (access, user) {
-                (Access::Write, false) => asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags)),
-                (_, false) => asm!("at s1e1r, {}", in(reg) va, options(nostack, preserves_flags)),
-                (Access::Write, true) => asm!("at s1e0w, {}", in(reg) va, options(nostack, preserves_flags)),
-                (_, true) => asm!("at s1e0r, {}", in(reg) va, options(nostack, preserves_flags)),
+            match (access, whose) {
+                (Access::Write, Whose::El1) => asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags)),
+                (_, Whose::El1) => asm!("at s1e1r, {}", in(reg) va, options(nostack, preserves_flags)),
+                (Access::Write, Whose::El0) => asm!("at s1e0w, {}", in(reg) va, options(nostack, preserves_flags)),
+                (_, Whose::El0) => asm!("at s1e0r, {}", in(reg) va, options(nostack, preserves_flags)),
+                // MSR PAN, #1; AT S1E1WP or S1E1RP; MSR PAN, #0: at EL2 without E2H that is about nothing else. CPUs without it
+                // have no guest hypervisors, who alone ask.
+                (Access::Write, Whose::El1Pan) => {
+                    asm!(".inst 0xd500419f", "sys #0, c7, c9, #1, {}", ".inst 0xd500409f", in(reg) va,
+                        options(nostack, preserves_flags))
+                }
+                (_, Whose::El1Pan) => {
+                    asm!(".inst 0xd500419f", "sys #0, c7, c9, #0, {}", ".inst 0xd500409f", in(reg) va,
+                        options(nostack, preserves_flags))
+                }
             }
         };
         isb();

@@ -71,6 +71,8 @@ pub enum At {
     S1E1W,
     /// S1E0R.
     S1E0R,
+    /// S1E1RP, with PSTATE.PAN set.
+    S1E1RP,
     /// S12E1R: both stages, a read at EL1.
     S12E1R,
     /// S12E1W.
@@ -94,6 +96,10 @@ pub fn translate(how: At, address: u64, hcr: u64) -> u64 {
                 At::S1E1R => asm!("at s1e1r, {}", in(reg) address, options(nostack)),
                 At::S1E1W => asm!("at s1e1w, {}", in(reg) address, options(nostack)),
                 At::S1E0R => asm!("at s1e0r, {}", in(reg) address, options(nostack)),
+                // MSR PAN, #1; AT S1E1RP; MSR PAN, #0.
+                At::S1E1RP => {
+                    asm!(".inst 0xd500419f", "sys #0, c7, c9, #0, {}", ".inst 0xd500409f", in(reg) address, options(nostack))
+                }
                 At::S12E1R => asm!("at s12e1r, {}", in(reg) address, options(nostack)),
                 At::S12E1W => asm!("at s12e1w, {}", in(reg) address, options(nostack)),
                 At::S12E0R => asm!("at s12e0r, {}", in(reg) address, options(nostack)),

@@ -113,6 +113,8 @@ fn two_stages(vm: &mut Vm, page: u64) {
             }
         }
     }
+    check_eq!(translate(At::S1E1RP, VA) & F, 0, "S1E1RP: a page of EL1");
+    check_eq!(failed(translate(At::S1E1RP, VA + 0x2000)), fault(PERMISSION | 3), "S1E1RP: a page of EL0");
     let va = VA + 3 * 0x1000;
     check_eq!(failed(translate(At::S12E1R, va)), fault(TRANSLATION | 3) | S, "S12E1R: stage 1 leads to nothing");
     let par = translate(At::S1E1R, va);

@@ -3,9 +3,10 @@
 use super::{enter, fault, lists};
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
+use crate::arm::exception::psr;
 use crate::arm::sysreg::{self, Encoding};
 use crate::exit::{Here, deny};
-use crate::machine::Machine;
+use crate::machine::{Machine, Whose};
 use crate::next::Next;
 use crate::vcpu::nested::{Nested, Own, Part, page};
 use crate::vcpu::{Counter, Timer, Vcpu};
@@ -284,15 +285,21 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     let Some(nested) = &mut vcpu.nested else { return false };
     let access = if op2 & 1 != 0 { Access::Write } else { Access::Read };
     let is_host = nested.is_host(m);
-    let (by_guest, user, both) = match (op1, crm, op2) {
-        (4, 8, 0 | 1) => (false, false, false),
-        (4, 8, 4..=7) => (true, op2 & 2 != 0, true),
-        (0, 8, 0..=3) => (!is_host, op2 & 2 != 0, false),
-        (0, 9, 0 | 1) => (!is_host, false, false),
+    let pan = vcpu.registers.pstate & psr::PAN != 0;
+    let whose = match (crm, op2 & 2) {
+        (9, _) if pan => Whose::El1Pan,
+        (8, 2) => Whose::El0,
+        _ => Whose::El1,
+    };
+    let (by_guest, both) = match (op1, crm, op2) {
+        (4, 8, 0 | 1) => (false, false),
+        (4, 8, 4..=7) => (true, true),
+        (0, 8, 0..=3) => (!is_host, false),
+        (0, 9, 0 | 1) => (!is_host, false),
         _ => return false,
     };
     if !by_guest {
-        let par = m.probe(va, access, user);
+        let par = m.probe(va, access, whose);
         m.set(El1::Par, par);
         return true;
     }
@@ -305,14 +312,14 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     let role = enter::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
     m.exchange(&mut nested.away, &nested.passing, &role);
-    let mut par = m.probe(va, access, user);
+    let mut par = m.probe(va, access, whose);
     for _ in 0..TRIES {
         if par & STAGE2 != STAGE2 {
             break;
         }
         // The shadow has none of its tables yet, or no more.
         par = match fault::prefill(here, m, nested, va) {
-            Ok(()) => m.probe(va, access, user),
+            Ok(()) => m.probe(va, access, whose),
             Err(par) => par,
         };
     }

@@ -7,7 +7,7 @@ use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Fault};
 use crate::arm::exception::Kind;
 use crate::exit::{Here, abort};
-use crate::machine::{Machine, output};
+use crate::machine::{Machine, Whose, output};
 use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
@@ -49,7 +49,7 @@ pub fn guests_page<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, vcpu: Vcp
     }
     // An address of the hypervisor's own EL2, 4 KiB aligned.
     let va = nested.read(m, page::VNCR) & !0xfff;
-    let ipa = output(m.probe(va, Access::Write, false), va)?;
+    let ipa = output(m.probe(va, Access::Write, Whose::El1), va)?;
     here.vm.memory.lock().pin(m, &here.host.pool, vcpu, ipa)
 }
 
