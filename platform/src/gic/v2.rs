@@ -12,7 +12,7 @@
 //!
 //! Follows the GIC Architecture Specification v2 (IHI 0048B.b): 4.3 (GICD), 4.4 (GICC), 5.3 (GICH).
 
-use super::{Ack, FIRST_SPI, PRIORITY, PRIORITY_MASK, SPECIAL, Trigger, bit, config_bit};
+use super::{Ack, FIRST_SPI, PRIORITY, PRIORITY_MASK, SPECIAL, Trigger, apart, bit, config_bit};
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
@@ -90,17 +90,17 @@ impl Distributor {
         // u32 fits usize on every target.
         let lines = self.lines() as usize;
         let words = 1..lines.div_ceil(32);
-        for word in words {
+        for word in words.map(apart) {
             for ones in [&self.icenabler, &self.icpendr, &self.icactiver] {
                 set(ones.get(word), u32::MAX);
             }
             set(self.igroupr.get(word), 0);
         }
-        for intid in FIRST_SPI as usize..lines {
+        for intid in (FIRST_SPI as usize..lines).map(apart) {
             set(self.ipriorityr.get(intid), PRIORITY);
             set(self.itargetsr.get(intid), own);
         }
-        for word in 2..lines.div_ceil(16) {
+        for word in (2..lines.div_ceil(16)).map(apart) {
             set(self.icfgr.get(word), 0);
         }
         self.ctlr.write(GICD_CTLR::ENABLE::SET);
@@ -113,10 +113,10 @@ impl Distributor {
         set(self.icpendr.first(), 0xffff_0000);
         set(self.icactiver.first(), u32::MAX);
         set(self.igroupr.first(), 0);
-        for clear in &self.cpendsgir {
+        for clear in self.cpendsgir.iter().map(apart) {
             clear.set(u32::MAX);
         }
-        for priority in self.ipriorityr.iter().take(FIRST_SPI as usize) {
+        for priority in self.ipriorityr.iter().take(FIRST_SPI as usize).map(apart) {
             priority.set(PRIORITY);
         }
         set(self.isenabler.first(), 0x0000_ffff);
@@ -232,7 +232,7 @@ impl CpuInterface {
     pub fn init(&self) {
         let kept = GICC_CTLR::BYPASS.val(self.ctlr.read(GICC_CTLR::BYPASS));
         self.ctlr.write(GICC_CTLR::ENABLE::CLEAR + kept);
-        for active in &self.apr {
+        for active in self.apr.iter().map(apart) {
             active.set(0);
         }
         self.pmr.set(PRIORITY_MASK);

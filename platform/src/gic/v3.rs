@@ -10,7 +10,7 @@
 //!
 //! Follows the GIC Architecture Specification v3 and v4 (IHI 0069H): 12.9 (GICD), 12.11 (GICR), 11.1 (waking up), 12.2.
 
-use super::{FIRST_SPI, PRIORITY, SPECIAL, Stuck, Trigger, bit, config_bit};
+use super::{FIRST_SPI, PRIORITY, SPECIAL, Stuck, Trigger, apart, bit, config_bit};
 use crate::Range;
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
@@ -162,19 +162,19 @@ impl Distributor {
         self.settle()?;
         // u32 fits usize on every target.
         let lines = self.lines() as usize;
-        for word in 1..lines.div_ceil(32) {
+        for word in (1..lines.div_ceil(32)).map(apart) {
             for ones in [&self.icenabler, &self.icpendr, &self.icactiver, &self.igroupr] {
                 set(ones.get(word), u32::MAX);
             }
         }
         self.settle()?;
-        for intid in FIRST_SPI as usize..lines {
+        for intid in (FIRST_SPI as usize..lines).map(apart) {
             set(self.ipriorityr.get(intid), PRIORITY);
         }
-        for word in 2..lines.div_ceil(16) {
+        for word in (2..lines.div_ceil(16)).map(apart) {
             set(self.icfgr.get(word), 0);
         }
-        for intid in FIRST_SPI..self.lines() {
+        for intid in (FIRST_SPI..self.lines()).map(apart) {
             self.set_route(intid, mpidr);
         }
         self.ctlr.write(GICD_CTLR::ARE_NS::SET + GICD_CTLR::GRP1A::SET + GICD_CTLR::GRP1::SET);

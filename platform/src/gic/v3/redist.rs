@@ -5,7 +5,7 @@
 use super::{
     GICR_CTLR, POLLS, PRIORITY, ReadWrite, ReadWriteable, Readable, Redistributor, Stuck, Trigger, WAKER, Writeable,
 };
-use crate::gic::{FIRST_SPI, config_bit};
+use crate::gic::{FIRST_SPI, apart, config_bit};
 
 impl Redistributor {
     /// Wakes the redistributor up and sets up its CPU's private interrupts: all in group 1, PPIs disabled, SGIs enabled, none
@@ -22,7 +22,7 @@ impl Redistributor {
         self.igroupr0.set(u32::MAX);
         self.icpendr0.set(u32::MAX);
         self.icactiver0.set(u32::MAX);
-        for priority in &self.ipriorityr {
+        for priority in self.ipriorityr.iter().map(apart) {
             priority.set(PRIORITY);
         }
         self.isenabler0.set(0x0000_ffff);
