@@ -1,11 +1,17 @@
-//! Cache maintenance by set and way: what a guest has in the caches is in memory afterwards, in pieces nobody waits for long.
+//! Cache maintenance by set and way: what a guest has in the caches is in memory afterwards, in pieces nobody waits for
+//! long. And what guests are told of speculation.
 
 use super::memory::{BOARD, BOARD_BYTES, layout, pool, records};
 use flatland::addr::{Addr, Ipa, Pa, VcpuId};
-use flatland::exit::cache;
+use flatland::arm::esr::ec;
+use flatland::arm::speculation::{WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
+use flatland::exit::{self, Here, cache};
 use flatland::machine::Machine;
 use flatland::memory::{Access, Granule, Memory, RAM_BASE, flush};
+use flatland::next::Next;
 use flatland::vcpu::Vcpu;
+use flatland::vcpu::nested::{Part, hcr, page};
+use harness::cpu::{self, Cpu};
 use harness::model::{Dice, Flaw, Model};
 use std::collections::BTreeMap;
 
@@ -91,4 +97,80 @@ fn a_loop_of_a_handler_in_between_is_whole() {
     execute(&model, &memory, &mut vcpu, 0);
     assert_eq!(model.uncached(pa), 42);
     assert!(model.tally().coherent <= (4 << 20) + 3 * flush::PIECE, "what is not backed is stepped over");
+}
+
+/// ESR_EL2 of a trapped SYS of DC `crm` by set and way, with X0.
+fn set_way(crm: u64) -> u64 {
+    ec::SYSREG << 26 | 1 << 25 | 1 << 20 | 2 << 17 | 7 << 10 | crm << 1
+}
+
+/// What HCR_EL2.TSW of a guest's hypervisor is.
+const TSW: u64 = 1 << 22;
+
+#[test]
+fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
+    for (nested, part, theirs) in
+        [(false, Part::Hypervisor, 0), (true, Part::Hypervisor, TSW), (true, Part::Guest, 0), (true, Part::Guest, TSW)]
+    {
+        for crm in [6, 10, 14] {
+            let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
+            let cpu = Cpu::new(&model);
+            let host = cpu::host(&model, nested, false);
+            let vm = &host.vms[0];
+            let here = Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() };
+            let at: Addr<Ipa> = RAM_BASE + 8;
+            let leaf = vm.memory.lock().resolve(&cpu, &host.pool, at, Access::Write).unwrap();
+            let pa: Addr<Pa> = leaf.output_of(at).unwrap();
+            model.cached_store(pa, 42);
+            let mut vcpu = here.slot.vcpu.lock();
+            if let Some(nested) = &mut vcpu.nested {
+                nested.part = part;
+                nested.write(&cpu, page::HCR, hcr::RW | theirs);
+            }
+            cpu.load(here, &vcpu);
+            vcpu.registers.pc = 0x4000_1000;
+            vcpu.registers.x[0] = 0;
+            let mut turns = 0;
+            while vcpu.registers.pc == 0x4000_1000 {
+                vcpu.registers.esr = set_way(crm);
+                assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+                turns += 1;
+                assert!(turns < 100, "it ends");
+            }
+            if part == Part::Guest && theirs != 0 {
+                assert_eq!(vcpu.nested.as_ref().unwrap().part, Part::Hypervisor, "it is its hypervisor's to do");
+                assert_eq!(model.uncached(pa), 0);
+            } else {
+                assert_eq!(vcpu.registers.pc, 0x4000_1004, "{nested} {part:?}");
+                assert_eq!(model.uncached(pa), 42);
+            }
+        }
+    }
+}
+
+#[test]
+fn guests_are_told_how_it_stands_with_speculation() {
+    let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
+    let cpu = Cpu::new(&model);
+    let host = cpu::host(&model, false, false);
+    let vm = &host.vms[0];
+    let here = Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() };
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let mut call = |class: u64, function: u32, x1: u32| {
+        vcpu.registers.esr = class << 26 | 1 << 25;
+        vcpu.registers.x[..2].copy_from_slice(&[function.into(), x1.into()]);
+        assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+        vcpu.registers.x[0] as i64
+    };
+    const ARCH_FEATURES: u32 = 0x8000_0001;
+    for class in [ec::HVC64, ec::SMC64] {
+        // The board's firmware has the first alone; with it, branches overwrite a Cortex-A72's history.
+        for (function, offered, called) in [(WORKAROUND_1, 0, 0), (WORKAROUND_2, -1, -1), (WORKAROUND_3, 0, 0)] {
+            assert_eq!(call(class, ARCH_FEATURES, function), offered, "{function:#x}");
+            assert_eq!(call(class, function, 1), called, "{function:#x}");
+        }
+        assert_eq!(call(class, ARCH_FEATURES, 0x8000_1234), -1);
+        assert_eq!(call(class, 0x8400_000a, WORKAROUND_1), -1, "PSCI has no such function");
+    }
 }
