@@ -4,6 +4,7 @@
 //! delays stores. Everything upstairs is generic over it and touches memory, TLBs and caches in no other way.
 
 use crate::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
+use crate::arm::debug::Debug;
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::Access;
 use crate::arm::gic::Interface;
@@ -72,6 +73,8 @@ pub trait Machine {
     fn set(&self, register: El1, value: u64);
     /// Takes EL1's registers of the loaded vCPU off this CPU and puts others on, in another role.
     fn exchange(&self, off: &mut Context, on: &Context, role: &Role);
+    /// Gives this CPU the breakpoints and watchpoints of `debug`, whose vCPU is loaded and plays its EL2 (`at_el2`) or not.
+    fn load_debug(&self, debug: &Debug, at_el2: bool);
     /// Whether a virtual SError waits for the loaded vCPU to take it (HCR_EL2.VSE).
     fn has_abort(&self) -> bool;
     /// Makes this CPU forget what it caches of the loaded vCPU's stage 1.

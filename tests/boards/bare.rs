@@ -26,6 +26,7 @@ guests! {
     processors_come_and_go: "smp", 4, "";
     memory_is_zero_at_first_and_keeps_what_it_is_given: "memory", 2, "";
     fp_registers_survive_switches: "fp", 4, "";
+    breakpoints_watchpoints_and_steps_hit: "debug", 4, "";
     the_interrupt_controller_conforms: "gic", 4, "";
     timers_fire: "timers", 2, "";
     psci_answers: "psci", 2, "";
@@ -34,6 +35,20 @@ guests! {
     waiting_ends: "wfi", 8, "";
     the_uart_and_the_clock_work: "uart", 1, "echo=no";
     a_reset_starts_from_pristine_images: "reset", 4, "until=3000 strict";
+}
+
+#[test]
+fn nobody_meets_anothers_breakpoints() {
+    // The same program at the same addresses: one sets nothing, one lets all of them hit and sets none.
+    let vms = [("", "debug"), ("none", "none"), ("unset", "unset"), ("", "other")].map(|(arguments, name)| {
+        let rest = format!("kernel = \"debug.bin\"; bootargs = \"{arguments}\";");
+        Vm { name, vcpus: 2, memory: "16M", rest }
+    });
+    let ended = Run::start(Board::Virt, &manifest(&vms), &[], 120).end();
+    for name in ["debug", "none", "unset", "other"] {
+        ended.has(&format!("[{name}] guest debug: PASS"));
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC");
 }
 
 #[test]

@@ -387,6 +387,8 @@ impl Machine for Cpu<'_> {
         self.assume(role);
     }
 
+    fn load_debug(&self, _debug: &flatland::arm::debug::Debug, _at_el2: bool) {}
+
     fn has_abort(&self) -> bool {
         false
     }

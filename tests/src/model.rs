@@ -16,6 +16,7 @@
 //! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
+use flatland::arm::debug::Debug;
 use flatland::arm::desc::{Attr, Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
 use flatland::arm::el1::{self, El1};
 use flatland::arm::esr::Access;
@@ -611,6 +612,8 @@ impl Machine for Model {
     fn set(&self, _register: El1, _value: u64) {}
 
     fn exchange(&self, _off: &mut el1::Context, _on: &el1::Context, _role: &Role) {}
+
+    fn load_debug(&self, _debug: &Debug, _at_el2: bool) {}
 
     fn has_abort(&self) -> bool {
         false

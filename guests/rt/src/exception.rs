@@ -2,7 +2,7 @@
 //!
 //! Follows Arm ARM D1.3 (entry), D24.2.40 (ESR_EL1).
 
-use crate::{cpu, println, report};
+use crate::{cpu, debug, println, report};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The registers as vectors.S saves them.
@@ -69,6 +69,13 @@ static EXPECTED: [Expectation; cpu::MAX] = [const {
     }
 }; cpu::MAX];
 
+/// How many single steps of a CPU are remembered.
+const STEPS: usize = 16;
+
+/// Where single steps ended, a row for each CPU, and how many there were.
+static TRACE: [([AtomicU64; STEPS], AtomicUsize); cpu::MAX] =
+    [const { ([const { AtomicU64::new(0) }; STEPS], AtomicUsize::new(0)) }; cpu::MAX];
+
 static IRQ: AtomicUsize = AtomicUsize::new(0);
 static SERRORS: AtomicU64 = AtomicU64::new(0);
 
@@ -88,6 +95,12 @@ pub fn expect_exception(f: impl FnOnce()) -> Option<Fault> {
     })
 }
 
+/// Returns where this CPU's single steps ended since the last call, and how many there were: the first few alone are told.
+pub fn take_steps() -> ([u64; STEPS], usize) {
+    let (places, count) = &TRACE[cpu::index()];
+    (core::array::from_fn(|at| places[at].swap(0, Ordering::SeqCst)), count.swap(0, Ordering::SeqCst))
+}
+
 /// Makes `hook` what every CPU calls for an interrupt; it has to acknowledge and end it.
 pub fn set_irq_hook(hook: fn()) {
     IRQ.store(hook as usize, Ordering::SeqCst);
@@ -102,6 +115,9 @@ pub fn n_serrors() -> u64 {
 extern "C" fn rt_exception(frame: &mut Frame, kind: u64) {
     match kind {
         4 => synchronous(frame),
+        // SVC of `debug::user`: it goes on at EL1 where x10 says.
+        8 if frame.esr >> 26 == 0x15 => (frame.elr, frame.spsr) = (frame.x[10], 0x3c5),
+        8 => synchronous(frame),
         5 => interrupt(frame),
         7 if EXPECTED[cpu::index()].armed.load(Ordering::SeqCst) => {
             SERRORS.fetch_add(1, Ordering::SeqCst);
@@ -115,6 +131,16 @@ fn synchronous(frame: &mut Frame) {
     if !slot.armed.load(Ordering::SeqCst) {
         unexpected(frame, 4);
     }
+    let class = frame.esr >> 26;
+    if class & !1 == debug::STEP {
+        let (places, count) = &TRACE[cpu::index()];
+        if let Some(place) = places.get(count.fetch_add(1, Ordering::SeqCst)) {
+            place.store(frame.elr, Ordering::SeqCst);
+        }
+        // The next one, for as long as MDSCR_EL1.SS is set.
+        frame.spsr |= 1 << 21;
+        return;
+    }
     if slot.seen.fetch_add(1, Ordering::SeqCst) == 0 {
         slot.esr.store(frame.esr, Ordering::SeqCst);
         slot.far.store(frame.far, Ordering::SeqCst);
@@ -124,7 +150,8 @@ fn synchronous(frame: &mut Frame) {
     let (start, end) = crate::ram::image();
     // What comes from PSTATE.IL does not bring it back.
     frame.spsr &= !(1 << 20);
-    frame.elr = if (start..end).contains(&frame.elr) { frame.elr + 4 } else { frame.x[30] };
+    let is_debug = matches!(class & !1, debug::BREAKPOINT | debug::WATCHPOINT);
+    frame.elr = if is_debug || (start..end).contains(&frame.elr) { frame.elr + 4 } else { frame.x[30] };
 }
 
 fn interrupt(frame: &mut Frame) {

@@ -8,7 +8,7 @@
 //! or run code that is not here ([`psci`], [`code`]).
 //!
 //! Floors, each may use those above it: [`board`], [`cpu`], [`mmio`] | [`console`], [`fdt`], [`psci`], [`exception`] |
-//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`code`], [`fp`], [`random`] | [`smp`], [`report`], [`el2`].
+//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`debug`], [`code`], [`fp`], [`random`] | [`smp`], [`report`], [`el2`].
 
 #![no_std]
 
@@ -17,6 +17,7 @@ pub mod board;
 pub mod code;
 pub mod console;
 pub mod cpu;
+pub mod debug;
 pub mod el2;
 pub mod exception;
 pub mod fdt;

@@ -10,6 +10,7 @@ pub mod psr {
     pub const EL2T: u64 = 0x8;
     pub const EL2H: u64 = 0x9;
     pub const IL: u64 = 1 << 20;
+    pub const SS: u64 = 1 << 21;
     pub const F: u64 = 1 << 6;
     pub const I: u64 = 1 << 7;
     pub const A: u64 = 1 << 8;

@@ -22,9 +22,9 @@ use Field::{AtMost, Fixed, Raw};
 const AA64PFR0: &[Field] = &[Raw(0), Fixed(4, 1), Raw(16), Raw(20), Raw(48), AtMost(56, 1), Raw(60)];
 /// ID_AA64PFR1_EL1: BTI and SSBS, which live in PSTATE and SCTLR_EL1. Hidden: MTE, SME, GCS, NMI and what is new.
 const AA64PFR1: &[Field] = &[Raw(0), AtMost(4, 2)];
-/// ID_AA64DFR0_EL1: the Armv8.0 debug architecture with the least it can have: two breakpoints, two watchpoints, one of
-/// them context-aware, none of which ever hits. Hidden: PMU, SPE, trace, buffers.
-const AA64DFR0: &[Field] = &[Fixed(0, 6), Fixed(12, 1), Fixed(20, 1), Fixed(28, 0), Raw(36)];
+/// ID_AA64DFR0_EL1: the Armv8.0 debug architecture, with as many breakpoints, context-aware ones and watchpoints as the CPU
+/// has and a vCPU has room for ([`super::debug`]). Hidden: PMU, SPE, trace, buffers.
+const AA64DFR0: &[Field] = &[Fixed(0, 6), AtMost(12, 5), AtMost(20, 3), AtMost(28, 5), Raw(36)];
 /// ID_AA64ISAR0_EL1: instructions without state: AES, SHA1, SHA2, CRC32, LSE, RDM, SHA3, SM3, SM4, DP, FHM, flag
 /// manipulation, TLBI ranges, RNDR. Hidden: transactions.
 const AA64ISAR0: &[Field] = &[

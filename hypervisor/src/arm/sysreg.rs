@@ -67,7 +67,13 @@ pub enum Register {
     Mdscr,
     Oslar,
     Oslsr,
-    /// Any other register of the debug architecture: reads as zero, ignores writes.
+    Osdlr,
+    ClaimSet,
+    ClaimClr,
+    AuthStatus,
+    /// DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: n is CRm, op2 tells which.
+    Point,
+    /// Debug registers that read as zero and ignore writes: power, ROM address, and the channel to an external debugger.
     Debug,
     Actlr,
     /// DC ISW, CSW, CISW.
@@ -95,10 +101,13 @@ macro_rules! table {
                 OSLSR => Some(Register::Oslsr),
                 ACTLR => Some(Register::Actlr),
                 DC_ISW | DC_CSW | DC_CISW => Some(Register::SetWay),
-                MDCCINT | MDRAR | OSDLR | DBGPRCR | CLAIMSET | CLAIMCLR | AUTHSTATUS | MDCCSR | DTR | DTRX | OSDTRRX
-                | OSDTRTX | OSECCR => Some(Register::Debug),
-                // DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: op0 2, op1 0, CRn 0, CRm n, op2 4 to 7.
-                bits if bits >> 7 == Encoding::new(2, 0, 0, 0, 0).bits() >> 7 && bits & 7 >= 4 => Some(Register::Debug),
+                OSDLR => Some(Register::Osdlr),
+                CLAIMSET => Some(Register::ClaimSet),
+                CLAIMCLR => Some(Register::ClaimClr),
+                AUTHSTATUS => Some(Register::AuthStatus),
+                MDCCINT | MDRAR | DBGPRCR | MDCCSR | DTR | DTRX | OSDTRRX | OSDTRTX | OSECCR => Some(Register::Debug),
+                // Op0 2, op1 0, CRn 0, CRm n, op2 4 to 7.
+                bits if bits >> 7 == Encoding::new(2, 0, 0, 0, 0).bits() >> 7 && bits & 7 >= 4 => Some(Register::Point),
                 _ => None,
             }
         }
@@ -129,7 +138,7 @@ mod tests {
         assert_eq!(id_read(3 << 20 | 4 << 1 | 1), Some((4, 0)));
         assert_eq!(id_read(3 << 20 | 4 << 1), None, "a write");
         assert_eq!(id_read(3 << 20 | 1 << 10 | 1), None, "SCTLR_EL1 and its kind");
-        assert_eq!(decode(Encoding::new(2, 0, 0, 5, 5)), Some(Register::Debug), "DBGBCR5_EL1");
+        assert_eq!(decode(Encoding::new(2, 0, 0, 5, 5)), Some(Register::Point), "DBGBCR5_EL1");
         assert_eq!(decode(Encoding::new(3, 3, 9, 12, 0)), None, "PMCR_EL0");
     }
 }

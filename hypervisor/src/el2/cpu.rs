@@ -91,6 +91,7 @@ pub(crate) fn init() {
     write!("mdcr_el2", mdcr);
     BASE[1].store(mdcr, Ordering::Relaxed);
     write!("hstr_el2", 0);
+    super::debug::init(dfr0);
     write!("vpidr_el2", midr());
     // EL1PCTEN: the physical counter is read freely; EL1PCEN clear: the physical timer traps.
     write!("cnthctl_el2", 1);

@@ -2,11 +2,12 @@
 
 use super::mmu::linear;
 use super::sysreg::{dsb, isb, read, write};
-use super::{context, disk, irq, lists};
+use super::{context, debug, disk, irq, lists};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
+use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
@@ -131,6 +132,10 @@ impl Machine for El2 {
     fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
         context::save(off);
         context::load(on, role);
+    }
+
+    fn load_debug(&self, debug: &Debug, at_el2: bool) {
+        debug::load(debug, at_el2);
     }
 
     fn has_abort(&self) -> bool {

@@ -253,6 +253,7 @@ impl Seat {
         }
         let here = Here { host: self.host, vm, slot };
         context::load(&vcpu.saved, &exit::nested::enter::role(here, &El2, &vcpu, self.cpu));
+        exit::sysreg::arm(&El2, &vcpu, vcpu.saved.get(El1::Mdscr));
         // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
         if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
             && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)

@@ -2,12 +2,14 @@
 
 use super::nested::timers;
 use super::{Here, cache, deny, irq};
+use crate::arm::debug::{self, mdscr};
 use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
 use crate::arm::sysreg::{self, Encoding, Register};
 use crate::devices;
 use crate::machine::Machine;
 use crate::next::Next;
+use crate::vcpu::nested::{Own, Part, hcr};
 use crate::vcpu::{Counter, Vcpu};
 use crate::vgic::Line;
 use crate::vm::request;
@@ -54,18 +56,26 @@ fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encodin
 }
 
 #[inline(never)]
-fn read<M: Machine>(_here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Option<u64> {
+fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Option<u64> {
     Some(match sysreg::decode(encoding)? {
         Register::CntpCtl => vcpu.cntp.control(m.now()),
         Register::CntpCval => vcpu.cntp.cval,
         Register::CntpTval => vcpu.cntp.tval(m.now()),
         Register::Cntpct => m.now(),
-        Register::Mdscr => m.get(El1::Mdscr),
+        Register::Mdscr => vcpu.debug.mdscr,
         // OSLM 0b10: the OS lock is implemented; OSLK its state (Arm ARM D24.3.27).
-        Register::Oslsr => 0b1000 | if vcpu.os_lock { 0b10 } else { 0 },
-        // Breakpoints, watchpoints, the debug channel, claim tags: there is no debugger, and nothing ever hits.
-        Register::Debug => 0,
-        Register::Actlr => 0,
+        Register::Oslsr => 0b1000 | u64::from(vcpu.debug.os_lock) << 1,
+        Register::Osdlr => u64::from(vcpu.debug.double_lock),
+        Register::Point => {
+            let [_, _, _, n, op2] = encoding.parts();
+            *vcpu.debug.point(&here.host.ids, n, op2)?.0
+        }
+        // There are eight tags.
+        Register::ClaimSet => 0xff,
+        Register::ClaimClr => vcpu.debug.claims.into(),
+        // NSNID, NSID: an external debugger is possible, but not let in.
+        Register::AuthStatus => 0b1010,
+        Register::Debug | Register::Actlr => 0,
         Register::SetWay | Register::Oslar | Register::Sgi1r | Register::Asgi1r | Register::Sgi0r | Register::Dir => {
             return None;
         }
@@ -93,20 +103,49 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
             vcpu.cntp.set_tval(value, m.now());
             return Some(timer_changed(here, m, vcpu));
         }
-        // KDE, MDE and the channel traps would reach breakpoints, and there are none; SS single-steps EL0, which the
-        // hardware does by itself.
-        Register::Mdscr => m.set(El1::Mdscr, value & 1),
-        Register::Oslar => vcpu.os_lock = value & 1 != 0,
-        Register::Debug | Register::Actlr | Register::IccSre => {}
+        // The rest speaks of external debuggers.
+        Register::Mdscr => vcpu.debug.mdscr = value & (mdscr::SS | mdscr::TDCC | mdscr::KDE | mdscr::MDE),
+        Register::Oslar => vcpu.debug.os_lock = value & 1 != 0,
+        Register::Osdlr => vcpu.debug.double_lock = value & 1 != 0,
+        Register::Point => {
+            let [_, _, _, n, op2] = encoding.parts();
+            let (register, mask) = vcpu.debug.point(&here.host.ids, n, op2)?;
+            *register = value & mask;
+        }
+        // Eight tags.
+        Register::ClaimSet => vcpu.debug.claims |= value as u8,
+        Register::ClaimClr => vcpu.debug.claims &= !(value as u8),
         Register::SetWay => {
             if !cache::by_set_way(m, &here.vm.memory.lock(), vcpu, value) {
                 // Not done: it is executed again.
                 vcpu.registers.pc = vcpu.registers.pc.wrapping_sub(4);
             }
         }
-        Register::Cntpct | Register::Oslsr => return None,
+        Register::Debug | Register::Actlr | Register::IccSre => return Some(Next::Resume),
+        Register::Cntpct | Register::Oslsr | Register::AuthStatus => return None,
+    }
+    if encoding.parts()[0] == 2 {
+        debug(m, vcpu);
     }
     Some(Next::Resume)
+}
+
+/// Gives the CPU the debug registers of the loaded `vcpu`, as far as they are in force for the part that it plays.
+pub fn debug<M: Machine>(m: &M, vcpu: &Vcpu) {
+    let at_el2 = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Hypervisor);
+    // Where debug exceptions go: to EL2 with either.
+    let above = at_el2.is_some_and(|nested| nested.kept.get(Own::Mdcr) & debug::TDE | nested.hcr(m) & hcr::TGE == 0);
+    m.set(El1::Mdscr, vcpu.debug.in_force(above));
+    arm(m, vcpu, vcpu.debug.in_force(above));
+}
+
+/// Gives the CPU the breakpoints and watchpoints of the loaded `vcpu`, if MDSCR_EL1 lets them hit.
+#[inline]
+pub fn arm<M: Machine>(m: &M, vcpu: &Vcpu, in_force: u64) {
+    if in_force & mdscr::MDE != 0 {
+        let at_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
+        m.load_debug(&vcpu.debug, at_el2);
+    }
 }
 
 #[inline]

@@ -3,6 +3,7 @@
 use super::nested::Nested;
 use super::timer::Timer;
 use crate::addr::VcpuId;
+use crate::arm::debug::Debug;
 use crate::arm::el1::Context;
 use crate::arm::esr::{self, Syndrome};
 use crate::arm::exception::psr;
@@ -50,10 +51,12 @@ impl Registers {
         }
     }
 
-    /// Goes on behind the current instruction of `bytes` bytes.
+    /// Goes on behind the current instruction of `bytes` bytes. If it was being single-stepped, that step is done (PSTATE.SS,
+    /// Arm ARM D2.11).
     #[inline(always)]
     pub fn step(&mut self, bytes: u64) {
         self.pc = self.pc.wrapping_add(bytes);
+        self.pstate &= !psr::SS;
     }
 }
 
@@ -155,8 +158,8 @@ pub struct Vcpu {
     pub cntp: Timer,
     /// The level of its line.
     pub cntp_line: bool,
-    /// OSLAR: whether the OS lock is held.
-    pub os_lock: bool,
+    /// Its debug registers. MDSCR_EL1 as the CPU has it is among EL1's.
+    pub debug: Debug,
     /// Whether the physical interrupt of its virtual timer is active on its behalf.
     pub timer_active: bool,
     /// Its list registers, as they were last filled.
@@ -190,7 +193,7 @@ impl Vcpu {
             has_ssbs,
             cntp: Timer::default(),
             cntp_line: false,
-            os_lock: true,
+            debug: Debug::new(),
             timer_active: false,
             lists: Lists::new(),
             in_hardware: 0,

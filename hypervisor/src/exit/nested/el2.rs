@@ -209,7 +209,12 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
                 nested.kept.set(own, value);
                 m.set(register, Nested::as_el1(own, value));
             }
-            None => nested.kept.set(own, value),
+            None => {
+                nested.kept.set(own, value);
+                if own == Own::Mdcr {
+                    crate::exit::sysreg::debug(m, vcpu);
+                }
+            }
         },
         Place::Page(offset) => nested.write(m, offset, value),
         Place::Cntkctl => nested.cntkctl = value,

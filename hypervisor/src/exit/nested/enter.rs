@@ -5,7 +5,7 @@ use super::{forward, lists, timers};
 use crate::addr::CpuId;
 use crate::arm::el1::{Context, El1};
 use crate::arm::exception::{self, Kind, psr};
-use crate::exit::Here;
+use crate::exit::{Here, sysreg};
 use crate::machine::Machine;
 use crate::memory::Root;
 use crate::next::Next;
@@ -69,6 +69,7 @@ pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
         context
     });
     m.exchange(&mut now, &same, &role);
+    follow_debug(m, vcpu);
 }
 
 /// ERET of the hypervisor.
@@ -132,6 +133,7 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     m.exchange(&mut nested.away, &nested.passing, &role);
     nested.keep_hypervisor();
     let is_own = nested.shadow.is_none();
+    follow_debug(m, vcpu);
     timers::changed(m, vcpu);
     if is_own {
         // Both parts have the same VMID, but not the same stage 1.
@@ -157,6 +159,13 @@ pub fn keep_abort<M: Machine>(m: &M, vcpu: &Vcpu) {
     }
 }
 
+/// Debug registers are one set for both parts, but not in force for both alike.
+fn follow_debug<M: Machine>(m: &M, vcpu: &Vcpu) {
+    if vcpu.debug.mdscr != 0 {
+        sysreg::debug(m, vcpu);
+    }
+}
+
 /// The guest's part ends: EL1's registers are the hypervisor's again.
 fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     lists::take_back(here, m, vcpu);
@@ -170,6 +179,7 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     m.exchange(&mut nested.passing, &nested.away, &role);
     nested.keep_guest(m);
     nested.set_physical_timer(m, vcpu.cntp);
+    follow_debug(m, vcpu);
     timers::changed(m, vcpu);
     if !was_shadow {
         m.forget_stage1();

@@ -105,9 +105,10 @@ fn sysreg<M: Machine>(m: &M, nested: &Nested, iss: u64) -> bool {
         (1, 0, 7, 1 | 5, 0) | (1, 3, 7, 5 | 11, 1) => hcr_has(24),
         (1, 0, 8 | 9, ..) => hcr_has(25),
         // Debug: OS lock and power, ROM address, all else.
-        (2, 0, 1, _, 4) => mdcr_has(10) || mdcr_has(9),
-        (2, 0, 1 | 2, 0, 0) => mdcr_has(11) || mdcr_has(9),
-        (2, ..) => mdcr_has(9),
+        // TDE counts as each of them.
+        (2, 0, 1, _, 4) => mdcr_has(10) || mdcr_has(8),
+        (2, 0, 1, 0, 0) => mdcr_has(11) || mdcr_has(8),
+        (2, ..) => mdcr_has(9) || mdcr_has(8),
         (3, 0, 0, 0, 6 | 7) | (3, 1, 0, 0, 7) => hcr_has(16),
         (3, 1 | 2, 0, 0, _) | (3, 3, 0, 0, 1) => hcr_has(17),
         (3, 0, 0, ..) => hcr_has(18),
