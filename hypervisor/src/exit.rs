@@ -74,7 +74,7 @@ pub fn raise<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, syndrome: u64, 
     }
     let from = vcpu.registers.pc;
     vcpu::enter_el1(vcpu, m, syndrome, far);
-    if vcpu.is_stuck(from & !0x7ff == vcpu.registers.pc & !0x7ff) {
+    if vcpu.vector_loop.goes_on(from & !0x7ff == vcpu.registers.pc & !0x7ff) {
         return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
     }
     Next::Resume

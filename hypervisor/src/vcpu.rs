@@ -14,7 +14,7 @@ pub use crate::arm::gic::Interface;
 pub use crate::arm::role::{Role, Traps};
 use crate::machine::Machine;
 pub use nested::Nested;
-pub use state::{Counter, Fp, Past, Registers, Vcpu};
+pub use state::{Counter, Fp, Past, Registers, Streak, Vcpu};
 pub use timer::Timer;
 
 /// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If

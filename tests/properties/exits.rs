@@ -353,6 +353,23 @@ fn a_guest_that_faults_for_ever_where_nothing_is_wrong_is_stopped() {
 }
 
 #[test]
+fn a_guest_whose_vectors_lie_where_nothing_is_is_stopped() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    cpu.set(El1::Vbar, 0x0b00_0000);
+    (vcpu.registers.pc, vcpu.registers.pstate) = (0x0b00_0200, psr::EL1H);
+    let exits = (0..1000).find(|_| {
+        (vcpu.registers.far, vcpu.registers.hpfar) = (vcpu.registers.pc, vcpu.registers.pc >> 8);
+        leave(&cpu, here, &mut vcpu, ec::IABT_LOWER, 0b0111)
+            == Next::Stop(Cause::Crash("its exception vector raises exceptions"))
+    });
+    assert_eq!(exits, Some(64));
+}
+
+#[test]
 fn cache_maintenance_of_nothing_does_nothing_and_a_walk_to_it_fails() {
     const CM: u64 = 1 << 8 | 1 << 6;
     let model = model();

@@ -11,7 +11,7 @@ use crate::host;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
-use crate::vcpu::{self, Counter, Vcpu};
+use crate::vcpu::{self, Counter, Streak, Vcpu};
 use crate::vgic::Vgic;
 use crate::vm::{Gic, request};
 use core::sync::atomic::Ordering;
@@ -94,7 +94,8 @@ const SELDOM: usize = 64;
 #[cold]
 fn gets_nowhere<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Option<Addr<Ipa>>, access: Access) -> bool {
     let is_same = vcpu.past.iter().all(|past| *past == vcpu.past[0]);
-    vcpu.is_stuck(is_same && place.is_none_or(|ipa| here.vm.memory.lock().allows(m, ipa, access)))
+    let stuck = is_same && place.is_none_or(|ipa| here.vm.memory.lock().allows(m, ipa, access));
+    vcpu.fault_loop.goes_on(stuck)
 }
 
 /// An access of the loaded vCPU's guest where its hypervisor has nothing either.
@@ -123,7 +124,7 @@ fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ip
     if access == Access::Execute {
         return next;
     }
-    vcpu.stuck = 0;
+    vcpu.vector_loop = Streak::default();
     Next::Resume
 }
 

@@ -174,8 +174,10 @@ pub struct Vcpu {
     pub past_at: usize,
     /// What it has besides if it has an EL2 of its own.
     pub nested: Option<Box<Nested>>,
-    /// How often in a row it made no progress: see [`Vcpu::is_stuck`].
-    pub stuck: u32,
+    /// Its exception vectors raise exceptions themselves.
+    pub vector_loop: Streak,
+    /// It has the same fault again and again, and there is nothing to do about it.
+    pub fault_loop: Streak,
     /// How far cleaning all of the VM's memory has come, and for the instruction at which address: see `exit::cache`.
     pub cleaning: (u64, u64),
 }
@@ -201,7 +203,8 @@ impl Vcpu {
             past: [Past::default(); PAST],
             past_at: 0,
             nested: None,
-            stuck: 0,
+            vector_loop: Streak::default(),
+            fault_loop: Streak::default(),
             cleaning: (0, 0),
         }
     }
@@ -230,13 +233,19 @@ impl Vcpu {
             Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
         self.past_at = self.past_at.wrapping_add(1);
     }
+}
 
-    /// Counts how often in a row it made no progress, as `now` says of this time. True when it has been too often.
-    pub const fn is_stuck(&mut self, now: bool) -> bool {
+/// How often in a row a vCPU made no progress, by one measure.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Streak(u32);
+
+impl Streak {
+    /// Counts one more time, or begins again. True when it has been too often.
+    pub const fn goes_on(&mut self, stuck: bool) -> bool {
         /// How often is too often.
         const STUCK: u32 = 64;
-        self.stuck = if now { self.stuck + 1 } else { 0 };
-        self.stuck > STUCK
+        self.0 = if stuck { self.0 + 1 } else { 0 };
+        self.0 > STUCK
     }
 }
 
