@@ -100,6 +100,8 @@ struct Bank {
     priority: [u8; 32],
     /// The priority at which an active one was taken, which orders the ends; above all there are, if it never was.
     running: [u8; 32],
+    /// Those active that were in Group 1 when they were taken.
+    running1: u32,
     physical: [u16; 32],
 }
 
@@ -119,6 +121,7 @@ impl Bank {
             mapped: 0,
             priority: [0; 32],
             running: [u8::MAX; 32],
+            running1: 0,
             physical: [0; 32],
         }
     }
@@ -126,6 +129,21 @@ impl Bank {
     /// Pending as the guest sees it.
     const fn pending(&self) -> u32 {
         self.latch | self.lent | self.lent_line | self.line & !self.edge
+    }
+
+    /// With which priority and in which group an active interrupt has to be in a list: those it was taken with, whatever
+    /// the guest has written since, as the CPU interface ends what has the priority and group that it drops
+    /// (ICV_EOIR1_EL1). One that was never taken has what was written last.
+    fn as_taken(&self, at: usize) -> (u8, bool) {
+        match self.running.get(at) {
+            Some(priority) if *priority != u8::MAX => (*priority, self.running1 >> (at & 31) & 1 != 0),
+            _ => self.as_written(at),
+        }
+    }
+
+    /// With which priority and in which group an interrupt is pending.
+    fn as_written(&self, at: usize) -> (u8, bool) {
+        (self.priority.get(at).copied().unwrap_or(u8::MAX), self.group >> (at & 31) & 1 != 0)
     }
 
     /// As new, but for the mapping.

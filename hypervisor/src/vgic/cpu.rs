@@ -125,6 +125,7 @@ impl Vgic {
             && let Some(running) = bank.running.get_mut(at)
         {
             *running = entry.priority;
+            bank.running1 = if entry.group1 { bank.running1 | bit } else { bank.running1 & !bit };
         }
         if bank.written & bit == 0 {
             bank.active = if entry.active { bank.active | bit } else { bank.active & !bit };
@@ -295,8 +296,9 @@ impl Vgic {
         let hw = bank.mapped & bit != 0 && (active || edge || bank.line & bit != 0);
         // Active and pending together only where the pending state stays when the active one goes: not with a level,
         // which may have fallen by then, not with HW, and not with another SGI source. And not in the place of others,
-        // that are perhaps more urgent, nor at another priority than the active one's: its end has to be seen.
-        let both = room == Room::Enough && edge && !hw && !sourced && bank.running.get(at) == bank.priority.get(at);
+        // that are perhaps more urgent, nor at another priority or in another group than the active one's: its end has to be seen.
+        let is_taken_alike = bank.as_taken(at) == bank.as_written(at);
+        let both = room == Room::Enough && edge && !hw && !sourced && is_taken_alike;
         let pending = deliverable && (!active || both);
         let source = match (sourced, active) {
             (false, _) => 0,
@@ -316,10 +318,11 @@ impl Vgic {
             }
         }
         let more = bank.latch & bit != 0;
+        let (priority, group1) = if active { bank.as_taken(at) } else { bank.as_written(at) };
         let entry = Entry {
             intid: intid.0,
-            priority: bank.priority.get(at).copied().unwrap_or(u8::MAX),
-            group1: bank.group & bit != 0,
+            priority,
+            group1,
             pending,
             active,
             physical: bank.physical.get(at).copied().filter(|_| hw),

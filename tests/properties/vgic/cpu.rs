@@ -26,6 +26,7 @@ pub(super) struct Taken {
     pub(super) intid: usize,
     pub(super) source: u8,
     pub(super) priority: u8,
+    group1: bool,
 }
 
 impl Cpu {
@@ -70,12 +71,14 @@ impl Cpu {
     pub(super) fn ack(&mut self) -> Option<Taken> {
         let (at, entry) = self.top()?;
         self.set(at, Entry { pending: false, active: true, ..entry });
-        let taken = Taken { intid: entry.intid as usize, source: entry.source, priority: entry.priority };
+        let taken =
+            Taken { intid: entry.intid as usize, source: entry.source, priority: entry.priority, group1: entry.group1 };
         self.stack.push(taken);
         Some(taken)
     }
 
-    /// Writes EOIR: drops the priority, and with EOImode 0 deactivates.
+    /// Writes EOIR: drops the priority, and with EOImode 0 deactivates the list register that has it, the INTID and the
+    /// group (ICV_EOIR1_EL1); the end of what no list register has is counted.
     pub(super) fn end(&mut self, mode1: bool) -> Option<Taken> {
         let taken = self.stack.pop()?;
         if mode1 {
@@ -83,7 +86,8 @@ impl Cpu {
             return Some(taken);
         }
         let found = self.entries().enumerate().find(|(_, e)| {
-            e.active && e.intid as usize == taken.intid && (e.physical.is_some() || e.source == taken.source)
+            let same = e.intid as usize == taken.intid && (e.physical.is_some() || e.source == taken.source);
+            e.active && same && e.priority == taken.priority && e.group1 == taken.group1
         });
         match found {
             Some((at, entry)) => {

@@ -366,7 +366,7 @@ impl World {
 
     fn take(&mut self, cpu: usize) {
         let (best, legal, any) = (self.model.best(cpu, self.cpus[cpu].groups), !self.cpus[cpu].late, self.any_late());
-        let Some(Taken { intid, source, priority }) = self.cpus[cpu].ack() else { return };
+        let Some(Taken { intid, source, priority, .. }) = self.cpus[cpu].ack() else { return };
         self.counts.taken += 1;
         if legal {
             assert!(self.model.takes(cpu, intid), "vcpu {cpu} took {intid}: {:?}", self.model.int(cpu, intid));

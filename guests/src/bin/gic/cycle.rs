@@ -15,6 +15,7 @@ pub(crate) fn check() {
     level();
     active();
     split();
+    changed();
     timer_line();
     uart();
     hook();
@@ -103,6 +104,35 @@ fn split() {
     check!(!gic::is_active(first.intid) && gic::is_active(second.intid), "split: each is deactivated by itself");
     gic::deactivate(second);
     gic::set_end_mode(EndMode::Both);
+}
+
+/// What is active gets another priority, and its end is still its end.
+fn changed() {
+    const TIMER: Timer = Timer::Virtual;
+    gic::set_trigger(SPI, Trigger::Edge);
+    gic::enable(7);
+    for (intid, name) in [(SPI, "an SPI"), (7, "an SGI"), (TIMER.irq(), "a PPI")] {
+        for priority in [gic::DEFAULT_PRIORITY - 0x20, gic::DEFAULT_PRIORITY + 0x20] {
+            gic::enable(intid);
+            match intid {
+                7 => gic::send(7, To::Me),
+                SPI => gic::set_pending(SPI),
+                _ => TIMER.start(0),
+            }
+            let taken = take();
+            check_eq!(taken.intid, intid, "changed: {name} comes");
+            gic::set_priority(intid, priority);
+            check!(gic::is_active(intid), "changed: {name} stays active while its priority is written");
+            TIMER.stop();
+            gic::end(taken);
+            check!(!gic::is_active(intid), "changed: {name} whose priority was written while active is ended");
+            check_eq!(gic::running_priority(), 0xff, "changed: the end drops the priority it was taken with");
+            gic::set_priority(intid, gic::DEFAULT_PRIORITY);
+        }
+        gic::disable(intid);
+    }
+    gic::enable(SPI);
+    gic::enable(7);
 }
 
 /// A PPI with a real line.
