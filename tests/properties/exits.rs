@@ -23,11 +23,11 @@ const LEAF: u64 = 1 << 10 | 3 << 8 | 3;
 const UXN: u64 = 1 << 54;
 const PXN: u64 = 1 << 53;
 
-fn model() -> Model {
+pub(crate) fn model() -> Model {
     Model::new(Addr::new(BOARD), BOARD_BYTES, 5, Flaw::None)
 }
 
-fn here(host: &'static Host) -> Here<'static> {
+pub(crate) fn here(host: &'static Host) -> Here<'static> {
     let vm = &host.vms[0];
     Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() }
 }
@@ -152,7 +152,7 @@ fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
 }
 
 /// An exit of this class.
-fn leave(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, class: u64, iss: u64) -> Next {
+pub(crate) fn leave(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, class: u64, iss: u64) -> Next {
     vcpu.registers.esr = class << 26 | 1 << 25 | iss;
     exit::handle(here, m, vcpu)
 }

@@ -15,3 +15,4 @@ mod shadow;
 mod stage2;
 mod vgic;
 mod vmids;
+mod wakes;

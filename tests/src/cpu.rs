@@ -33,13 +33,14 @@ pub const BOARD: u64 = 0x8000_0000;
 /// How much there is.
 pub const BOARD_BYTES: u64 = 16 << 20;
 
-/// A board with one VM of 4 MiB and one vCPU, which starts at EL2 or not. ID registers are those of a CPU with everything,
+/// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vm = DeviceTreeNode::new("one").unwrap();
     vm.add_property(property("memory", "4M"));
+    vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
     vm.add_property(property("kernel", "kernel"));
     if nested {
         vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
@@ -173,6 +174,8 @@ pub struct Cpu<'m> {
     stale: Cell<Option<(u64, u64)>>,
     /// PAN of the access, as the vCPU's PSTATE has it.
     pan: Cell<bool>,
+    /// List registers and ICH_HCR_EL2. The guest on it plays on them; its interface lets everything through.
+    pub lists: RefCell<([u64; 16], u32)>,
 }
 
 /// What a walk of stage 1 found.
@@ -193,6 +196,7 @@ impl<'m> Cpu<'m> {
             role: Cell::new(None),
             stale: Cell::new(None),
             pan: Cell::new(false),
+            lists: RefCell::new(([0; 16], 0)),
         }
     }
 
@@ -423,11 +427,15 @@ impl Machine for Cpu<'_> {
     }
 
     fn read_lists(&self, lr: &mut [u64]) -> u32 {
-        self.model.read_lists(lr)
+        let lists = self.lists.borrow();
+        lr.copy_from_slice(&lists.0[..lr.len()]);
+        lists.1
     }
 
     fn write_lists(&self, lr: &[u64], control: u32) {
-        self.model.write_lists(lr, control);
+        let mut lists = self.lists.borrow_mut();
+        lists.0[..lr.len()].copy_from_slice(lr);
+        lists.1 = control;
     }
 
     fn interface_type(&self) -> u64 {
@@ -443,7 +451,9 @@ impl Machine for Cpu<'_> {
     }
 
     fn interface(&self) -> u64 {
-        self.model.interface()
+        /// ICH_VMCR_EL2: all priorities, both groups.
+        const OPEN: u64 = 0xf8 << 24 | 3;
+        OPEN
     }
 
     fn release(&self, intid: IntId) {

@@ -14,13 +14,14 @@ use crate::vgic::{Line, Vgic};
 /// Takes what the list registers say back into `vgic`, and the level of the virtual timer with it. The lists are empty
 /// then and have to be filled before the vCPU runs: see [`refill`].
 pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
+    let mut kicks = Kicks::NONE;
     if vcpu.nested.is_some() {
         // First what the guest's lists say: the hypervisor's maintenance interrupt follows from it.
-        nested::lists::sync(vgic, vcpu, m);
+        kicks |= nested::lists::sync(vgic, vcpu, m);
         timers::refresh(vgic, vcpu, m);
         if vcpu.lends_interface() {
             // Its own lists were folded when its guest got the interface.
-            return Kicks::NONE;
+            return kicks.without(vcpu.id);
         }
     }
     let used = usize::from(vcpu.lists.used);
@@ -28,7 +29,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
         vcpu.lists.hcr = m.read_lists(lr);
     }
     vcpu.in_hardware = vcpu.in_hardware.max(used);
-    let mut kicks = vgic.fold(vcpu.id, &mut vcpu.lists);
+    kicks |= vgic.fold(vcpu.id, &mut vcpu.lists);
     if vcpu.timer_active && vcpu.nested.is_none() {
         let timer = VIRTUAL_TIMER_INTID;
         if !is_timer_firing(m) {
@@ -59,6 +60,8 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let mut kicks = refresh(&mut vgic, vcpu, m);
     if vcpu.lends_interface() {
         if !is_due_beside_guest(&vgic, vcpu) {
+            drop(vgic);
+            here.host.kick(m, here.vm, kicks);
             return;
         }
         // What comes for the hypervisor ends its guest's part.
@@ -96,13 +99,17 @@ pub fn timer(here: Here<'_>, vcpu: &mut Vcpu) {
 /// Whether something would end the vCPU's WFI.
 pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
     let mut vgic = here.vm.vgic.lock();
-    let _ = refresh(&mut vgic, vcpu, m);
-    if vcpu.lends_interface() {
-        return is_due_beside_guest(&vgic, vcpu)
-            || vcpu.nested.as_ref().is_some_and(|nested| nested::lists::is_pending(nested, m));
-    }
-    let mask = mask(&vgic, m);
-    vgic.deliverable(vcpu.id, mask)
+    let kicks = refresh(&mut vgic, vcpu, m);
+    let wakes = if vcpu.lends_interface() {
+        is_due_beside_guest(&vgic, vcpu)
+            || vcpu.nested.as_ref().is_some_and(|nested| nested::lists::is_pending(nested, m))
+    } else {
+        vgic.deliverable(vcpu.id, mask(&vgic, m))
+    };
+    drop(vgic);
+    // What it ended may have come again for a vCPU that it is routed to by now.
+    here.host.kick(m, here.vm, kicks);
+    wakes
 }
 
 /// Whether an interrupt waits for a hypervisor whose guest has the CPU's interface.

@@ -8,6 +8,7 @@ use crate::addr::IntId;
 use crate::arm::gic::{Interface, Mask, hcr};
 use crate::exit::{Here, irq};
 use crate::machine::Machine;
+use crate::next::Kicks;
 use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, page};
 use crate::vgic::Vgic;
@@ -68,10 +69,12 @@ const fn in_hardware(lr: u64) -> u64 {
 }
 
 /// Reads the guest's lists back into the page, and ends interrupts of the hypervisor's that were tied to those that are done.
-pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
-    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+/// The kicks are for this vCPU, which looks anyway, and for those to which such an interrupt goes by now.
+pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
+    let mut kicks = Kicks::NONE;
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return kicks };
     let (page, lent) = (nested.page, nested.lent);
-    let Some(lr) = nested.lr.get_mut(..lent) else { return };
+    let Some(lr) = nested.lr.get_mut(..lent) else { return kicks };
     let control = u64::from(m.read_lists(lr));
     let mut changed = false;
     for (n, now) in lr.iter_mut().enumerate() {
@@ -83,8 +86,7 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         page.write(m, offset, was & !STATE | *now & STATE);
         if *now & STATE == 0 {
             if was & HW != 0 {
-                // The kick is for this vCPU, which looks.
-                let _ = vgic.deactivate(vcpu.id, (was & PHYSICAL) >> 32);
+                kicks |= vgic.deactivate(vcpu.id, (was & PHYSICAL) >> 32);
             }
             changed |= *now != 0;
             *now = 0;
@@ -96,14 +98,13 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     if changed || control & CONDITIONS != 0 && maintenance(nested, m) != 0 {
         m.write_lists(nested.lr.get(..lent).unwrap_or(&[]), (control & !CONDITIONS) as u32);
     }
+    kicks
 }
 
 /// Takes the guest's interface off the CPU and puts the hypervisor's back, whose lists have to be filled.
 pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    {
-        let mut vgic = here.vm.vgic.lock();
-        sync(&mut vgic, vcpu, m);
-    }
+    let kicks = sync(&mut here.vm.vgic.lock(), vcpu, m).without(vcpu.id);
+    here.host.kick(m, here.vm, kicks);
     put_guests_away(m, vcpu);
     let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
     nested.lends_interface = false;

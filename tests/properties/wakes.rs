@@ -1,0 +1,103 @@
+//! Who is told that an interrupt waits: what one vCPU ends may have come again for another that it is routed to by then, and
+//! sleeps.
+
+use crate::exits::{here, leave, model};
+use flatland::addr::{IntId, VcpuId};
+use flatland::arm::esr::ec;
+use flatland::arm::gic::gicd;
+use flatland::exit::{Here, irq, nested::lists};
+use flatland::next::Next;
+use flatland::vcpu::nested::page;
+use flatland::vm::request;
+use harness::cpu::{Cpu, host};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// An edge-triggered SPI.
+const SPI: IntId = IntId(40);
+/// The word of GICD_ISENABLER that has it.
+const GICD_ISENABLER1: u64 = 0x104;
+const STATE: u64 = 0b11 << 62;
+const ACTIVE: u64 = 0b10 << 62;
+
+fn write(here: Here<'_>, offset: u64, bytes: u8, value: u64) {
+    // The second vCPU's accesses, whose lists are empty.
+    let kicks = here.vm.vgic.lock().dist_write(VcpuId(1), offset, bytes, value);
+    assert!(kicks.into_iter().count() <= 2);
+}
+
+fn pend(here: Here<'_>) {
+    let _ = here.vm.vgic.lock().pend(VcpuId(0), SPI);
+}
+
+/// The distributor on, and the SPI enabled and routed to the first vCPU.
+fn prepare(here: Here<'_>) {
+    write(here, gicd::CTLR, 4, 3);
+    write(here, gicd::ICFGR + 8, 4, 2 << 16);
+    write(here, GICD_ISENABLER1, 4, 1 << 8);
+}
+
+/// The SPI goes to the second vCPU from now on, and comes.
+fn comes_elsewhere(here: Here<'_>) {
+    write(here, gicd::IROUTER + 8 * 40, 8, 1);
+    pend(here);
+    here.vm.slot(VcpuId(1)).unwrap().requests.store(0, Relaxed);
+}
+
+fn is_told(here: Here<'_>) -> bool {
+    here.vm.slot(VcpuId(1)).unwrap().requests.load(Relaxed) & request::REFILL != 0
+}
+
+#[test]
+fn what_a_vcpu_ended_before_it_sleeps_wakes_the_one_it_goes_to_now() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    prepare(here);
+    pend(here);
+    irq::refill(here, &cpu, &mut vcpu);
+    // Taken, come again for the other, ended, and to sleep.
+    assert_ne!(cpu.lists.borrow().0[0] & STATE, 0, "it is in no list");
+    cpu.lists.borrow_mut().0[0] ^= STATE;
+    comes_elsewhere(here);
+    cpu.lists.borrow_mut().0[0] &= !STATE;
+    assert_eq!(leave(&cpu, here, &mut vcpu, ec::WFX, 0), Next::Wait);
+    assert!(!irq::wakes(here, &cpu, &mut vcpu), "nothing is left for this one");
+    assert!(is_told(here), "nobody told the other");
+}
+
+#[test]
+fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
+    type Look = fn(Here<'_>, &Cpu<'_>, &mut flatland::vcpu::Vcpu);
+    let looks: [(&str, Look); 3] = [
+        ("before it sleeps", |here, m, vcpu| assert!(!irq::wakes(here, m, vcpu))),
+        ("as its lists are filled", |here, m, vcpu| irq::refill(here, m, vcpu)),
+        ("as its hypervisor gets the interface", |here, m, vcpu| lists::take_back(here, m, vcpu)),
+    ];
+    for (when, look) in looks {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = here(host(&model, true, true));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        prepare(here);
+        // The hypervisor took it, dropped its priority, and gives it to its guest by a list register with HW.
+        pend(here);
+        irq::refill(here, &cpu, &mut vcpu);
+        cpu.lists.borrow_mut().0[0] ^= STATE;
+        assert_eq!(cpu.lists.borrow().0[0] & STATE, ACTIVE);
+        lists::put_own_away(here, &cpu, &mut vcpu);
+        let nested = vcpu.nested.as_mut().unwrap();
+        (nested.lends_interface, nested.lists) = (true, 4);
+        let virtual_one = 0b01 << 62 | 1 << 61 | u64::from(SPI.0) << 32 | 50;
+        nested.page.write(&cpu, page::ICH_LR, virtual_one);
+        nested.page.write(&cpu, page::ICH_HCR, 1);
+        lists::lend(&cpu, &mut vcpu);
+        assert_ne!(cpu.lists.borrow().0[0] & STATE, 0, "it is in no list of the guest's");
+        comes_elsewhere(here);
+        cpu.lists.borrow_mut().0[0] &= !STATE;
+        look(here, &cpu, &mut vcpu);
+        assert!(is_told(here), "nobody told the other {when}");
+    }
+}
