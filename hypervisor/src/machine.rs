@@ -83,7 +83,7 @@ pub trait Machine {
     fn probe(&self, va: u64, access: Access, whose: Whose) -> u64;
     /// Where stage 1 on this CPU has `va`, whoever may do what there; nothing where it is not mapped. There is no page that
     /// EL1 may not read by stage 1 (Arm ARM D8.4.1), and AT S1E1R looks neither at PSTATE.PAN nor at TCR_EL1.E0PD.
-    #[inline]
+    #[inline(always)]
     fn translate(&self, va: u64) -> Option<Addr<Ipa>> {
         output(self.probe(va, Access::Read, Whose::El1), va)
     }

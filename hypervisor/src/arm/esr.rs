@@ -34,7 +34,7 @@ pub struct Syndrome {
 
 impl Syndrome {
     /// The exception class.
-    #[inline(always)]
+    #[inline]
     pub const fn ec(self) -> u64 {
         self.esr >> 26 & 0x3f
     }
@@ -109,7 +109,7 @@ pub struct Abort {
 
 impl Abort {
     /// Decodes an instruction or data abort from a lower exception level.
-    #[inline]
+    #[inline(always)]
     pub fn decode(syndrome: Syndrome) -> Self {
         let iss = syndrome.iss();
         let fault = match iss & 0x3f {
@@ -155,7 +155,7 @@ pub struct Transfer {
 
 impl Transfer {
     /// Decodes it, where the hardware says it is valid (ISV): not for pairs, exclusives and write-back forms.
-    #[inline]
+    #[inline(always)]
     pub const fn decode(syndrome: Syndrome) -> Option<Self> {
         let iss = syndrome.iss();
         if iss >> 24 & 1 == 0 {
@@ -192,7 +192,7 @@ impl Transfer {
     }
 
     /// What the register holds after loading `value`.
-    #[inline]
+    #[inline(always)]
     pub const fn extend(self, value: u64) -> u64 {
         let bits = self.bytes as u32 * 8;
         if bits >= 64 {

@@ -38,7 +38,7 @@ pub enum Call {
 
 impl Call {
     /// Decodes a function id (W0).
-    #[inline]
+    #[inline(always)]
     pub const fn decode(function: u32) -> Self {
         match function {
             0x8400_0000 => Self::PsciVersion,
@@ -60,7 +60,7 @@ impl Call {
 }
 
 /// Whether `function` is an SMC64 call, whose arguments have 64 bits.
-#[inline]
+#[inline(always)]
 pub const fn is_64bit(function: u32) -> bool {
     function >> 30 & 1 != 0
 }

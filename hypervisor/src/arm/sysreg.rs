@@ -83,7 +83,7 @@ pub enum Register {
 macro_rules! table {
     ($($name:ident = $op0:literal $op1:literal $crn:literal $crm:literal $op2:literal),* $(,)?) => {
         /// The register with this encoding, if it is emulated.
-        #[inline]
+        #[inline(always)]
         pub const fn decode(encoding: Encoding) -> Option<Register> {
             $(const $name: u16 = Encoding::new($op0, $op1, $crn, $crm, $op2).bits();)*
             match encoding.bits() {

@@ -216,7 +216,7 @@ impl Geometry {
     }
 
     /// The index of `input` among all descriptors of the root, or nothing where `input` is too big.
-    #[inline]
+    #[inline(always)]
     pub const fn root_index(self, input: u64) -> Option<u64> {
         if input >> self.bits == 0 { Some(input >> self.start.shift()) } else { None }
     }

@@ -3,7 +3,7 @@
 use super::sysreg::{isb, read, write};
 
 /// Arms this CPU's timer for `deadline` (of the system counter), or disarms it.
-#[inline]
+#[inline(always)]
 pub(crate) fn set(deadline: Option<u64>) {
     match deadline {
         Some(at) => {

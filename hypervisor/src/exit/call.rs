@@ -7,7 +7,7 @@ use crate::vcpu::{Counter, Vcpu};
 use crate::vm::psci;
 
 /// HVC: the guest goes on behind it by itself.
-#[inline]
+#[inline(always)]
 pub fn hvc<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     here.slot.count(Counter::Hypercall);
     // SMCCC is HVC #0 (DEN0028 2.9); others are nobody's.

@@ -140,7 +140,7 @@ pub fn debug<M: Machine>(m: &M, vcpu: &Vcpu) {
 }
 
 /// Gives the CPU the breakpoints and watchpoints of the loaded `vcpu`, if MDSCR_EL1 lets them hit.
-#[inline]
+#[inline(always)]
 pub fn arm<M: Machine>(m: &M, vcpu: &Vcpu, in_force: u64) {
     if in_force & mdscr::MDE != 0 {
         let at_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
@@ -148,7 +148,7 @@ pub fn arm<M: Machine>(m: &M, vcpu: &Vcpu, in_force: u64) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn sgi<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, register: SgiRegister, value: u64) {
     let kicks = here.vm.vgic.lock().sgi1r(vcpu.id, register, value);
     if kicks.contains(vcpu.id) {

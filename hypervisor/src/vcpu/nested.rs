@@ -324,7 +324,7 @@ impl Nested {
     }
 
     /// Whether its hypervisor has stage 2 on for the guest.
-    #[inline]
+    #[inline(always)]
     pub fn has_stage2<M: Machine>(&self, m: &M) -> bool {
         self.hcr(m) & hcr::VM != 0
     }

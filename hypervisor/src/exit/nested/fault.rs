@@ -22,7 +22,7 @@ const FIPA: u64 = 0xfff_ffff_fff0;
 const STATUS: u64 = 0x3f;
 
 /// By what the guest's memory is found.
-#[inline]
+#[inline(always)]
 fn key<M: Machine>(nested: &Nested, m: &M) -> Key {
     Key { vttbr: nested.read(m, page::VTTBR), vtcr: nested.read(m, page::VTCR) }
 }

@@ -88,7 +88,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
 }
 
 /// Keeps ISTATUS of a timer's control register in the page.
-#[inline]
+#[inline(always)]
 fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, is_met: bool) {
     let ctl = nested.read(m, offset);
     let told = if is_met { ctl | ISTATUS } else { ctl & !ISTATUS };
