@@ -1,6 +1,6 @@
 //! Self-hosted debug: a guest's breakpoints, watchpoints, MDSCR_EL1, locks and claim tags (Arm ARM D2, D24.3).
 //!
-//! [`Debug`] is what the guest wrote and reads back: its accesses trap, always (MDCR_EL2.TDA), for it may not have the CPU's
+//! [`struct@Debug`] is what the guest wrote and reads back: its accesses trap, always (MDCR_EL2.TDA), for it may not have the CPU's
 //! own. What the CPU is given is made from it here, and can match at EL1 and EL0 alone: never at EL2, whatever a guest
 //! writes to HMC, SSC and PMC, and not by VMID, whose numbers are ours. The CPU's registers need to hold it only while its
 //! MDSCR_EL1.MDE is in force: without, none of them hits, and what another guest left there means nothing.
@@ -24,22 +24,22 @@ pub const BREAKPOINTS: usize = 6;
 /// How many watchpoints.
 pub const WATCHPOINTS: usize = 4;
 
-/// DBGBCR<n>_EL1 and DBGWCR<n>_EL1: E; PMC or PAC; HMC; SSC.
+/// `DBGBCR<n>_EL1` and `DBGWCR<n>_EL1`: E; PMC or PAC; HMC; SSC.
 const E: u64 = 1;
 const PMC: u64 = 0b11 << 1;
 const HMC: u64 = 1 << 13;
 const SSC: u64 = 0b11 << 14;
-/// DBGBCR<n>_EL1 beyond: BAS, LBN, BT, whose values from 4 on are of VMIDs, CONTEXTIDR_EL2 and AArch32.
+/// `DBGBCR<n>_EL1` beyond: BAS, LBN, BT, whose values from 4 on are of VMIDs, CONTEXTIDR_EL2 and AArch32.
 const BCR: u64 = E | PMC | 0xf << 5 | HMC | SSC | 0xf << 16 | 0xf << 20;
-/// DBGWCR<n>_EL1 beyond: LSC, BAS, LBN, WT, MASK.
+/// `DBGWCR<n>_EL1` beyond: LSC, BAS, LBN, WT, MASK.
 const WCR: u64 = E | PMC | 0b11 << 3 | 0xff << 5 | HMC | SSC | 0x1f << 16 | 0x1f << 24;
 
 /// A breakpoint or a watchpoint: its value and its control register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Point {
-    /// DBGBVR<n>_EL1 or DBGWVR<n>_EL1.
+    /// `DBGBVR<n>_EL1` or `DBGWVR<n>_EL1`.
     pub value: u64,
-    /// DBGBCR<n>_EL1 or DBGWCR<n>_EL1.
+    /// `DBGBCR<n>_EL1` or `DBGWCR<n>_EL1`.
     pub control: u64,
 }
 
@@ -93,7 +93,7 @@ impl Debug {
         self.mdscr & if self.os_lock || self.double_lock || above { mdscr::TDCC } else { !0 }
     }
 
-    /// DBGBVR<n>_EL1, DBGBCR<n>_EL1, DBGWVR<n>_EL1 or DBGWCR<n>_EL1 (op2 4 to 7), and which bits of it can be written;
+    /// `DBGBVR<n>_EL1`, `DBGBCR<n>_EL1`, `DBGWVR<n>_EL1` or `DBGWCR<n>_EL1` (op2 4 to 7), and which bits of it can be written;
     /// nothing for those that `ids` does not show.
     pub fn point(&mut self, ids: &IdRegs, n: u16, op2: u16) -> Option<(&mut u64, u64)> {
         let (points, at) = match op2 {

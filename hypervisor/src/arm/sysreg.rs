@@ -71,7 +71,7 @@ pub enum Register {
     ClaimSet,
     ClaimClr,
     AuthStatus,
-    /// DBGBVR<n>, DBGBCR<n>, DBGWVR<n>, DBGWCR<n>: n is CRm, op2 tells which.
+    /// `DBGBVR<n>`, `DBGBCR<n>`, `DBGWVR<n>`, `DBGWCR<n>`: n is CRm, op2 tells which.
     Point,
     /// Debug registers that read as zero and ignore writes: power, ROM address, and the channel to an external debugger.
     Debug,
