@@ -14,4 +14,4 @@ mod time;
 pub use cpus::CpuSet;
 pub use entity::{EntityId, State};
 pub use queue::{Full, Queue, Turn};
-pub use time::Frequency;
+pub use time::{Frequency, earliest};

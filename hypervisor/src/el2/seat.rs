@@ -15,7 +15,7 @@ use flatland::exit::{self, Here};
 use flatland::host::{Host, WATCHMAN};
 use flatland::machine::Machine;
 use flatland::next::{Cause, Next};
-use flatland::sched::EntityId;
+use flatland::sched::{EntityId, earliest};
 use flatland::vcpu::{Counter, Timer, Vcpu};
 use flatland::vm::{NOWHERE, Power, Slot, State, Vm, request};
 use spin::mutex::SpinMutexGuard;
@@ -101,7 +101,7 @@ impl Seat {
     fn idle(&mut self, chores: Option<u64>) {
         let (scan, busy) = self.host.idle(&El2);
         let queue = self.host.queue.lock().deadline(self.cpu);
-        timer::set([queue, chores, scan].into_iter().flatten().min());
+        timer::set(earliest([queue, chores, scan]));
         if !busy {
             // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
             wfi();
@@ -120,7 +120,7 @@ impl Seat {
         let own = exit::sysreg::poll_timer(loaded.here(self.host), &El2, &mut loaded.vcpu);
         // Asked only now: loading it may have unloaded another, whose timers are ours to watch from then on.
         let queue = self.host.queue.lock().deadline(self.cpu);
-        timer::set([chores, queue, own].into_iter().flatten().min());
+        timer::set(earliest([chores, queue, own]));
         let next = self.stay();
         self.leave(entity, next);
     }
@@ -198,7 +198,7 @@ impl Seat {
                 let until = match next {
                     Next::Rest => Some(rest()),
                     // Its balloon goes on when it enters again, and that may be what it waits for.
-                    _ if asked & request::SERVE != 0 => [own, Some(rest())].into_iter().flatten().min(),
+                    _ if asked & request::SERVE != 0 => earliest([own, Some(rest())]),
                     _ => own,
                 };
                 slot.running.store(NOWHERE, Ordering::SeqCst);
@@ -338,12 +338,12 @@ fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
 fn sleep_deadline(vm: &Vm, vcpu: &Vcpu, now: u64) -> Option<u64> {
     if vcpu.nested.is_some() {
         let own = exit::nested::timers::saved_deadline(vcpu, &El2);
-        return [own, exit::nested::timers::deadline(vcpu, &El2, now)].into_iter().flatten().min();
+        return earliest([own, exit::nested::timers::deadline(vcpu, &El2, now)]);
     }
     let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval));
     // An interrupt that is active already fires no more.
     let own =
         (timer.is_armed() && !vcpu.timer_active).then(|| timer.cval.wrapping_add(vm.offset.load(Ordering::Relaxed)));
     let emulated = exit::sysreg::timer_deadline(vcpu).filter(|at| *at > now);
-    [own, emulated].into_iter().flatten().min()
+    earliest([own, emulated])
 }

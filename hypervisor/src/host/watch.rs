@@ -20,7 +20,7 @@ impl Host {
         if !self.has_chores.load(Ordering::Relaxed) {
             return Some(managed);
         }
-        [self.watch(m), self.alarms(m), Some(managed)].into_iter().flatten().min()
+        sched::earliest([self.watch(m), self.alarms(m), Some(managed)])
     }
 
     /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.

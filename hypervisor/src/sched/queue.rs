@@ -35,6 +35,7 @@ mod line;
 
 use super::CpuSet;
 use super::entity::{Cpu, Entity, EntityId, Group, State};
+use super::time::earliest;
 use crate::addr::{CpuId, VcpuId, VmId};
 use alloc::vec::Vec;
 
@@ -296,7 +297,7 @@ impl Queue {
     pub fn wake_by(&mut self, entity: EntityId, wake_at: Option<u64>, now: u64) -> CpuSet {
         let Some(old) = self.entities.get_mut(entity.index()) else { return CpuSet::EMPTY };
         let State::Blocked(until) = old.state else { return CpuSet::EMPTY };
-        old.state = State::Blocked([until, wake_at].into_iter().flatten().min());
+        old.state = State::Blocked(earliest([until, wake_at]));
         match wake_at {
             Some(at) if at <= now => self.wake(entity, now),
             _ => CpuSet::EMPTY,

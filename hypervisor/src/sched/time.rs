@@ -36,9 +36,28 @@ impl Frequency {
     }
 }
 
+/// The earliest of these times, in whatever unit they have, of those that there are.
+#[inline]
+pub fn earliest<const N: usize>(times: [Option<u64>; N]) -> Option<u64> {
+    let mut found = None;
+    for time in times {
+        found = match (found, time) {
+            (Some(found), Some(time)) => Some(u64::min(found, time)),
+            (found, time) => found.or(time),
+        };
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Frequency;
+    use super::{Frequency, earliest};
+
+    #[test]
+    fn the_earliest_is_of_those_that_there_are() {
+        assert_eq!(earliest([None, None]), None);
+        assert_eq!(earliest([None, Some(7), Some(3), None, Some(5)]), Some(3));
+    }
 
     #[test]
     fn conversions_agree_with_128_bit_arithmetic_and_saturate() {

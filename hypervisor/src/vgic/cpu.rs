@@ -5,7 +5,7 @@
 //! needs a place, whose end the hardware counts (EOIcount, LRENPIE). As ends come in the order of priorities, the count
 //! tells which ones they were; only DIR names any, and is trapped for that.
 
-use super::{NOBODY, Vgic, bits, place};
+use super::{Bank, NOBODY, Vgic, bits, place};
 use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Entry, Mask, Version, hcr};
 use crate::next::Kicks;
@@ -348,18 +348,18 @@ impl Vgic {
     /// Whether there is an interrupt that would wake the vCPU from WFI, given what its CPU interface lets through. Fold
     /// first; what is still in its lists counts as pending.
     pub fn deliverable(&self, vcpu: VcpuId, mask: Mask) -> bool {
-        let cpu = usize::from(vcpu.0);
-        (0..=self.spis.len()).any(|n| {
-            let Some(bank) = self.bank(cpu, n) else { return false };
+        let Some(local) = self.locals.get(usize::from(vcpu.0)) else { return false };
+        let is_due = |bank: &Bank, mine: u32| {
             // Most banks are quiet.
-            if bank.pending() & self.mine(cpu, n) == 0 {
+            if bank.pending() & mine == 0 {
                 return false;
             }
             let group0 = if mask.groups & 1 != 0 { !bank.group } else { 0 };
             let group1 = if mask.groups & 2 != 0 { bank.group } else { 0 };
-            let ready = self.ready(bank) & self.mine(cpu, n) & (group0 | group1);
+            let ready = self.ready(bank) & mine & (group0 | group1);
             bits(ready).any(|at| bank.priority.get(at).is_some_and(|priority| *priority < mask.priority))
-        })
+        };
+        is_due(&local.bank, u32::MAX) || self.spis.iter().zip(&local.mine).any(|(spi, mine)| is_due(&spi.bank, *mine))
     }
 }
 
