@@ -2,7 +2,8 @@
 //!
 //! Run under `-icount shift=0`, where one instruction is one nanosecond of the board's time. Prints `bench NAME VALUE`, each
 //! of the second of two rounds. Boot arguments: `touch=BYTES`, the stride of first touches (default: 2 MiB); `calls=N`, so many
-//! hypercalls and nothing else; `switch-vm`, switches to a VM that does the same and nothing else.
+//! hypercalls and nothing else; `switch-vm`, switches to a VM that does the same and nothing else; `debug`, with a breakpoint
+//! and a watchpoint set meanwhile.
 
 #![no_std]
 #![no_main]
@@ -10,7 +11,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use rt::measure::{self, per};
 use rt::timer::{self, Timer};
-use rt::{args, check, cpu, gic, println, psci, ram, smp};
+use rt::{args, check, cpu, debug, gic, println, psci, ram, smp};
 
 rt::guest!(main);
 
@@ -77,6 +78,14 @@ fn main() {
         println!("bench calls {}", measure::hypercalls(psci::VERSION, calls));
         check!(true, "all calls were answered");
         return;
+    }
+    if args::flag("debug") {
+        // Neither is met.
+        debug::clear();
+        debug::lock(false);
+        debug::set_breakpoint(0, debug::kernel_at(0), debug::BREAK | debug::AT_EL1);
+        debug::set_watchpoint(0, CAME[cpu::MAX - 1].as_ptr() as u64, debug::STORE | debug::AT_EL0);
+        debug::set_mdscr(debug::MDE | debug::KDE);
     }
     if args::flag("switch-vm") {
         println!("bench switch-vm {}", by_turns());
