@@ -24,7 +24,7 @@ use crate::devices::uart::Flow;
 use crate::devices::{self, UART_INTID};
 use crate::frames::{Pool, SharedPool};
 use crate::machine::Machine;
-use crate::monitor::Console;
+use crate::monitor::{Console, Typing};
 use crate::next::{Cause, Kicks, Next};
 use crate::sched::{CpuSet, Frequency, Queue};
 use crate::stage2::vmid::Vmids;
@@ -127,6 +127,11 @@ pub struct Host {
     pub crashed: AtomicU32,
     /// Set when the console has something to send: whoever sees it drives the UART.
     pub to_send: AtomicBool,
+    /// How fast what is typed is taken. Whoever takes it has this, and nobody takes it while he has the console, a VM's devices
+    /// or its interrupt controller.
+    pub typing: SpinMutex<Typing>,
+    /// Whether what is typed is held back until a guest has read some: who sees that has happened sets [`Self::to_send`].
+    pub held: AtomicBool,
     /// How many VMs are stopping.
     pub stopping: Stopping,
     /// Whether some VM has a watchdog or has set an alarm.
@@ -212,6 +217,8 @@ impl Host {
             own_bytes: facts.own_bytes,
             crashed: AtomicU32::new(0),
             to_send: AtomicBool::new(false),
+            typing: SpinMutex::new(Typing::Open),
+            held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: Stopping::default(),
             has_chores: AtomicBool::new(vms.iter().any(|vm| vm.spec.watchdog.is_some())),

@@ -88,10 +88,8 @@ fn boot(image: u64, dtb: u64) -> ! {
     SHARED.call_once(|| Shared { host, board });
     logger::attach(host);
     start_others(board, &stacks);
-    if let Some(port) = el2::uart::port() {
-        port.enable_rx_interrupt();
-    }
     host.begin_all(&El2);
+    el2::uart::listen(host);
     Seat::new(host, CpuId(0)).serve()
 }
 

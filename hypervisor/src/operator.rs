@@ -7,11 +7,12 @@
 use crate::addr::VmId;
 use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
+use crate::devices::uart::AHEAD;
 use crate::host::{Host, Order};
 use crate::machine::Machine;
 use crate::monitor::memory;
 use crate::monitor::views::{self, ExitRow, RegsRow, TopRow, VmRow};
-use crate::monitor::{Command, HELP, Input};
+use crate::monitor::{Command, HELP, Input, Take, Typing};
 use crate::next::Cause;
 use crate::sched;
 use crate::vcpu::Counter;
@@ -19,6 +20,34 @@ use crate::vm::{Power, Slot, State, Vm};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
+
+/// How long a guest that has too much before it may take nothing of it until what is typed is lost, in seconds.
+const PATIENCE: u64 = 5;
+
+/// Whether the next byte may be taken off the board's line; if not, [`Host::held`] is set until it may be.
+pub fn may_take<M: Machine>(host: &Host, m: &M, typing: &mut Typing) -> bool {
+    let vm = host.console.lock().keyboard().and_then(|vm| host.vms.get(usize::from(vm.0)));
+    let patience = PATIENCE * u64::from(host.frequency.hz());
+    let mut ask = || {
+        let waiting = vm.map_or(0, |vm| vm.devices.lock().uart.waiting());
+        typing.take(waiting, AHEAD, m.now(), patience)
+    };
+    let mut take = ask();
+    if take == Take::No && !host.held.swap(true, Ordering::SeqCst) {
+        // The guest may have read before it could see that this is waited for.
+        take = ask();
+    }
+    if take == Take::No {
+        return false;
+    }
+    host.held.store(false, Ordering::Relaxed);
+    if take == (Take::Lost { first: true })
+        && let Some(vm) = vm
+    {
+        host.say(format_args!("{}: does not read what is typed, which is lost from here on", vm.name));
+    }
+    true
+}
 
 /// The operator typed `byte`.
 pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
@@ -29,7 +58,7 @@ pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
         Input::Guest(vm, byte) => {
             let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
             let mut devices = vm.devices.lock();
-            // What finds too much before it is lost, as on a real line.
+            // What finds too much before it, though it was held back, is lost, as on a real line.
             let _ = devices.uart.typed(byte);
             host.line(m, vm, UART_INTID, devices.uart.line().into());
         }
@@ -50,8 +79,10 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
         Command::Top => show_top(host, m),
         Command::Balloon(vm, bytes) => with(host, vm, |vm| {
             let up = vm.balloon.lock().is_up();
+            let runs = !matches!(vm.life.state(), State::Ended(_));
             host.overcommit.lock().policy.pin(vm.id, bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12)));
             match bytes {
+                _ if !runs => answer(format_args!("it does not run; when it does, so be it")),
                 _ if !up => answer(format_args!("it has no driver for its balloon; when it gets one, so be it")),
                 Some(bytes) => answer(format_args!("asking it for {} KiB in all", bytes >> 10)),
                 None => answer(format_args!("the policy says from now on")),

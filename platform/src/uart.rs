@@ -47,12 +47,20 @@ impl Port<'_> {
         }
     }
 
-    /// Lets the port interrupt when something has come in. Take all there is on each interrupt: [`get`](Self::get) until it
-    /// has no more.
+    /// Lets the port interrupt while something has come in: until [`get`](Self::get) has no more.
     pub fn enable_rx_interrupt(&self) {
         match self {
             Self::Pl011(registers) => registers.enable_rx_interrupt(),
             Self::Mini(registers) => registers.enable_rx_interrupt(),
+        }
+    }
+
+    /// Stops what [`enable_rx_interrupt`](Self::enable_rx_interrupt) began: what comes in waits, and so does who sends it,
+    /// where the line can tell.
+    pub fn disable_rx_interrupt(&self) {
+        match self {
+            Self::Pl011(registers) => registers.disable_rx_interrupt(),
+            Self::Mini(registers) => registers.disable_rx_interrupt(),
         }
     }
 
@@ -73,8 +81,8 @@ impl Port<'_> {
         }
     }
 
-    /// Clears what has raised the interrupt, as far as the device keeps that apart from its FIFOs. Call it before looking
-    /// at the FIFOs, so that what comes in between is not lost.
+    /// Clears what has raised the interrupt, as far as the device keeps that apart from its FIFOs. What has come in is not
+    /// cleared: that goes as it is taken.
     pub fn acknowledge(&self) {
         match self {
             Self::Pl011(registers) => registers.acknowledge(),

@@ -90,9 +90,11 @@ fn a_pl011_interrupts_for_what_was_asked() {
     assert_eq!(uart.word(0x38), 0x70);
     uart.on(|registers| Port::Pl011(registers).disable_tx_interrupt());
     assert_eq!(uart.word(0x38), 0x50);
-    uart.set_word(0x40, 0x40);
+    uart.set_word(0x40, 0x70);
     uart.on(|registers| Port::Pl011(registers).acknowledge());
-    assert_eq!(uart.word(0x44), 0x40);
+    assert_eq!(uart.word(0x44), 0x20, "what has come in is announced until it is taken");
+    uart.on(|registers| Port::Pl011(registers).disable_rx_interrupt());
+    assert_eq!(uart.word(0x38), 0);
 }
 
 #[test]
@@ -127,6 +129,8 @@ fn a_mini_uart_enables_receiving_with_the_bits_the_manual_forgot() {
     uart.on(|registers| Port::Mini(registers).disable_tx_interrupt());
     uart.on(|registers| Port::Mini(registers).acknowledge());
     assert_eq!((uart.word(0x04), uart.word(0x08)), (0xd, 0), "the FIFOs are not cleared");
+    uart.on(|registers| Port::Mini(registers).disable_rx_interrupt());
+    assert_eq!(uart.word(0x04), 0xc);
 }
 
 /// A GICv2 distributor of 96 INTIDs, read by the CPU with interface 2.

@@ -45,7 +45,7 @@ impl Rtc {
             IMSC => self.imsc,
             RIS => self.ris,
             MIS => self.ris & self.imsc,
-            other => prime_cell(0x0004_1031, other).unwrap_or(0),
+            other => prime_cell(0x0014_1031, other).unwrap_or(0),
         };
         lane(word, offset, size)
     }
@@ -157,6 +157,6 @@ mod tests {
     fn it_says_that_it_is_a_pl031() {
         let mut rtc = Rtc::new();
         let id: [u64; 8] = core::array::from_fn(|i| rtc.read(0xFE0 + 4 * i as u64, 4, 0));
-        assert_eq!(id, [0x31, 0x10, 0x04, 0x00, 0x0D, 0xF0, 0x05, 0xB1]);
+        assert_eq!(id, [0x31, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1]);
     }
 }

@@ -32,8 +32,8 @@ pub struct Effect {
 
 /// The depth of the FIFOs, in bytes.
 const DEPTH: usize = 32;
-/// How many bytes wait to get there.
-const AHEAD: usize = 256;
+/// How many bytes that were [typed](Uart::typed) can wait to get there.
+pub const AHEAD: usize = 256;
 
 const DR: u64 = 0x00;
 const RSR: u64 = 0x04;
@@ -214,6 +214,11 @@ impl Uart {
         self.ahead.push(byte);
         self.fetch();
         true
+    }
+
+    /// How many bytes that were typed wait to arrive, of [`AHEAD`] at most.
+    pub const fn waiting(&self) -> usize {
+        self.ahead.len
     }
 
     /// Lets what was typed arrive for as long as there is room.

@@ -59,9 +59,12 @@ pub(crate) fn port() -> Option<Port<'static>> {
     })
 }
 
-/// Sends what the console has for as long as the UART takes it.
+/// Sends what the console has for as long as the UART takes it, and takes what is typed if it was held back.
 pub(crate) fn drain(host: &Host) {
     let Some(port) = port() else { return };
+    if host.held.load(Ordering::Relaxed) {
+        take(host, &port);
+    }
     let mut console = host.console.lock();
     console.drain(|byte| port.put(byte));
     if console.is_drained() {
@@ -73,16 +76,18 @@ pub(crate) fn drain(host: &Host) {
     }
 }
 
+/// Takes what was typed until now, and from now on.
+pub(crate) fn listen(host: &Host) {
+    if let Some(port) = port() {
+        take(host, &port);
+    }
+}
+
 /// The UART's interrupt: takes what was typed, sends what waits.
 pub(crate) fn serve(host: &Host) {
     let Some(port) = port() else { return };
-    // Before the FIFO is emptied: acknowledged afterwards, a byte that came in between would lie there unannounced, and
-    // QEMU's PL011 tells again only when as many have come as its trigger says.
     port.acknowledge();
-    for _ in 0..TYPED {
-        let Some(byte) = port.get() else { break };
-        operator::typed(host, &El2, byte);
-    }
+    take(host, &port);
     drain(host);
     let order = *host.order.lock();
     match order {
@@ -92,8 +97,26 @@ pub(crate) fn serve(host: &Host) {
     }
 }
 
-/// How many bytes are taken at one interrupt: more than the FIFO holds.
+/// How many bytes are taken at one time: more than the FIFO holds. If there are more, the interrupt is still raised and is taken
+/// again, after others.
 const TYPED: usize = 64;
+
+/// Takes what was typed, for as long as it has somewhere to go. When it has not, the UART does not interrupt either.
+fn take(host: &Host, port: &Port<'_>) {
+    let mut typing = host.typing.lock();
+    for _ in 0..TYPED {
+        if !operator::may_take(host, &El2, &mut typing) {
+            // The console's lock is also that of the UART's interrupt mask.
+            let _console = host.console.lock();
+            port.disable_rx_interrupt();
+            return;
+        }
+        let Some(byte) = port.get() else { break };
+        operator::typed(host, &El2, byte);
+    }
+    let _console = host.console.lock();
+    port.enable_rx_interrupt();
+}
 
 /// Writes past the console, waiting for each byte: for boot, before there is a console, and for last words.
 pub(crate) struct Emergency;

@@ -218,6 +218,10 @@ impl Here<'_> {
                 let mut devices = self.vm.devices.lock();
                 let value = devices.uart.read(offset, bytes);
                 self.host.line(m, self.vm, devices::UART_INTID, devices.uart.line().into());
+                if self.host.held.load(Ordering::SeqCst) && devices.uart.waiting() <= devices::uart::AHEAD / 2 {
+                    // There is room for more of what is typed, which this CPU takes before the vCPU runs again.
+                    self.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
+                }
                 Some(value)
             }
             Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),

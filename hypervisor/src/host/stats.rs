@@ -26,10 +26,12 @@ impl Host {
         let pool = self.pool.lock();
         let counts = pool.counts();
         let (blocks, used) = pool.swap.counts();
+        let own = self.own_bytes >> 10;
         let board = Board {
             level: &level,
             total: kib(counts.total),
-            hypervisor: kib(counts.reserved + counts.house),
+            hypervisor: own,
+            reserved: kib(counts.reserved + counts.house).saturating_sub(own),
             private: kib(counts.guest),
             tables: kib(counts.table),
             shared: kib(counts.shared - pool.adopted()),

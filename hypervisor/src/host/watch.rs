@@ -17,6 +17,10 @@ impl Host {
     #[inline]
     pub fn chores<M: Machine>(&self, m: &M) -> Option<u64> {
         let managed = self.manage(m);
+        if self.held.load(Ordering::Relaxed) {
+            // Perhaps it has been held back for long enough.
+            self.to_send.store(true, Ordering::Release);
+        }
         if !self.has_chores.load(Ordering::Relaxed) {
             return Some(managed);
         }

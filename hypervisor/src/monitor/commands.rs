@@ -156,6 +156,10 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
 
 /// Bytes, written with K, M or G behind.
 fn amount(word: &str) -> Option<u64> {
+    // Nothing is as much in any unit.
+    if word == "0" {
+        return Some(0);
+    }
     let shift = match word.as_bytes().last()? {
         b'K' | b'k' => 10,
         b'M' | b'm' => 20,
@@ -203,6 +207,7 @@ mod tests {
         assert_eq!(read("log 7"), Ok(Command::Log(7)));
         assert_eq!(read("log"), Ok(Command::Log(20)));
         assert_eq!(read("balloon beta 64M"), Ok(Command::Balloon(VmId(1), Some(64 << 20))));
+        assert_eq!(read("balloon beta 0"), Ok(Command::Balloon(VmId(1), Some(0))));
         assert_eq!(read("balloon beta -"), Ok(Command::Balloon(VmId(1), None)));
         assert_eq!(read("reboot off"), Ok(Command::PowerOff));
         assert_eq!(read("reboot"), Ok(Command::Reboot));

@@ -45,8 +45,10 @@ pub struct Board<'a> {
     pub level: &'a str,
     /// All RAM.
     pub total: u64,
-    /// What the hypervisor has for itself: image, records, heap, stacks, what the firmware reserved.
+    /// What the hypervisor has for itself: image, records, heap, stacks.
     pub hypervisor: u64,
+    /// What nobody may have: the bundle but for [`Board::images`], what the firmware keeps, what the bundle's limit withholds.
+    pub reserved: u64,
     /// Frames that guests have for themselves, as the pool counts them.
     pub private: u64,
     /// Translation tables, as the pool counts them.
@@ -108,10 +110,11 @@ pub fn mem(out: &mut dyn Write, board: &Board<'_>, rows: &[MemRow<'_>]) -> Resul
     line("store", board.store)?;
     line("tables", sum.tables)?;
     line("images", board.images)?;
+    line("reserved", board.reserved)?;
     line("hypervisor", board.hypervisor)?;
     line("free", board.free)?;
-    let parts = [sum.private, board.shared, board.store, sum.tables, board.images, board.hypervisor, board.free];
-    let known: u64 = parts.iter().sum();
+    let guests = [sum.private, board.shared, board.store, sum.tables, board.images];
+    let known = guests.iter().sum::<u64>() + board.reserved + board.hypervisor + board.free;
     if known != board.total {
         line(if known < board.total { "unaccounted" } else { "counted twice" }, board.total.abs_diff(known))?;
     }
@@ -141,14 +144,17 @@ fn show(out: &mut dyn Write, row: &MemRow<'_>) -> Result {
 
 /// Writes the same for a program, in one line for the board; `millis` is when.
 pub fn board_stats(out: &mut dyn Write, millis: u64, board: &Board<'_>) -> Result {
-    let Board { level, total, hypervisor, private, tables, shared, images, store, free, saved, .. } = board;
+    let Board { level, total, hypervisor, reserved, private, tables, shared, images, store, free, saved, .. } = board;
     write!(
         out,
         "stats t={}.{:03} board level={level} total={total} hypervisor={hypervisor}",
         millis / 1000,
         millis % 1000
     )?;
-    write!(out, " free={free} images={images} shared={shared} store={store} tables={tables} private={private}")?;
+    write!(
+        out,
+        " reserved={reserved} free={free} images={images} shared={shared} store={store} tables={tables} private={private}"
+    )?;
     let [scanned, merged, zeroed, differed] = board.scan;
     write!(out, " saved={saved} reserve={} swap={} swapped={}", board.reserve.0, board.swap.0, board.swap.1)?;
     write!(out, " scanned={scanned} merged={merged} zeroed={zeroed} differed={differed}")
@@ -190,7 +196,8 @@ mod tests {
             level: "high",
             shared: 400,
             store: 12,
-            hypervisor: 4096,
+            hypervisor: 4000,
+            reserved: 96,
             free: 5000,
             total: parts + 5000,
             ..Board::default()

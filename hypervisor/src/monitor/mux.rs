@@ -177,6 +177,11 @@ impl Console {
         self.close();
     }
 
+    /// The guest that has the keyboard.
+    pub fn keyboard(&self) -> Option<VmId> {
+        self.attended.filter(|_| self.focus == Focus::Guest)
+    }
+
     /// Who has the line.
     pub fn attended(&self) -> Option<VmId> {
         self.attended

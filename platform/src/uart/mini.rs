@@ -79,6 +79,11 @@ impl Registers {
         self.ier.modify(IER::RX::SET + IER::RX_ALSO.val(3));
     }
 
+    /// Stops what [`enable_rx_interrupt`](Self::enable_rx_interrupt) began; what comes in stays in the FIFO.
+    pub fn disable_rx_interrupt(&self) {
+        self.ier.modify(IER::RX::CLEAR);
+    }
+
     /// Lets the UART interrupt while its transmit FIFO is empty.
     pub fn enable_tx_interrupt(&self) {
         self.ier.modify(IER::TX::SET);

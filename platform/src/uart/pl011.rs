@@ -109,9 +109,15 @@ impl Registers {
         self.imsc.modify(INT::TX::CLEAR);
     }
 
-    /// Clears the interrupts that are raised.
+    /// Stops what [`enable_rx_interrupt`](Self::enable_rx_interrupt) began; what comes in stays in the FIFO.
+    pub fn disable_rx_interrupt(&self) {
+        self.imsc.modify(INT::RX::CLEAR + INT::RT::CLEAR);
+    }
+
+    /// Clears the interrupts that are raised, but for those of characters that have come in: they fall as these are taken
+    /// (2.8), and cleared before all are, they might not come again.
     pub fn acknowledge(&self) {
-        self.icr.set(self.mis.get());
+        self.icr.set(self.mis.get() & !(INT::RX::SET + INT::RT::SET).value);
     }
 
     /// Tells whether the last bit has left.

@@ -122,7 +122,7 @@ Reads the lines of LOG in which Flatland says what memory is used for, and draws
 
 The lines, in KiB; other keys and other lines do no harm:
 
-  flatland: stats t=SECONDS board level=WORD total=N hypervisor=N tables=N images=N store=N shared=N private=N free=N
+  flatland: stats t=SECONDS board level=WORD total=N hypervisor=N reserved=N tables=N images=N store=N shared=N private=N free=N
   flatland: stats t=SECONDS vm=NAME configured=N private=N
 ";
 

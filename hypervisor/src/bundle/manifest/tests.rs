@@ -141,6 +141,7 @@ fn values_of_the_wrong_kind_are_told_apart() {
     assert!(one(key("affinity", [1_u32, 1])).contains("twice"));
     assert!(one(key("affinity", "")).contains("not a list"));
     assert!(one(key("watchdog-seconds", 0_u32)).contains("0 is not allowed"));
+    assert!(one(key("vcpus", "two")).contains("\"two\" is a text, not a number; write a number of 1 to 8, like <1>"));
 }
 
 #[test]

@@ -56,7 +56,16 @@ pub(super) fn number(value: Value<'_>, least: u32, most: u32) -> Result<u32, Fau
         return Err(fault("it is not one number", remedy()));
     };
     let number = u32::from_be_bytes(cell);
-    if (least..=most).contains(&number) { Ok(number) } else { Err(fault(format!("{number} is not allowed"), remedy())) }
+    if (least..=most).contains(&number) {
+        return Ok(number);
+    }
+    // A short text is as long as a number.
+    match text(value) {
+        Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(fault(format!("{} is a text, not a number", quote(text)), remedy()))
+        }
+        _ => Err(fault(format!("{number} is not allowed"), remedy())),
+    }
 }
 
 /// A size such as `"128M"`, a multiple of 2M and at most `most`.

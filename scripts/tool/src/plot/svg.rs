@@ -104,6 +104,7 @@ fn bands(history: &History) -> Vec<Band> {
     let board = |label, colour, name: &'static str| Band::new(history, label, colour, move |sample| sample.board(name));
     let mut bands = vec![
         board("hypervisor", "#333333", "hypervisor"),
+        board("reserved", "#777777", "reserved"),
         board("tables", "#888888", "tables"),
         board("images", "#bab0ac", "images"),
         board("store", "#6b4c9a", "store"),
