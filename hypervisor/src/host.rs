@@ -192,8 +192,7 @@ impl Host {
         let mut vms = Vec::new();
         let mut errors = Vec::new();
         for (id, spec) in (0_u16..).zip(bundle.vms) {
-            let merges = admitted.merges(&spec);
-            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec, merges) {
+            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec, &admitted) {
                 Ok(vm) => vms.push(vm),
                 Err(error) => errors.push(error),
             }

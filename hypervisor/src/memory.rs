@@ -105,6 +105,8 @@ pub struct Resident {
     pub frames: u64,
     /// Frames of tables, the root included.
     pub tables: u64,
+    /// Of these, those of shadows but for their roots.
+    pub shadows: u64,
     /// Pages in shared frames.
     pub shared: u64,
     /// Pages that are compressed.

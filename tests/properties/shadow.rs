@@ -410,3 +410,52 @@ fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
         None => Ok(world.memory.shadow_counts().dropped),
     }
 }
+
+/// A guest hypervisor whose guests have a page at each 2 MiB, as far as addresses go, with tables of its own that are three
+/// pages: shadows have no more tables than they may, and the leaf that was asked for is there all the same.
+#[test]
+fn shadows_have_no_more_tables_than_they_may() {
+    const LIMIT: u64 = 100;
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let pool = SharedPool::new(pool, 7);
+    let mut world = World::new(&model, &pool, 1);
+    world.memory.prepare_shadows(1, LIMIT);
+    for n in 0..512 {
+        if n < 4 {
+            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
+        }
+        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
+    }
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    let geometry = world.memory.layout().geometry;
+    let before = world.memory.resident().tables;
+    let mut dice = Dice::new(3);
+    for n in 0..4_000_u64 {
+        let key = Key { vttbr: TABLES + ((1 + dice.below(3)) << 48), vtcr: VTCR };
+        let root = world.memory.shadow(&model, &pool, key).unwrap();
+        let vttbr = root.vttbr(&model, &world.vmids, GUEST);
+        model.enter(GUEST, vttbr, geometry);
+        let at: Addr<Ipa2> = Addr::new(n % 2048 << 21);
+        world.memory.fill(&model, &pool, key, at, Access::Write).unwrap();
+        assert!(world.reach(at, Access::Write).is_some(), "{at:?} was filled and is not there");
+        let resident = world.memory.resident();
+        assert!(resident.shadows <= LIMIT, "{resident:?}");
+        // The roots of three, the tables of the own page, and what the leaves are found by.
+        assert!(resident.tables - resident.shadows <= before + 3 * 2 + 8, "{resident:?}, before {before}");
+    }
+    assert!(world.memory.shadow_counts().dropped > 30, "{:?}", world.memory.shadow_counts());
+    let checked = world.memory.check(&model, &pool);
+    assert_eq!(checked.wrong, 0, "{checked:?}");
+    // What no vCPU is in can be had back, and no more than that.
+    let mut freed = 0;
+    while let n @ 1.. = world.memory.drop_idle_shadow(&model, &pool) {
+        freed += n;
+    }
+    assert!(freed > 0);
+    assert_eq!(world.memory.resident().shadows, 0, "nobody holds a root of these");
+    assert_eq!(model.errors(), Vec::<String>::new());
+}

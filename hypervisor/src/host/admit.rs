@@ -5,6 +5,7 @@ use crate::addr::{Addr, Pa, Size, VmId};
 use crate::bundle::{Bundle, Diagnostic, VmSpec};
 use crate::frames::{HOUSE, Order, Pool, Use};
 use crate::machine::{Machine, Point};
+use crate::memory::shadow;
 use crate::policy::admit::{Demand, admit as decide};
 use crate::policy::{Level, Levels, MOST_VMS, Settings};
 use alloc::format;
@@ -61,7 +62,8 @@ pub(super) fn admit<M: Machine>(
     let free = pool.counts().free;
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.memory >> 12;
-        Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead: tables(vm.memory) }
+        let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + u64::from(vm.vcpus) } else { 0 };
+        Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead: tables(vm.memory) + shadows }
     };
     let demands: ArrayVec<Demand, MOST_VMS> = bundle.vms.iter().take(MOST_VMS).map(demand).collect();
     if let Err(refused) = decide(&demands, free, m.swap_blocks().into(), true) {

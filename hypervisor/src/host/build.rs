@@ -1,6 +1,7 @@
 //! Building a VM from what the manifest wants and what the board offers.
 
 use super::Facts;
+use super::admit::Admitted;
 use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
@@ -11,6 +12,7 @@ use crate::devices::virtio::balloon::Balloon;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
 use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
+use crate::memory::shadow;
 use crate::memory::{Coherence, Granule, Layout, Memory};
 use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
@@ -36,9 +38,13 @@ pub(super) fn vm<M: Machine>(
     queue: &mut Queue,
     id: VmId,
     spec: VmSpec<'static>,
-    merges: bool,
+    admitted: &Admitted,
 ) -> Result<Vm, Diagnostic> {
-    let memory = memory(m, pool, facts, id, &spec)?;
+    let mut memory = memory(m, pool, facts, id, &spec)?;
+    if spec.nested {
+        memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
+    }
+    let merges = admitted.merges(&spec);
     let version = match facts.gic {
         Gic::V2 => Version::V2,
         Gic::V3 => Version::V3,

@@ -179,7 +179,7 @@ impl Host {
 
     /// The frames that are charged to a VM: its own, and its part of those it shares and of the store.
     fn charged(&self, resident: &Resident) -> u64 {
-        resident.frames + self.shared_part(resident) + resident.units / 16
+        resident.frames + self.shared_part(resident) + resident.units / 16 + resident.shadows
     }
 
     /// A VM's part of the frames that it shares: all leaves that name shared frames have the same.

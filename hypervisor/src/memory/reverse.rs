@@ -1,6 +1,6 @@
 //! From a page of a VM's own to the shadow leaves that hang on it.
 //!
-//! One word for each page, in frames of the pool, and one for each block: which shadow, and where in it. A page that two
+//! One word for each page and one for each block, in frames of the pool: which shadow, and where in it. A page that two
 //! shadow leaves hang on has the others in a short list; where that is full, a whole shadow is dropped.
 //!
 //! The words may be stale, never missing: a shadow leaf that went otherwise leaves its word, and who reads one looks whether
@@ -11,8 +11,10 @@ use crate::machine::Machine;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Pages of a block.
+/// Pages of a block, and words of a frame.
 const PAGES: u32 = 512;
+/// Blocks whose words are in one frame. As many frames of these as a frame has words are 256 GiB, more than a VM can have.
+const BLOCKS: usize = 256;
 /// How many leaves the list holds.
 const MORE: usize = 512;
 
@@ -37,15 +39,6 @@ impl Hanger {
     }
 }
 
-/// The words of one block of own pages.
-#[derive(Clone, Copy, Debug, Default)]
-struct Block {
-    /// Of a leaf of the block's size.
-    whole: u64,
-    /// The frame with the words of its pages, once one has one.
-    pages: Option<Addr<Pa>>,
-}
-
 /// What of an own page or block is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Of {
@@ -64,6 +57,14 @@ impl Of {
         }
     }
 
+    /// The number of the block.
+    const fn block(self) -> usize {
+        match self {
+            Self::Page(page) => (page / PAGES) as usize,
+            Self::Block(block) => block as usize,
+        }
+    }
+
     /// The number of its first page.
     pub(super) const fn page(self) -> u32 {
         match self {
@@ -73,68 +74,83 @@ impl Of {
     }
 }
 
-/// The words of a VM.
+/// The words of a VM: a tree of three levels in frames of the pool. An entry of the root names the frame of [`BLOCKS`] blocks,
+/// where each has two words: that of a leaf of its size, and the address of the frame with the words of its pages.
 #[derive(Debug, Default)]
 pub(super) struct Reverse {
-    blocks: Vec<Block>,
+    root: Option<Addr<Pa>>,
     more: Vec<(Of, Hanger)>,
 }
 
 impl Reverse {
+    /// Makes the room for the list that nothing has to be allocated for later.
+    pub(super) fn prepare(&mut self) {
+        self.more.reserve_exact(MORE);
+    }
+
+    /// The most frames it has for so many bytes of RAM.
+    pub(super) const fn most_frames(bytes: u64) -> u64 {
+        let blocks = bytes.div_ceil(Size::Block.bytes());
+        1 + blocks.div_ceil(BLOCKS as u64) + blocks
+    }
+
     /// Whether nothing ever hung on anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.root.is_none()
     }
 
-    /// Makes room for `pages` pages, once.
-    pub(super) fn cover(&mut self, pages: u64) {
-        if self.blocks.is_empty() {
-            // A VM has at most 2^26 pages.
-            self.blocks.resize(pages.div_ceil(u64::from(PAGES)) as usize, Block::default());
-        }
+    /// Entry `n` of the frame at `at`: the frame that it names.
+    fn below<M: Machine>(m: &M, at: Addr<Pa>, n: usize) -> Option<Addr<Pa>> {
+        let word = m.frame(at).get(n)?.load(Relaxed);
+        (word != 0).then(|| Addr::new(word))
     }
 
-    /// The frame for the words of the pages around `page` is missing.
-    pub(super) fn lacks_frame(&self, of: Of) -> bool {
+    /// The frame with the words of a block, and the place of its two words in it.
+    fn block<M: Machine>(&self, m: &M, of: Of) -> Option<(Addr<Pa>, usize)> {
+        let block = of.block();
+        Some((Self::below(m, self.root?, block / BLOCKS)?, block % BLOCKS * 2))
+    }
+
+    /// The word of a page or block, if the frame is there that it is in.
+    fn at<M: Machine>(&self, m: &M, of: Of) -> Option<(Addr<Pa>, usize)> {
+        let (blocks, at) = self.block(m, of)?;
         match of {
-            Of::Page(page) => self.blocks.get((page / PAGES) as usize).is_some_and(|block| block.pages.is_none()),
-            Of::Block(_) => false,
+            Of::Block(_) => Some((blocks, at)),
+            Of::Page(page) => Some((Self::below(m, blocks, at + 1)?, (page % PAGES) as usize)),
         }
     }
 
-    /// Takes a zeroed frame for the words of the pages around `page`.
-    pub(super) fn give_frame(&mut self, of: Of, frame: Addr<Pa>) {
-        if let Of::Page(page) = of
-            && let Some(block) = self.blocks.get_mut((page / PAGES) as usize)
-        {
-            block.pages = Some(frame);
+    /// A frame for the word of a page or block is missing.
+    pub(super) fn lacks_frame<M: Machine>(&self, m: &M, of: Of) -> bool {
+        self.at(m, of).is_none()
+    }
+
+    /// Takes a zeroed frame on the way to the word of a page or block. At most three are missing.
+    pub(super) fn give_frame<M: Machine>(&mut self, m: &M, of: Of, frame: Addr<Pa>) {
+        let place = match (self.root, self.block(m, of)) {
+            (None, _) => {
+                self.root = Some(frame);
+                return;
+            }
+            (Some(root), None) => (root, of.block() / BLOCKS),
+            (_, Some((blocks, at))) => (blocks, at + 1),
+        };
+        if let Some(slot) = m.frame(place.0).get(place.1) {
+            slot.store(frame.bits(), Relaxed);
         }
     }
 
     /// The word of a page or block, and after it those in the list.
     pub(super) fn first<M: Machine>(&self, m: &M, of: Of) -> Option<Hanger> {
-        match of {
-            Of::Page(page) => {
-                let frame = self.blocks.get((page / PAGES) as usize)?.pages?;
-                Hanger::of(m.frame(frame).get((page % PAGES) as usize)?.load(Relaxed))
-            }
-            Of::Block(block) => Hanger::of(self.blocks.get(block as usize)?.whole),
-        }
+        let (frame, at) = self.at(m, of)?;
+        Hanger::of(m.frame(frame).get(at)?.load(Relaxed))
     }
 
     fn set_first<M: Machine>(&mut self, m: &M, of: Of, word: u64) {
-        match of {
-            Of::Page(page) => {
-                let frame = self.blocks.get((page / PAGES) as usize).and_then(|block| block.pages);
-                if let Some(slot) = frame.and_then(|frame| m.frame(frame).get((page % PAGES) as usize)) {
-                    slot.store(word, Relaxed);
-                }
-            }
-            Of::Block(number) => {
-                if let Some(block) = self.blocks.get_mut(number as usize) {
-                    block.whole = word;
-                }
-            }
+        if let Some((frame, at)) = self.at(m, of)
+            && let Some(slot) = m.frame(frame).get(at)
+        {
+            slot.store(word, Relaxed);
         }
     }
 
@@ -200,12 +216,13 @@ impl Reverse {
     }
 
     /// Forgets all, and hands back the frames.
-    pub(super) fn clear(&mut self, mut give: impl FnMut(Addr<Pa>)) {
-        for block in core::mem::take(&mut self.blocks) {
-            if let Some(frame) = block.pages {
-                give(frame);
-            }
-        }
+    pub(super) fn clear<M: Machine>(&mut self, m: &M, mut give: impl FnMut(Addr<Pa>)) {
         self.more.clear();
+        let Some(root) = self.root.take() else { return };
+        for blocks in (0..PAGES as usize).filter_map(|n| Self::below(m, root, n)) {
+            (0..BLOCKS).filter_map(|n| Self::below(m, blocks, n * 2 + 1)).for_each(&mut give);
+            give(blocks);
+        }
+        give(root);
     }
 }

@@ -26,6 +26,23 @@ use core::ops::AddAssign;
 
 /// The most shadows of a VM, besides those that vCPUs are in.
 const MOST: usize = 16;
+/// The most frames that a leaf needs for tables: one for each level below the root.
+const MOST_NEW: u64 = 3;
+
+/// How many frames of tables, roots apart, the shadows of a VM with `bytes` of RAM may have on a board with `pool` frames. Guests
+/// that have all that memory between them, in pages, need half of it; where more is wanted the shadow that was entered least
+/// lately is emptied. A guest hypervisor can make tables for one page each, as many as its guests have addresses.
+pub const fn most_tables(bytes: u64, pool: u64) -> u64 {
+    let frames = bytes >> 12;
+    64 + 2 * (if frames < pool { frames } else { pool }) / Size::Block.frames()
+}
+
+/// The most frames that shadows and what is kept for them take, for a VM of so many vCPUs, RAM and a board with `pool` frames.
+pub const fn most_frames(bytes: u64, pool: u64, vcpus: u16) -> u64 {
+    // A root is at most 16 tables (Arm ARM D8.2.5), and two for the 40 bits that VMs have.
+    most_tables(bytes, pool) + Reverse::most_frames(bytes) + 2 * (MOST as u64 + vcpus as u64)
+}
+
 /// The key of a shadow that is not in use: no VTCR_EL2 is valid that is all ones.
 const NOBODYS: Key = Key { vttbr: u64::MAX, vtcr: u64::MAX };
 /// Marks of a shadow leaf: that the hypervisor's leaf is larger than a page, than a block.
@@ -91,6 +108,8 @@ pub(super) struct Shadow {
     pub(super) table: Table<Ipa2, Pa>,
     tag: Arc<Tag>,
     used: u64,
+    /// Its frames of tables, the root's apart.
+    tables: u64,
     /// Whether some of its leaves are parts of larger ones of the hypervisor's: the marks.
     parts: u8,
 }
@@ -102,6 +121,10 @@ pub(super) struct Shadows {
     pub(super) reverse: Reverse,
     /// For each vCPU the page that must stay where it is.
     pins: Vec<Option<Addr<Ipa>>>,
+    /// For shadows that are yet to come.
+    tags: Vec<Arc<Tag>>,
+    /// How many frames of tables they may have together, roots apart. Nothing: any number.
+    limit: Option<u64>,
     clock: u64,
     pub(super) counts: ShadowCounts,
 }
@@ -119,6 +142,18 @@ impl Shadow {
 impl Memory {
     fn find(&self, key: Key) -> Option<usize> {
         self.shadows.all.iter().position(|shadow| shadow.key == key)
+    }
+
+    /// Prepares it to have shadows: those of so many vCPUs have `limit` frames of tables at most ([`most_tables`]). Afterwards
+    /// nothing more is allocated for them.
+    pub fn prepare_shadows(&mut self, vcpus: u16, limit: u64) {
+        let most = MOST + usize::from(vcpus);
+        let shadows = &mut self.shadows;
+        shadows.limit = Some(limit.max(64));
+        shadows.all.reserve_exact(most);
+        shadows.tags.resize_with(most, || Arc::new(Tag::new()));
+        shadows.pins.reserve_exact(usize::from(vcpus));
+        shadows.reverse.prepare();
     }
 
     /// How its shadows fare.
@@ -141,7 +176,6 @@ impl Memory {
     }
 
     fn add_shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, key: Key) -> Result<usize, Miss> {
-        self.shadows.reverse.cover(self.layout.bytes >> 12);
         // A vCPU that is in one holds its tag.
         let idle = |shadow: &Shadow| Arc::strong_count(&shadow.tag) == 1;
         let free = self.shadows.all.iter().position(|shadow| shadow.key == NOBODYS && idle(shadow));
@@ -163,8 +197,33 @@ impl Memory {
         let root = pool.lock().take(order, self.layout.owner, Use::Table).ok_or(Miss::Short)?;
         let table = Table::new(root.zero(m).into_table(), geometry);
         self.resident.tables += geometry.root_tables();
-        self.shadows.all.push(Shadow { key, table, tag: Arc::new(Tag::new()), used: 0, parts: 0 });
+        let tag = self.shadows.tags.pop().unwrap_or_else(|| Arc::new(Tag::new()));
+        self.shadows.all.push(Shadow { key, table, tag, used: 0, tables: 0, parts: 0 });
         Ok(self.shadows.all.len() - 1)
+    }
+
+    /// Sees to it that a leaf more does not make it more tables than shadows may have: shadows are emptied that were entered
+    /// least lately, and `n` last.
+    fn make_room<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, n: usize) {
+        let Some(limit) = self.shadows.limit else { return };
+        while self.resident.shadows + MOST_NEW > limit {
+            let full = self.shadows.all.iter().enumerate().filter(|(_, shadow)| shadow.tables > 0);
+            let Some((at, _)) = full.min_by_key(|(at, shadow)| (*at == n, shadow.used)) else { return };
+            self.empty(m, pool, at);
+            self.shadows.counts.dropped += 1;
+        }
+    }
+
+    /// Gives back the tables of the shadow that was entered least lately, of those that no vCPU is in. Returns how many frames
+    /// came free.
+    pub fn drop_idle_shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) -> u64 {
+        let idle = |shadow: &Shadow| shadow.tables > 0 && Arc::strong_count(&shadow.tag) == 1;
+        let idle = self.shadows.all.iter().enumerate().filter(|(_, shadow)| idle(shadow));
+        let Some((at, shadow)) = idle.min_by_key(|(_, shadow)| shadow.used) else { return 0 };
+        let freed = shadow.tables;
+        self.empty(m, pool, at);
+        self.shadows.counts.dropped += 1;
+        freed
     }
 
     /// Takes all leaves out of a shadow.
@@ -179,6 +238,8 @@ impl Memory {
                 freed += 1;
             }
         });
+        shadow.tables -= freed;
+        self.resident.shadows -= freed;
         self.resident.tables -= freed;
     }
 
@@ -189,7 +250,7 @@ impl Memory {
             self.empty(m, pool, at);
         }
         let mut freed = 0;
-        self.shadows.reverse.clear(|frame| {
+        self.shadows.reverse.clear(m, |frame| {
             give_back(pool, frame, Size::Page, owner);
             freed += 1;
         });
@@ -260,14 +321,19 @@ impl Memory {
             let _ = shadow.table.unmap(m, &shadow.tag, at, Hole::Absent);
         }
         shadow.parts |= attr.marks.bits();
+        self.make_room(m, pool, n);
         let owner = self.layout.owner;
         loop {
             let of = Of::new(self.page_number(ipa), size);
             self.remember(m, pool, n, of, at.align_down(size))?;
             let Some(output) = own.output_of(ipa.align_down(size)) else { return Err(Miss::NotRam) };
-            let Some(shadow) = self.shadows.all.get(n) else { return Ok(()) };
+            let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
+            let before = self.resident.tables;
             let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
-            match shadow.table.prepare(m, at.align_down(size), size, &mut supply) {
+            let ready = shadow.table.prepare(m, at.align_down(size), size, &mut supply);
+            shadow.tables += self.resident.tables - before;
+            self.resident.shadows += self.resident.tables - before;
+            match ready {
                 Ok(ready) => {
                     ready.commit(m, output, attr);
                     self.shadows.counts.filled += 1;
@@ -290,10 +356,10 @@ impl Memory {
         of: Of,
         at: Addr<Ipa2>,
     ) -> Result<(), Miss> {
-        if self.shadows.reverse.lacks_frame(of) {
+        while self.shadows.reverse.lacks_frame(m, of) {
             let (_, _, mut supply) = self.parts(m, pool);
             let frame = supply.take().ok_or(Miss::Short)?;
-            self.shadows.reverse.give_frame(of, frame);
+            self.shadows.reverse.give_frame(m, of, frame);
         }
         // There are at most MOST, and one for each vCPU.
         let hanger = Hanger { shadow: n as u8, at };
