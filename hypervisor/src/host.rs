@@ -31,6 +31,7 @@ use crate::stage2::vmid::Vmids;
 use crate::vcpu::Vcpu;
 use crate::vgic::Line;
 use crate::vm::{Gic, Slot, State, Stopping, Vm, request};
+pub use admit::heap_for;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use overcommit::Overcommit;

@@ -53,6 +53,11 @@ pub enum Whose {
 /// What the machine does for us. Addresses handed in must be of RAM that the frame pool knows; that is an invariant of
 /// the callers, not a check made here.
 pub trait Machine {
+    /// How often something was allocated from the heap since boot began.
+    fn allocations(&self) -> u64 {
+        0
+    }
+
     /// Reads the descriptor at `at`, 64-bit single-copy atomic.
     fn load(&self, at: Addr<Pa>) -> u64;
     /// Writes the descriptor at `at`, 64-bit single-copy atomic. Seen by table walkers after [`Machine::publish`].

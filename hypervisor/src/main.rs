@@ -17,7 +17,7 @@ use flatland::addr::{Addr, CpuId};
 use flatland::arm::idreg::{IdRegs, Offer};
 use flatland::arm::vmsa::{PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits};
-use flatland::host::{Facts, Host};
+use flatland::host::{self, Facts, Host};
 use flatland::vm::Gic;
 use log::info;
 use platform::board::{self, Board};
@@ -42,7 +42,7 @@ fn boot(image: u64, dtb: u64) -> ! {
     logger::init();
     let (board, dtb) = entry::board(dtb);
     info!("Flatland {} on {} CPUs, {} MiB", env!("CARGO_PKG_VERSION"), board.cpus.len(), mib(&board));
-    let (pool, stacks, own) = match entry::memory(&board, dtb) {
+    let (mut pool, stacks, mut own) = match entry::memory(&board, dtb) {
         Ok(memory) => memory,
         Err(why) => entry::give_up(format_args!("EL2's memory map: {why:?}")),
     };
@@ -54,6 +54,17 @@ fn boot(image: u64, dtb: u64) -> ! {
     if let Err(why) = irq::init_cpu(board, CpuId(0)) {
         entry::give_up(format_args!("the interrupt controller: {why}"));
     }
+    el2::disk::init(board);
+
+    let bundle = entry::bundle(board);
+    let mut facts = facts(board, bundle);
+    let limits = Limits { vcpus: facts.max_vcpus(), cpus: facts.n_cpus as u16, memory: 255 << 30 };
+    let opened = Bundle::open(bundle, &limits);
+    if let Ok(bundle) = &opened
+        && !entry::grow_heap(&mut pool, &mut own, host::heap_for(bundle))
+    {
+        entry::give_up(format_args!("the board has no room for what so many vCPUs are kept in; give the VMs fewer"));
+    }
     let total = (own.image + own.records + own.heap + own.stacks) / 1024;
     info!(
         "hypervisor memory: {total} KiB (image {}, frame records {}, heap {}, stacks {})",
@@ -62,12 +73,8 @@ fn boot(image: u64, dtb: u64) -> ! {
         own.heap / 1024,
         own.stacks / 1024
     );
-    el2::disk::init(board);
-
-    let bundle = entry::bundle(board);
-    let facts = facts(board, total * 1024, bundle);
-    let limits = Limits { vcpus: facts.max_vcpus(), cpus: facts.n_cpus as u16, memory: 255 << 30 };
-    let host = match Bundle::open(bundle, &limits) {
+    facts.own_bytes = total * 1024;
+    let host = match opened {
         Ok(bundle) => Host::build(&El2, pool, facts, bundle),
         Err(errors) => Err(errors),
     };
@@ -110,7 +117,7 @@ fn mib(board: &Board) -> u64 {
 }
 
 /// What the board and its CPUs offer to VMs.
-fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
+fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
     let gic = match board.gic {
         board::Gic::V2 { .. } => Gic::V2,
         board::Gic::V3 { .. } => Gic::V3,
@@ -133,7 +140,7 @@ fn facts(board: &Board, own_bytes: u64, bundle: &'static [u8]) -> Facts {
         midr: cpu::midr(),
         speculation: cpu::speculation(),
         frequency: timer::frequency(),
-        own_bytes,
+        own_bytes: 0,
         // Without a number from the boot loader, the time it took to get here is better than nothing.
         seed: board.seed.unwrap_or_else(|| flatland::machine::Machine::now(&El2)),
         images: (bundle, Addr::new(board.initrd.map_or(0, |range| range.start))),

@@ -21,6 +21,7 @@ use crate::vcpu::{Counter, Vcpu};
 use crate::vgic::Vgic;
 use alloc::string::String;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub use life::{Life, State, Stopping};
 use spin::mutex::SpinMutex;
@@ -253,7 +254,7 @@ impl Vm {
 /// The places already logged: bounded, so a guest cannot fill memory or the log.
 #[derive(Debug, Default)]
 pub struct Told {
-    places: Vec<u64>,
+    places: ArrayVec<u64, MAX_TOLD>,
 }
 
 /// How many different places are logged for a VM before it is told no more.
@@ -262,10 +263,6 @@ const MAX_TOLD: usize = 32;
 impl Told {
     /// Whether `place` is new; it is not from now on.
     pub fn is_new(&mut self, place: u64) -> bool {
-        if self.places.contains(&place) || self.places.len() >= MAX_TOLD {
-            return false;
-        }
-        self.places.push(place);
-        true
+        !self.places.contains(&place) && self.places.try_push(place).is_ok()
     }
 }

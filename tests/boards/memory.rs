@@ -251,3 +251,32 @@ fn a_guest_that_cannot_have_its_least_is_refused_with_the_reason() {
     let ended = Run::start(Board::Virt, &manifest(&vms), &["--mem", "384M"], 60).end();
     ended.exits_with(1).has("/vms/two/memory: ").has("or write with \"min\" how little will do");
 }
+
+/// As many VMs, vCPUs and CPUs as there may be, half of the VMs hypervisors, one with as much memory as a VM may have.
+#[test]
+fn all_limits_are_reached_in_one_bundle() {
+    let vms: Vec<Vm> = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"]
+        .into_iter()
+        .map(|name| {
+            let nested = name >= "i";
+            let mut vm = Vm { name, memory: "16M", ..Vm::bare(if nested { "hello" } else { "smp" }, 16, "") };
+            if nested {
+                vm.rest += "\nnested;";
+            }
+            if name == "p" {
+                vm.memory = "255G";
+                vm.rest += "\nmin = \"2M\";";
+            }
+            vm
+        })
+        .collect();
+    let options = ["--smp", "16", "--mem", "3G", "--monitor", "check on"];
+    let mut run = Run::start(Board::Virt, &manifest(&vms), &options, 300);
+    run.wait_for("allocations from the heap since boot began", 100);
+    let ended = run.end();
+    ended.exits_with(0).lacks("PANIC").has("flatland: Flatland 0.1.0 on 16 CPUs");
+    for vm in vms {
+        let said = if vm.name >= "i" { "ok this CPU is the first of the tree" } else { "guest smp: PASS" };
+        ended.has(&format!("[{}] {said}", vm.name));
+    }
+}

@@ -439,7 +439,7 @@ fn shadows_have_no_more_tables_than_they_may() {
         let root = world.memory.shadow(&model, &pool, key).unwrap();
         let vttbr = root.vttbr(&model, &world.vmids, GUEST);
         model.enter(GUEST, vttbr, geometry);
-        let at: Addr<Ipa2> = Addr::new(n % 2048 << 21);
+        let at: Addr<Ipa2> = Addr::new((n % 2048) << 21);
         world.memory.fill(&model, &pool, key, at, Access::Write).unwrap();
         assert!(world.reach(at, Access::Write).is_some(), "{at:?} was filled and is not there");
         let resident = world.memory.resident();

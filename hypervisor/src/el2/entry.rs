@@ -5,13 +5,13 @@ use super::{heap, power, uart};
 use arrayvec::ArrayVec;
 use core::fmt::{self, Write};
 use flatland::addr::{Addr, CpuId, Pa};
-use flatland::frames::{Pool, Record};
+use flatland::frames::{HOUSE, Order, Pool, Record, Use};
 use platform::board::{Board, BoardError};
 use platform::range::Range;
 use platform::tree::{self, TreeError};
 
 /// Bytes of heap: VMs, their records, the console's ring, room to unpack a kernel.
-const HEAP: u64 = 448 * 1024;
+pub(crate) const HEAP: u64 = 448 * 1024;
 
 /// The first CPU, from boot.S.
 #[unsafe(no_mangle)]
@@ -198,4 +198,19 @@ pub(crate) fn memory(board: &Board, dtb: Range) -> Result<(Pool<'static>, ArrayV
     let stacks = (0..n_stacks).map(|n| Addr::new(first + n * mmu::STACK)).collect();
     let own = Own { image: mmu::image_bytes(), records: records_bytes, heap: HEAP, stacks: stacks_bytes };
     Ok((pool, stacks, own))
+}
+
+/// Makes the heap `bytes` bytes at least, with frames of the pool. False if it has not so many together.
+pub(crate) fn grow_heap(pool: &mut Pool<'_>, own: &mut Own, bytes: u64) -> bool {
+    let Some(more) = bytes.checked_sub(own.heap).filter(|more| *more > 0) else { return true };
+    let order = Order::holding(more.div_ceil(4096));
+    let Some((order, frame)) = order.and_then(|order| Some((order, pool.take(order, HOUSE, Use::House)?))) else {
+        return false;
+    };
+    let (start, more) = (mmu::linear(frame.start()), order.frames() * 4096);
+    pool.withhold(frame);
+    // SAFETY: frames of the pool are mapped RAM; these were the house's alone, and are kept for good.
+    unsafe { heap::grow(start, more as usize) };
+    own.heap += more;
+    true
 }

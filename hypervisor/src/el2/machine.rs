@@ -27,6 +27,10 @@ fn word(at: Addr<Pa>) -> &'static AtomicU64 {
 }
 
 impl Machine for El2 {
+    fn allocations(&self) -> u64 {
+        super::heap::allocations()
+    }
+
     #[inline(always)]
     fn load(&self, at: Addr<Pa>) -> u64 {
         word(at).load(Ordering::Acquire)

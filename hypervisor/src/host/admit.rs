@@ -37,6 +37,17 @@ impl Admitted {
     }
 }
 
+/// Bytes of heap for building and running the VMs of `bundle`: what was measured with 16 of 16 vCPUs each, and a quarter more; and
+/// what loading one of them takes meanwhile, and the operator.
+pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
+    let vm = |vm: &VmSpec<'_>| {
+        let vcpus = u64::from(vm.vcpus);
+        let nested = if vm.nested { (20 << 10) + vcpus * 2048 } else { 0 };
+        (8 << 10) + vcpus * 3584 + nested
+    };
+    (304 << 10) + bundle.vms.iter().map(vm).sum::<u64>()
+}
+
 /// Frames of tables for `bytes` of RAM: one for 2 MiB at most, and a few at the top.
 fn tables(bytes: u64) -> u64 {
     bytes / Size::Block.bytes() + 16
