@@ -55,7 +55,7 @@ fn prepare(m: &Cpu<'_>, here: Here<'_>, n: u64, before: Before) {
     let mut memory = here.vm.memory.lock();
     let pool = &here.host.pool;
     let at: Addr<Ipa> = Addr::new(ram(n));
-    memory.give_up(m, pool, at, 1, Hole::Absent);
+    memory.give_up(m, pool, at, 1, Hole::Absent, || false);
     if before == Before::Absent {
         return;
     }

@@ -276,7 +276,16 @@ impl<'w> World<'w> {
         }
         let at = if self.dice.one_in(2) { at.align_down(Size::Block) } else { at };
         let is_ram = guest.memory.is_ram(at, pages * 4096);
-        guest.memory.give_up(self.model, self.pool, at, pages, Hole::Ballooned);
+        // In steps, as long work is done.
+        let mut done = 0;
+        while done < pages {
+            let mut left = self.dice.below(400);
+            let late = || {
+                left = left.saturating_sub(1);
+                left == 0
+            };
+            done += guest.memory.give_up(self.model, self.pool, at + done * 4096, pages - done, Hole::Ballooned, late);
+        }
         self.absorb();
         let guest = &mut self.guests[number];
         let gone: Vec<u64> = (0..pages).map(|page| at.bits() + page * 4096).filter(|_| is_ram).collect();
@@ -642,7 +651,7 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         let mut memory = Memory::new(&model, &pool, layout(0, 40, granule)).unwrap();
         memory.set_filling(0xaaaa_aaaa);
         memory.write(&model, &pool, RAM_BASE, &[1; 8]).unwrap();
-        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned);
+        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, || false);
         assert_eq!(memory.peek(&model, RAM_BASE), None);
         let word = |memory: &mut Memory, offset| {
             let leaf = memory.resolve(&model, &pool, RAM_BASE + offset, Access::Read).unwrap();

@@ -273,6 +273,12 @@ pub(crate) fn handle(here: Here<'_>, vcpu: &mut Vcpu) -> Next {
     })
 }
 
+/// Whether an interrupt waits for this CPU.
+pub(crate) fn is_pending() -> bool {
+    // At EL2 these are the physical ones, whatever HCR_EL2 says (Arm ARM D24.2.82).
+    read!("isr_el1") & (1 << 7) != 0
+}
+
 /// Takes the interrupts that wait for this CPU while nobody is loaded on it.
 pub(crate) fn handle_alone(host: &Host) -> Next {
     take(host, |_, _| {})

@@ -139,10 +139,16 @@ impl Seat {
             loaded.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
         }
         loop {
-            if loaded.slot.requests.load(Ordering::Acquire) != 0
-                && let Some(next) = attend(self.host, loaded)
-            {
-                return next;
+            if loaded.slot.requests.load(Ordering::Acquire) != 0 {
+                match attend(self.host, loaded) {
+                    Attended::Leave => return Next::Look,
+                    Attended::Ready => {}
+                    // Its work is long: whoever else has something to do on this CPU goes first.
+                    Attended::More => match irq::is_pending().then(|| irq::handle(here, &mut loaded.vcpu)) {
+                        None | Some(Next::Resume) => continue,
+                        Some(next) => return next,
+                    },
+                }
             }
             let next = match guest::run(&mut loaded.vcpu.registers) {
                 Exit::Synchronous => exit::handle(here, &El2, &mut loaded.vcpu),
@@ -314,24 +320,35 @@ impl Seat {
     }
 }
 
-/// Does what others asked of the loaded vCPU before it runs; or says that it must not run.
-fn attend(host: &'static Host, loaded: &mut Loaded) -> Option<Next> {
+/// What comes of a vCPU's requests.
+enum Attended {
+    /// It may run.
+    Ready,
+    /// It must not.
+    Leave,
+    /// There is more to do before it runs.
+    More,
+}
+
+/// Does what others asked of the loaded vCPU before it runs, or a part of it.
+fn attend(host: &'static Host, loaded: &mut Loaded) -> Attended {
+    let mut more = false;
     let taken = request::REFILL | request::LEAVE | request::SEND | request::SERVE;
     let asked = loaded.slot.requests.fetch_and(!taken, Ordering::SeqCst);
     if asked & request::SEND != 0 {
         uart::drain(host);
     }
     if asked & request::SERVE != 0 {
-        host.serve_balloon(&El2, loaded.here(host));
+        more = host.serve_balloon(&El2, loaded.here(host));
     }
     if asked & request::LEAVE != 0 {
         loaded.folded |= asked & request::REFILL != 0;
-        return Some(Next::Look);
+        return Attended::Leave;
     }
     if asked & request::REFILL != 0 {
         exit::irq::refill(loaded.here(host), &El2, &mut loaded.vcpu);
     }
-    None
+    if more { Attended::More } else { Attended::Ready }
 }
 
 /// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.

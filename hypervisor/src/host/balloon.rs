@@ -7,7 +7,7 @@ use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
-use crate::devices::virtio::balloon::Pages;
+use crate::devices::virtio::balloon::{Left, Pages};
 use crate::devices::virtio::{Fault, Ram};
 use crate::frames::Work;
 use crate::machine::Machine;
@@ -15,8 +15,10 @@ use crate::memory::{Memory, Miss};
 use crate::vm::{Vm, request};
 use core::sync::atomic::Ordering;
 
-/// How many pages of a balloon's work are done at a time.
+/// How many page numbers or buffers of a balloon's are done at a time.
 const BUDGET: usize = 512;
+/// And for how long, in nanoseconds: other VMs' timers, and CPUs that want this VM's memory, wait meanwhile.
+const LATE: u64 = 20_000;
 /// How often memory is looked for when a copy needs some.
 const RELIEFS: u32 = 8;
 /// The balloon's interrupt: that of the first virtio slot.
@@ -29,6 +31,8 @@ struct Given<'a, M: Machine> {
     m: &'a M,
     /// What a page that is only free just now leaves: one that comes back full of what the guest said, if it said so.
     free: Hole,
+    /// When it is late, by the system counter.
+    until: u64,
 }
 
 impl<M: Machine> Given<'_, M> {
@@ -57,7 +61,8 @@ impl<M: Machine> Ram for Given<'_, M> {
 impl<M: Machine> Pages for Given<'_, M> {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
         let start = self.m.now();
-        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned);
+        // So few that it cannot be late for them all.
+        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned, || false);
         self.host.pool.costs().add(Work::Inflate, pages, self.m.now().wrapping_sub(start));
     }
 
@@ -65,8 +70,13 @@ impl<M: Machine> Pages for Given<'_, M> {
         self.vm.memory.lock().take_back(self.m, &self.host.pool, at, pages);
     }
 
-    fn report(&mut self, at: Addr<Ipa>, bytes: u64) {
-        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, bytes >> 12, self.free);
+    fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64 {
+        let is_late = || self.is_late();
+        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, bytes >> 12, self.free, is_late) << 12
+    }
+
+    fn is_late(&self) -> bool {
+        self.m.now() >= self.until
     }
 }
 
@@ -100,21 +110,26 @@ impl Host {
             here.vm.memory.lock().set_filling(balloon.poison().unwrap_or(0));
         }
         drop(balloon);
-        self.serve_balloon(m, here);
+        // What is left is done before the vCPU goes on.
+        let _ = self.serve_balloon(m, here);
     }
 
-    /// Does what the driver of a balloon has asked for, or a part of it.
-    pub fn serve_balloon<M: Machine>(&self, m: &M, here: Here<'_>) {
+    /// Does what the driver of a balloon has asked for, or a part of it. What is left is a request; true if it can go on at
+    /// once, when interrupts have been let in.
+    pub fn serve_balloon<M: Machine>(&self, m: &M, here: Here<'_>) -> bool {
         let vm = here.vm;
         let mut balloon = vm.balloon.lock();
+        let mut left = Left::Nothing;
         if balloon.has_work() {
+            let until = m.now().saturating_add(self.frequency.ticks(LATE));
             let free = if balloon.poison().unwrap_or(0) == 0 { Hole::Absent } else { Hole::Ballooned };
-            let more = balloon.serve(&mut Given { host: self, vm, m, free }, BUDGET);
-            if more {
+            left = balloon.serve(&mut Given { host: self, vm, m, free, until }, BUDGET);
+            if left != Left::Nothing {
                 here.slot.requests.fetch_or(request::SERVE, Ordering::Relaxed);
             }
         }
         self.line(m, vm, BALLOON_INTID, balloon.line().into());
+        left == Left::More
     }
 
     /// Asks the guest to bring its balloon to `target` pages, and for its free pages first where `hint` says so.

@@ -18,12 +18,21 @@ impl Memory {
     }
 
     /// Takes `pages` pages from `at` on from the guest, contents and all, and leaves `hole`, one without a place of its
-    /// own. What is no RAM is left out. Returns how many frames came back.
-    pub fn give_up<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>, pages: u64, hole: Hole) -> u64 {
-        let before = self.resident.frames;
-        let mut next = at.align_down(Size::Page);
+    /// own. What is no RAM is left out. After each page, or block that goes whole, `is_late` is asked. Returns how many pages
+    /// are done.
+    pub fn give_up<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        at: Addr<Ipa>,
+        pages: u64,
+        hole: Hole,
+        mut is_late: impl FnMut() -> bool,
+    ) -> u64 {
+        let first = at.align_down(Size::Page);
+        let mut next = first;
         let bytes = pages.saturating_mul(Size::Page.bytes());
-        let Some(end) = next.checked_add(bytes).filter(|_| self.is_ram(next, bytes)) else { return 0 };
+        let Some(end) = next.checked_add(bytes).filter(|_| self.is_ram(next, bytes)) else { return pages };
         while next < end {
             let whole = next.is_aligned(Size::Block) && end.bits() - next.bits() >= Size::Block.bytes();
             let step = match self.table.walk(m, next) {
@@ -48,8 +57,11 @@ impl Memory {
                 // Once the last page of a block is gone, its table can go, too.
                 let _ = self.join(m, pool, last, Size::Block);
             }
+            if is_late() {
+                break;
+            }
         }
-        before.saturating_sub(self.resident.frames)
+        (next.bits() - first.bits()) >> 12
     }
 
     /// The guest uses `pages` pages from `at` on again: they are as if it had never touched them.

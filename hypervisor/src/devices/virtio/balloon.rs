@@ -27,8 +27,22 @@ pub trait Pages: Ram {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64);
     /// It uses them again.
     fn deflate(&mut self, at: Addr<Ipa>, pages: u64);
-    /// They are free just now: what is in them may go.
-    fn report(&mut self, at: Addr<Ipa>, bytes: u64);
+    /// They are free just now: what is in them may go. Returns how many bytes are done, all unless it [is late](Self::is_late).
+    fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64;
+    /// Whether enough was done for one time: others wait.
+    fn is_late(&self) -> bool;
+}
+
+/// What [`Balloon::serve`] leaves.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Work that can go on at once.
+    More,
+    /// Work that needs memory that is not there.
+    Stuck,
 }
 
 /// A balloon's device id.
@@ -51,8 +65,8 @@ const HINT_FIRST: u32 = 2;
 
 /// How many page numbers are read at a time.
 const PFNS: usize = 64;
-/// What a block of free pages counts, in pages of work: it goes as one.
-const BLOCK_COST: usize = 8;
+/// The most pages that are given up in one go.
+const RUN: u64 = 16;
 /// The most bytes of statistics that are read: more than there are kinds.
 const STATS_BYTES: usize = 320;
 
@@ -262,24 +276,26 @@ impl Balloon {
         self.is_up() && (self.transport.is_notified() || self.asks && self.held.is_some())
     }
 
-    /// Does what the driver has asked for, about `budget` pages of it at most. True if more is left.
-    pub fn serve(&mut self, ram: &mut impl Pages, budget: usize) -> bool {
+    /// Does what the driver has asked for, until about `budget` page numbers or buffers are done or it is late.
+    pub fn serve(&mut self, ram: &mut impl Pages, budget: usize) -> Left {
         if !self.is_up() {
-            return false;
+            return Left::Nothing;
         }
         let mut left = budget;
+        let mut stuck = false;
         let mut notified = self.transport.take_notified();
         for number in 0..self.transport.queues.len() {
             if notified >> number & 1 == 0 {
                 continue;
             }
-            match self.serve_queue(number, ram, &mut left) {
+            match self.serve_queue(number, ram, budget, &mut left) {
                 Ok(true) => notified &= !(1 << number),
-                // Out of budget, or of memory: later.
-                Ok(false) | Err(Stop::Short) => {}
+                // Later.
+                Ok(false) => {}
+                Err(Stop::Short) => stuck = true,
                 Err(Stop::Broken(why)) => {
                     self.transport.fail(why);
-                    return false;
+                    return Left::Nothing;
                 }
             }
         }
@@ -294,11 +310,18 @@ impl Balloon {
             match given {
                 Ok(()) => {}
                 // There are fewer queues than bits.
-                Err(Stop::Short) => self.transport.notify(1 << (number & 31)),
+                Err(Stop::Short) => {
+                    self.transport.notify(1 << (number & 31));
+                    stuck = true;
+                }
                 Err(Stop::Broken(why)) => self.transport.fail(why),
             }
         }
-        self.transport.is_notified()
+        match (self.transport.is_notified(), stuck) {
+            (false, _) => Left::Nothing,
+            (true, false) => Left::More,
+            (true, true) => Left::Stuck,
+        }
     }
 
     /// The queues that the driver has, by number.
@@ -320,13 +343,20 @@ impl Balloon {
         self.roles().position(|other| other == role).unwrap_or(usize::MAX)
     }
 
-    /// Serves one queue until it is empty (true) or `left` is used up.
-    fn serve_queue(&mut self, number: usize, ram: &mut impl Pages, left: &mut usize) -> Result<bool, Stop> {
+    /// Serves one queue until it is empty (true), or what is `left` of `budget` is used up or it is late; something is done in
+    /// any case.
+    fn serve_queue(
+        &mut self,
+        number: usize,
+        ram: &mut impl Pages,
+        budget: usize,
+        left: &mut usize,
+    ) -> Result<bool, Stop> {
         let Some(role) = self.roles().nth(number) else { return Ok(true) };
         loop {
             self.settle(number, ram)?;
             let Some(queue) = self.transport.queues.get_mut(number) else { return Ok(true) };
-            if *left == 0 {
+            if *left == 0 || *left < budget && ram.is_late() {
                 return Ok(false);
             }
             let Some((this, done)) = queue.current(ram)? else { return Ok(true) };
@@ -335,8 +365,8 @@ impl Balloon {
             let step = match role {
                 Role::Inflate | Role::Deflate => pfns(ram, role, &this, done, rest, left)?,
                 Role::Stats => self.hear(ram, &this)?,
-                Role::Hint => self.name(ram, &this, left)?,
-                Role::Report => free(ram, &this, left)?,
+                Role::Hint => self.name(ram, &this, done)?,
+                Role::Report => free(ram, &this, done)?,
             };
             let Some(queue) = self.transport.queues.get_mut(number) else { return Ok(true) };
             if step < rest {
@@ -381,9 +411,9 @@ impl Balloon {
     }
 
     /// Reads a command id, or drops the free pages that were named under the one that counts.
-    fn name(&mut self, ram: &mut impl Pages, this: &Descriptor, left: &mut usize) -> Result<u32, Stop> {
+    fn name(&mut self, ram: &mut impl Pages, this: &Descriptor, done: u32) -> Result<u32, Stop> {
         if this.is_writable {
-            return if self.names { free(ram, this, left) } else { Ok(u32::MAX) };
+            return if self.names { free(ram, this, done) } else { Ok(u32::MAX) };
         }
         let mut id = [0; 4];
         if this.bytes < 4 {
@@ -423,16 +453,24 @@ fn pfns(
             Role::Inflate => ram.inflate(at, pages),
             _ => ram.deflate(at, pages),
         }
+        ram.is_late()
     };
     let mut run: Option<(u32, u64)> = None;
-    for pfn in part.as_chunks::<4>().0 {
+    let mut n_done = 0;
+    for (n, pfn) in part.as_chunks::<4>().0.iter().enumerate() {
         let pfn = u32::from_le_bytes(*pfn);
         match run {
-            Some((first, pages)) if u64::from(first) + pages == pfn.into() => run = Some((first, pages + 1)),
+            Some((first, pages)) if pages < RUN && u64::from(first) + pages == pfn.into() => {
+                run = Some((first, pages + 1))
+            }
             // Linux hands them out from the highest down.
-            Some((first, pages)) if pfn.checked_add(1) == Some(first) => run = Some((pfn, pages + 1)),
+            Some((first, pages)) if pages < RUN && pfn.checked_add(1) == Some(first) => run = Some((pfn, pages + 1)),
             Some((first, pages)) => {
-                hand(first, pages);
+                n_done = n;
+                run = None;
+                if hand(first, pages) {
+                    break;
+                }
                 run = Some((pfn, 1));
             }
             None => run = Some((pfn, 1)),
@@ -440,25 +478,31 @@ fn pfns(
     }
     if let Some((first, pages)) = run {
         hand(first, pages);
+        n_done = n;
     }
-    *left = left.saturating_sub(n);
-    Ok(4 * n as u32)
+    *left = left.saturating_sub(n_done);
+    Ok(4 * n_done as u32)
 }
 
-/// Drops the whole pages of a free buffer.
-fn free(ram: &mut impl Pages, this: &Descriptor, left: &mut usize) -> Result<u32, Stop> {
+/// Drops the whole pages of what is left of a free buffer. Returns how many bytes are done.
+fn free(ram: &mut impl Pages, this: &Descriptor, done: u32) -> Result<u32, Stop> {
     if !this.is_writable {
         return Err(Stop::Broken("free pages in a buffer for the device to read"));
     }
     let page = Size::Page.bytes();
     let end =
         this.at.bits().checked_add(this.bytes.into()).ok_or(Stop::Broken("free pages behind the last address"))?;
-    let start = this.at.bits().checked_next_multiple_of(page).unwrap_or(u64::MAX);
+    // Not beyond the end.
+    let from = this.at.bits() + u64::from(done);
+    let start = from.checked_next_multiple_of(page).unwrap_or(u64::MAX);
     let bytes = (end & !(page - 1)).saturating_sub(start);
     if bytes > 0 {
-        ram.report(Addr::new(start), bytes);
+        let reported = ram.report(Addr::new(start), bytes);
+        if reported < bytes {
+            // Less than the buffer, whose length has 32 bits.
+            return Ok((start - from + reported) as u32);
+        }
     }
-    *left = left.saturating_sub(BLOCK_COST);
     Ok(u32::MAX)
 }
 

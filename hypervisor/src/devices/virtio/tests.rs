@@ -1,6 +1,6 @@
 //! The balloon under a driver that does what Linux's does, and under one that does not.
 
-use super::balloon::{Balloon, Pages};
+use super::balloon::{Balloon, Left, Pages};
 use super::{Fault, Ram};
 use crate::addr::{Addr, Ipa};
 use alloc::vec;
@@ -22,11 +22,13 @@ struct Guest {
     done: Vec<Done>,
     /// How many accesses until there is no memory.
     until_short: usize,
+    /// How many pages are given up until it is late, at one time.
+    until_late: u64,
     /// For each queue how many chains were made available.
     made: [u16; 5],
 }
 
-struct Memory<'a>(&'a mut Vec<u8>, &'a mut Vec<Done>, &'a mut usize);
+struct Memory<'a>(&'a mut Vec<u8>, &'a mut Vec<Done>, &'a mut usize, u64);
 
 impl Memory<'_> {
     fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<core::ops::Range<usize>, Fault> {
@@ -53,14 +55,23 @@ impl Ram for Memory<'_> {
 impl Pages for Memory<'_> {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
         self.1.push(Done::Inflate(at.bits(), pages));
+        self.3 = self.3.saturating_sub(pages);
     }
 
     fn deflate(&mut self, at: Addr<Ipa>, pages: u64) {
         self.1.push(Done::Deflate(at.bits(), pages));
     }
 
-    fn report(&mut self, at: Addr<Ipa>, bytes: u64) {
+    fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64 {
+        // A page at least.
+        let bytes = bytes.min(self.3.clamp(1, 1 << 40) << 12);
         self.1.push(Done::Report(at.bits(), bytes));
+        self.3 = self.3.saturating_sub(bytes >> 12);
+        bytes
+    }
+
+    fn is_late(&self) -> bool {
+        self.3 == 0
     }
 }
 
@@ -72,6 +83,7 @@ impl Guest {
             memory: vec![0; 1 << 16],
             done: Vec::new(),
             until_short: usize::MAX,
+            until_late: u64::MAX,
             made: [0; 5],
         };
         for (offset, value) in [(0x70, 0), (0x70, 3), (0x24, 1), (0x20, 1), (0x24, 0), (0x20, features), (0x70, 11)] {
@@ -118,7 +130,9 @@ impl Guest {
     }
 
     fn serve(&mut self, budget: usize) -> bool {
-        self.balloon.serve(&mut Memory(&mut self.memory, &mut self.done, &mut self.until_short), budget)
+        self.balloon
+            .serve(&mut Memory(&mut self.memory, &mut self.done, &mut self.until_short, self.until_late), budget)
+            != Left::Nothing
     }
 
     fn pfns(&mut self, pfns: impl Iterator<Item = u32>) -> u32 {
@@ -139,7 +153,7 @@ fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
     while guest.serve(40) {}
     let pages: u64 = guest.done.iter().map(|done| if let Done::Inflate(_, pages) = done { *pages } else { 0 }).sum();
     assert_eq!((pages, guest.used(0), guest.done.last()), (129, 1, Some(&Done::Inflate(0x5000_0000, 1))));
-    assert!(guest.done.len() <= 6, "{:?}", guest.done);
+    assert!(guest.done.len() <= 12, "{:?}", guest.done);
     assert!(guest.balloon.line());
     guest.balloon.write(0x64, 4, 1);
     assert!(!guest.balloon.line());
@@ -150,6 +164,44 @@ fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
     guest.until_short = usize::MAX;
     assert!(!guest.serve(40));
     assert_eq!((guest.done.last(), guest.used(1)), (Some(&Done::Deflate(0x4000_0000, 2)), 1));
+}
+
+/// However long a buffer is, others wait for a few pages of it only.
+#[test]
+fn a_long_buffer_is_done_in_steps() {
+    let mut guest = Guest::new(0x3f);
+    let bytes = 0x40_0000_u32;
+    let start = RAM + 0x80;
+    guest.send(4, &[(start, bytes, 2)]);
+    let length = guest.pfns((0..300).map(|n| 0x8_0000 + 2 * n));
+    guest.send(0, &[(BUFFER, length, 0)]);
+    guest.until_late = 20;
+    let mut steps = 0;
+    loop {
+        let before = guest.done.len();
+        let more = guest.serve(512);
+        let pages = |done: &Done| match *done {
+            Done::Inflate(_, pages) | Done::Deflate(_, pages) => pages,
+            Done::Report(_, bytes) => bytes >> 12,
+        };
+        let pages: u64 = guest.done[before..].iter().map(pages).sum();
+        assert!(pages <= 21, "{pages} pages in one step: {:?}", &guest.done[before..]);
+        steps += 1;
+        if !more {
+            break;
+        }
+    }
+    assert!(steps > 1323 / 21, "{steps}");
+    let mut next = RAM + 0x1000;
+    for done in &guest.done {
+        if let Done::Report(at, bytes) = *done {
+            assert_eq!(at, next, "each page once, in order");
+            next = at + bytes;
+        }
+    }
+    assert_eq!(next, RAM + u64::from(bytes), "the whole pages of the buffer");
+    let inflated = guest.done.iter().filter(|done| matches!(done, Done::Inflate(_, 1))).count();
+    assert_eq!((inflated, guest.used(0), guest.used(4)), (300, 1, 1));
 }
 
 #[test]
