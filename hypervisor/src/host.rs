@@ -84,6 +84,9 @@ impl Facts {
 
 /// How long a vCPU runs while others wait, in nanoseconds.
 const SLICE: u64 = 5_000_000;
+/// How long work that can be done in parts goes on with interrupts masked, in nanoseconds: other VMs' timers, and CPUs that want
+/// the same lock, wait meanwhile.
+const LATE: u64 = 20_000;
 
 /// A vCPU that left its guest, and where it belongs.
 #[derive(Clone, Copy)]
@@ -313,12 +316,19 @@ impl Host {
 
     /// Settles the VMs that are stopping and have no vCPU loaded any more. A CPU calls it whenever it unloaded one: of
     /// the CPUs that hold vCPUs of a VM, the one that unloads last settles it.
-    pub fn settle<M: Machine>(&self, m: &M) {
-        for vm in &self.vms {
-            if let Some(cause) = vm.life.settle(&self.stopping) {
+    ///
+    /// What they had is given back a part at a time: true if there is more to do at once.
+    pub fn settle<M: Machine>(&self, m: &M) -> bool {
+        let mut more = false;
+        for vm in self.vms.iter().filter(|vm| vm.life.is_deserted()) {
+            let until = m.now().saturating_add(self.frequency.ticks(LATE));
+            if !vm.memory.lock().release_some(m, &self.pool, || m.now() >= until) {
+                more = true;
+            } else if let Some(cause) = vm.life.settle(&self.stopping) {
                 self.settled(m, vm, cause);
             }
         }
+        more
     }
 
     /// Holds `vm`; false unless it was running.

@@ -174,6 +174,8 @@ pub struct Memory {
     filling: u64,
     sample: sample::Sample,
     shadows: shadow::Shadows,
+    /// How many pages of RAM [`Memory::release_some`] has done.
+    released: u64,
 }
 
 impl Memory {
@@ -203,6 +205,7 @@ impl Memory {
             filling: 0,
             sample,
             shadows: shadow::Shadows::default(),
+            released: 0,
         })
     }
 

@@ -252,6 +252,25 @@ fn a_guest_that_cannot_have_its_least_is_refused_with_the_reason() {
     ended.exits_with(1).has("/vms/two/memory: ").has("or write with \"min\" how little will do");
 }
 
+/// A VM that gives up its memory in one buffer and in page numbers that are each of another block, and starts again with all of
+/// it touched: beside it timers come and memory keeps its words.
+#[test]
+fn work_that_a_guest_makes_long_harms_nobody_else() {
+    for (board, memory) in [(Board::Virt, "512M"), (Board::Raspi4b, "256M")] {
+        let mut hog = Vm { name: "hog", memory, ..Vm::bare("hog", 1, "until=4000") };
+        hog.rest += "\ngranule = \"4K\";";
+        let late = Vm { name: "late", ..Vm::bare("late", 1, "until=4500") };
+        let churn = Vm { name: "churn", memory: "64M", ..Vm::bare("churn", 2, "set=32 rounds=4") };
+        let ended = Run::start(board, &manifest(&[hog, late, churn]), &[], 200).end();
+        ended.exits_with(0).has("flatland: hog: reset, for the 1. time").lacks("FAIL").lacks("PANIC");
+        for name in ["hog", "late", "churn"] {
+            ended.has(&format!("[{name}] guest {name}: PASS"));
+        }
+        let worst = ended.last_line("[late] late: ");
+        println!("{board:?}: {worst}");
+    }
+}
+
 /// As many VMs, vCPUs and CPUs as there may be, half of the VMs hypervisors, one with as much memory as a VM may have.
 #[test]
 fn all_limits_are_reached_in_one_bundle() {

@@ -346,6 +346,25 @@ impl<'w> World<'w> {
     /// Gives all of a guest's memory back; the guest starts again.
     pub(super) fn restart(&mut self, number: usize) -> Result<(), String> {
         let guest = &mut self.guests[number];
+        // In steps, as it is done; and without, as where a VM is retired.
+        let mut left = self.dice.one_in(2);
+        while left {
+            let before = guest.memory.resident();
+            let (most, mut n) = (1 + self.dice.below(300), 0);
+            let done = guest.memory.release_some(self.model, self.pool, || {
+                n += 1;
+                n >= most
+            });
+            rule(n <= most, "no more is done when it is late")?;
+            let after = guest.memory.resident();
+            rule(before.frames - after.frames <= most * 512, "a step frees no more than its pages")?;
+            left = !done;
+            if done {
+                let left = (after.frames, after.shared, after.packed, after.swapped);
+                rule(left == (0, 0, 0, 0), "nothing is left of RAM")?;
+            }
+        }
+        let guest = &mut self.guests[number];
         guest.memory.release_all(self.model, self.pool);
         self.absorb();
         let guest = &mut self.guests[number];

@@ -23,6 +23,9 @@ use spin::mutex::SpinMutexGuard;
 /// Why a VM ends that was running when the board raised an SError, or has just left.
 const BROKEN: Cause = Cause::Crash("the board raised an SError while it ran");
 
+/// How often a part of settling VMs is done while vCPUs want this CPU, in nanoseconds: a part takes a tenth of that.
+const SETTLING: u64 = 200_000;
+
 /// One CPU.
 pub(crate) struct Seat {
     host: &'static Host,
@@ -60,34 +63,38 @@ impl Seat {
     /// What a CPU does from the end of boot on.
     pub(crate) fn serve(mut self) -> ! {
         loop {
-            self.part_with_the_leaving();
+            let settling = self.part_with_the_leaving();
             let now = El2.now();
             let turn = self.host.queue.lock().pick(self.cpu, now);
             let chores = if self.cpu == WATCHMAN { self.host.chores(&El2) } else { None };
+            // Whoever runs meanwhile is interrupted for what is left of settling, too.
+            let settle = settling.then(|| now + self.host.frequency.ticks(SETTLING));
+            let chores = earliest([chores, settle]);
             self.host.signal(&El2, turn.kick);
             // After the chores: they may have something to say, and this CPU may sleep for long.
             self.send();
             match turn.run {
                 Some(entity) => self.run(entity, chores),
-                None => self.idle(chores),
+                None => self.idle(chores, settling),
             }
         }
     }
 
-    /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded.
-    fn part_with_the_leaving(&mut self) {
+    /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded: a part of that, true if there is more.
+    fn part_with_the_leaving(&mut self) -> bool {
         if !self.host.stopping.is_any() {
-            return;
+            return false;
         }
         if let Some(loaded) = &self.loaded
             && matches!(loaded.vm.life.state(), State::Stopping(_))
         {
             self.unload();
         }
-        self.host.settle(&El2);
+        let more = self.host.settle(&El2);
         if self.host.all_over() {
             super::power::all_over(self.host);
         }
+        more
     }
 
     /// Sends what the console has to say since somebody looked.
@@ -98,11 +105,11 @@ impl Seat {
     }
 
     /// Sleeps until an interrupt, or until `chores` are to be done.
-    fn idle(&mut self, chores: Option<u64>) {
+    fn idle(&mut self, chores: Option<u64>, settling: bool) {
         let (scan, busy) = self.host.idle(&El2);
         let queue = self.host.queue.lock().deadline(self.cpu);
         timer::set(earliest([queue, chores, scan]));
-        if !busy {
+        if !busy && !settling {
             // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
             wfi();
         }

@@ -3,7 +3,7 @@
 //! What the guest's driver says is carried out while its CPU is out of the guest for that, a bounded part at a time; the
 //! rest waits as a request until it enters again. Lock: a VM's balloon is taken before its memory.
 
-use super::{Here, Host};
+use super::{Here, Host, LATE};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
@@ -17,8 +17,6 @@ use core::sync::atomic::Ordering;
 
 /// How many page numbers or buffers of a balloon's are done at a time.
 const BUDGET: usize = 512;
-/// And for how long, in nanoseconds: other VMs' timers, and CPUs that want this VM's memory, wait meanwhile.
-const LATE: u64 = 20_000;
 /// How often memory is looked for when a copy needs some.
 const RELIEFS: u32 = 8;
 /// The balloon's interrupt: that of the first virtio slot.

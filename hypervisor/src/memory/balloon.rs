@@ -36,6 +36,11 @@ impl Memory {
         while next < end {
             let whole = next.is_aligned(Size::Block) && end.bits() - next.bits() >= Size::Block.bytes();
             let step = match self.table.walk(m, next) {
+                // Never touched, all around it.
+                Found::Gap(gap) if gap.level().span() > Size::Block.bytes() => {
+                    next = Addr::new(next.bits().saturating_add(gap.rest(next)).min(end.bits()));
+                    continue;
+                }
                 // A block that goes whole is dropped whole.
                 Found::Leaf(leaf) if leaf.size == Size::Block && whole && !self.is_pinned(next, Size::Block) => {
                     self.drop_leaf(m, pool, next, hole);

@@ -82,6 +82,16 @@ impl Memory {
         }
     }
 
+    /// Gives RAM back to the pool until it `is_late`, which is asked after each page or block; true once none is left, and
+    /// [`Memory::release_all`] has little to do. All its vCPUs must be off.
+    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, is_late: impl FnMut() -> bool) -> bool {
+        self.drop_shadows(m, pool);
+        let pages = self.layout.bytes >> 12;
+        let at = self.layout.base + (self.released << 12);
+        self.released += self.give_up(m, pool, at, pages - self.released, Hole::Absent, is_late);
+        self.released >= pages
+    }
+
     /// Gives all RAM and all tables but the root back to the pool, after every CPU has forgotten them; devices handed through
     /// are gone, too. The VM may start again with the same [`super::Root`].
     ///
@@ -89,6 +99,7 @@ impl Memory {
     pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
         let owner = self.layout.owner;
         self.drop_shadows(m, pool);
+        self.released = 0;
         let mut left = self.resident;
         let mut put_away: Resident = self.resident;
         let table = self.table;

@@ -16,7 +16,6 @@ use crate::addr::{Addr, Ipa, Ipa2, Pa, Size, VcpuId};
 use crate::arm::desc::{Attr, Hole, Marks};
 use crate::frames::{Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
-use crate::stage2::join::Part;
 use crate::stage2::vmid::Tag;
 use crate::stage2::walk::Found;
 use crate::stage2::{Leaf, Refusal, Supply, Table};
@@ -232,11 +231,9 @@ impl Memory {
         let Some(shadow) = self.shadows.all.get_mut(at) else { return };
         shadow.parts = 0;
         let mut freed = 0;
-        shadow.table.clear(m, &shadow.tag, |part| {
-            if let Part::Table(table) = part {
-                give_back(pool, table, Size::Page, owner);
-                freed += 1;
-            }
+        shadow.table.clear_tables(m, &shadow.tag, |table| {
+            give_back(pool, table, Size::Page, owner);
+            freed += 1;
         });
         shadow.tables -= freed;
         self.resident.shadows -= freed;

@@ -85,6 +85,19 @@ impl<In: Space, Out: Space> Table<In, Out> {
     ///
     /// No vCPU that uses the table may be running, or it would fault and fill it again.
     pub fn clear<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Part<Out>)) {
+        self.clear_to(m, tag, true, &mut take);
+    }
+
+    /// The same, where leaves and holes are nobody's: only tables are shown, and the last level is not looked at.
+    pub fn clear_tables<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Addr<Pa>)) {
+        self.clear_to(m, tag, false, &mut |part| {
+            if let Part::Table(table) = part {
+                take(table);
+            }
+        });
+    }
+
+    fn clear_to<M: Machine>(&self, m: &M, tag: &Tag, last: bool, take: &mut impl FnMut(Part<Out>)) {
         let level = self.geometry.start();
         let mut broken: ArrayVec<Desc, BATCH> = ArrayVec::new();
         for index in 0..self.root_entries() {
@@ -99,20 +112,22 @@ impl<In: Space, Out: Space> Table<In, Out> {
                 if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
                     m.forget(Forget::Vmid(vmid));
                 }
-                broken.drain(..).for_each(|desc| dissolve(m, desc, level, &mut take));
+                broken.drain(..).for_each(|desc| dissolve(m, desc, level, last, take));
             }
         }
     }
 }
 
 /// Recursion as deep as there are levels: each call goes one further.
-fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut impl FnMut(Part<Out>)) {
+fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, last: bool, take: &mut impl FnMut(Part<Out>)) {
     match (desc, level.next(), level.leaf()) {
         (Desc::Leaf(output, attr), _, Some(size)) => take(Part::Leaf(Addr::new(output), size, attr)),
         (Desc::Table(table), Some(below), _) => {
             let table = Addr::new(table);
-            for index in 0..ENTRIES {
-                dissolve(m, Desc::decode(m.load(entry(table, index)), below), below, take);
+            if last || below.next().is_some() {
+                for index in 0..ENTRIES {
+                    dissolve(m, Desc::decode(m.load(entry(table, index)), below), below, last, take);
+                }
             }
             take(Part::Table(table));
         }

@@ -170,6 +170,12 @@ impl Life {
         self.present.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Whether it is stopping and nobody is present any more.
+    pub fn is_deserted(&self) -> bool {
+        let state = self.state.lock();
+        matches!(*state, State::Stopping(_)) && self.present.load(Ordering::Acquire) == 0
+    }
+
     /// If it is stopping and nobody is present any more, says for which cause: to one caller alone, who settles it.
     pub fn settle(&self, stopping: &Stopping) -> Option<Cause> {
         let mut state = self.state.lock();
