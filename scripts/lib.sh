@@ -311,31 +311,66 @@ libraries() {
     done
 }
 
+# Adds a program of a package and the libraries that it needs, as the lock has them: stage_program DIR PACKAGE FILE
+stage_program() {
+    local stage=$1 program package packages=() needed name file
+    program=$(locked_package "$2" "./$3")/$3
+    while read -r package; do
+        packages+=("$(locked_package "${package//+/[+]}" './*lib/aarch64-linux-gnu/*.so*')")
+    done < <(awk '$6 != "" && $1 ~ /^(lib|zlib)/ { print $1 }' "$lock")
+    needed=$(libraries "$program" "${packages[@]}")
+    install -m 755 "$program" "$stage/bin/"
+    while read -r name file; do install -m 755 "$file" "$stage/lib/$name"; done <<<"$needed"
+}
+
+# Makes target/guests/debug/initrd.cpio, for a guest that is debugged: gdb and perf. Not compressed, as below.
+debug_guest() {
+    local out=$target/guests/debug/initrd.cpio from stage
+    mkdir -p "${out%/*}"
+    from="$(awk '$6 != ""' "$lock") $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init")"
+    [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
+    stage=$out.stage.$$
+    stage_initramfs "$stage" "$(locked_package busybox-static ./bin/busybox)/bin/busybox"
+    stage_program "$stage" gdb-minimal usr/bin/gdb
+    stage_program "$stage" linux-perf usr/bin/perf
+    rm -f "$out.from"
+    pack_initramfs "$stage" >"$out.$$"
+    mv "$out.$$" "$out"
+    echo "$from" >"$out.from"
+}
+
 # Makes target/guests/kvm/initrd.cpio, for a guest that has a guest of its own under KVM: QEMU with its libraries, and
 # what makes the guest's guests, which are the same as other guests. Not compressed: that would take longer to unpack.
 kvm_guest() {
     local out=$target/guests/kvm/initrd.cpio linux=$target/guests/linux
-    local from stage qemu package packages=() needed name file
+    local from stage
     mkdir -p "${out%/*}"
     from="$(awk '$6 == "vmm"' "$lock") $(locked busybox-static) $(sha256sum "$linux"/{Image,initrd.gz} | cut -c1-64)"
     guest_binary bench
     from+=" $(cat "$root/scripts/linux/init" "$target/guests/bench.bin" | sha256sum)"
     [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
-    qemu=$(locked_package qemu-system-arm ./usr/bin/qemu-system-aarch64)/usr/bin/qemu-system-aarch64
-    while read -r package; do
-        packages+=("$(locked_package "$package" './*lib/aarch64-linux-gnu/*.so*')")
-    done < <(awk '$6 == "vmm" && $1 != "qemu-system-arm" { print $1 }' "$lock")
-    needed=$(libraries "$qemu" "${packages[@]}")
     stage=$out.stage.$$
     stage_initramfs "$stage" "$(locked_package busybox-static ./bin/busybox)/bin/busybox"
-    install -m 755 "$qemu" "$stage/bin/"
-    while read -r name file; do install -m 755 "$file" "$stage/lib/$name"; done <<<"$needed"
+    stage_program "$stage" qemu-system-arm usr/bin/qemu-system-aarch64
     install -d -m 755 "$stage/l2"
     install -m 644 "$linux"/{Image,initrd.gz} "$target/guests/bench.bin" "$stage/l2/"
     rm -f "$out.from"
     pack_initramfs "$stage" >"$out.$$"
     mv "$out.$$" "$out"
     echo "$from" >"$out.from"
+}
+
+# Makes target/guests/kvm/debug.cpio: the same, and what makes a guest's guest that is debugged.
+kvm_debug_guest() {
+    local out=$target/guests/kvm/debug.cpio stage
+    debug_guest
+    [[ -e $out && $out -nt $target/guests/kvm/initrd.cpio && $out -nt $target/guests/debug/initrd.cpio ]] && return
+    stage=$out.stage.$$
+    install -d -m 755 "$stage/l2"
+    install -m 644 "$target/guests/debug/initrd.cpio" "$stage/l2/debug.cpio"
+    # Linux unpacks one archive behind the other.
+    { cat "$target/guests/kvm/initrd.cpio" && pack_initramfs "$stage"; } >"$out.$$"
+    mv "$out.$$" "$out"
 }
 
 # Makes target/guests/bcm2711-rpi-4-b.dtb: what QEMU's raspi4b and a Pi 4 without its firmware's own boot with.
@@ -396,6 +431,8 @@ example_bundle() {
     if grep -q '"linux/' "$dts"; then linux_guest; fi
     if grep -q '"linux/Image-6.12"' "$dts"; then newer_kernel; fi
     if grep -q '"kvm/' "$dts"; then kvm_guest; fi
+    if grep -q '"debug/' "$dts"; then debug_guest; fi
+    if grep -q '"kvm/debug' "$dts"; then kvm_debug_guest; fi
     # A Flatland in a VM has a bundle of its own.
     if grep -q '"flatland.img"' "$dts"; then flatland_image; fi
     for inner in $(grep -o '"[a-z0-9-]*\.cpio"' "$dts" | tr -d '"' | sort -u); do

@@ -61,6 +61,15 @@ fn a_crash_a_spin_and_a_reset_loop_leave_the_fourth_its_share() {
     }
 }
 
+/// gdb's hardware breakpoint and watchpoint are met, perf's breakpoint in the kernel at each of 50 calls, with a step over it.
+#[test]
+fn debuggers_work_in_a_debian_guest() {
+    for board in Board::VIRT {
+        let ended = Run::start(board, "debug", &[], 200).end();
+        ended.exits_with(0).has("flatland-debug: OK break=1 watch=2 kernel=").lacks("PANIC");
+    }
+}
+
 #[test]
 fn a_linux_that_panics_and_reboots_starts_again() {
     let mut run = Run::start(

@@ -154,3 +154,10 @@ fn a_hypervisor_that_does_anything_harms_itself_alone() {
     println!("{lives} lives");
     assert!(lives > 10, "{lives} lives only");
 }
+
+/// The same debuggers in a guest of Debian's KVM: its hypervisor switches breakpoints, traps MDSCR_EL1 and steps.
+#[test]
+fn debuggers_work_in_a_guests_guest() {
+    let ended = Run::start(Board::Virt, "nested-debug", &[], 400).end();
+    ended.exits_with(0).has("[L2] flatland-debug: OK break=1 watch=2 kernel=").has("flatland-kvm: OK").lacks("PANIC");
+}
