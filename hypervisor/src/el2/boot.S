@@ -160,6 +160,11 @@ el2_quiet:
     mov     x0, #(1 << 31)          // HCR_EL2.RW; E2H off
     msr     hcr_el2, x0
     isb
+    ldr     x0, =0x401033ff         // CPTR_EL2: RES1 bits, SVE and trace trapped; TCPAC and TFP clear
+    msr     cptr_el2, x0
+    msr     tpidr_el2, xzr          // no block of its own yet (percpu.rs)
+    msr     spsel, #1
+    isb
     ret
 
 // Turns the MMU on and goes to x3 (virtual) with the stack x2 (virtual); x0 and x1 are handed on. Clobbers x4 to x6.
@@ -185,6 +190,9 @@ mmu_on:
     mov     sp, x2
     ldr     x4, =0x30cd183d         // SCTLR_EL2: RES1, M, C, SA, I, WXN
     msr     sctlr_el2, x4
+    isb
+    ldr     x4, =vectors            // from here on a fault of ours is told
+    msr     vbar_el2, x4
     isb
     mov     x29, xzr                // the end of a backtrace
     mov     x30, xzr

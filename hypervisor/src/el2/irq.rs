@@ -261,7 +261,7 @@ fn end(shared: &Shared, ack: Ack, deactivate: bool) {
 
 /// Takes the interrupts that wait for this CPU while `vcpu` is loaded on it.
 pub(crate) fn handle(here: Here<'_>, vcpu: &mut Vcpu) -> Next {
-    take(here.host, |intid, shared| {
+    take(here.host, false, |intid, shared| {
         if intid == shared.virtual_timer {
             exit::irq::timer(here, vcpu);
             here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
@@ -281,10 +281,10 @@ pub(crate) fn is_pending() -> bool {
 
 /// Takes the interrupts that wait for this CPU while nobody is loaded on it.
 pub(crate) fn handle_alone(host: &Host) -> Next {
-    take(host, |_, _| {})
+    take(host, true, |_, _| {})
 }
 
-fn take(host: &Host, mut vcpus: impl FnMut(u32, &Shared)) -> Next {
+fn take(host: &Host, alone: bool, mut vcpus: impl FnMut(u32, &Shared)) -> Next {
     let mut next = Next::Resume;
     let Some(shared) = shared() else { return next };
     for _ in 0..BATCH {
@@ -302,8 +302,12 @@ fn take(host: &Host, mut vcpus: impl FnMut(u32, &Shared)) -> Next {
         } else {
             vcpus(intid, shared);
         }
-        // After its cause is gone: levels would come again.
-        end(shared, ack, intid != shared.virtual_timer);
+        // After its cause is gone: levels would come again. The virtual timer's is its vCPU's to deactivate, if there is one.
+        end(shared, ack, alone || intid != shared.virtual_timer);
+        if intid == shared.maintenance {
+            // Its cause goes as the lists are filled, before the vCPU runs again: until then it would be all that comes.
+            break;
+        }
     }
     next
 }
