@@ -321,8 +321,16 @@ impl Host {
     pub fn settle<M: Machine>(&self, m: &M) -> bool {
         let mut more = false;
         for vm in self.vms.iter().filter(|vm| vm.life.is_deserted()) {
+            let mut memory = vm.memory.lock();
+            // Asked again: another CPU may have settled it since, and loaded its next life. It cannot from here on until this
+            // lets go, as the last of what was has to be given back first.
+            if !vm.life.is_deserted() {
+                continue;
+            }
             let until = m.now().saturating_add(self.frequency.ticks(LATE));
-            if !vm.memory.lock().release_some(m, &self.pool, || m.now() >= until) {
+            let done = memory.release_some(m, &self.pool, || m.now() >= until);
+            drop(memory);
+            if !done {
                 more = true;
             } else if let Some(cause) = vm.life.settle(&self.stopping) {
                 self.settled(m, vm, cause);
