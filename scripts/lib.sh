@@ -373,6 +373,28 @@ kvm_debug_guest() {
     mv "$out.$$" "$out"
 }
 
+# Makes target/guests/firmware: U-Boot and an environment that boots the kernel that the VM has in RAM; EDK2.
+firmware_guest() {
+    local out=$target/guests/firmware from env
+    mkdir -p "$out"
+    from="$(locked u-boot-qemu) $(locked qemu-efi-aarch64) 1"
+    [[ -e $out/u-boot.env && $(cat "$out/from" 2>/dev/null) == "$from" ]] && return
+    rm -f "$out/from"
+    own "$(locked_package u-boot-qemu ./usr/lib/u-boot/qemu_arm64/u-boot.bin)/usr/lib/u-boot/qemu_arm64/u-boot.bin" "$out/u-boot.fd"
+    own "$(locked_package qemu-efi-aarch64 ./usr/share/qemu-efi-aarch64/QEMU_EFI.fd)/usr/share/qemu-efi-aarch64/QEMU_EFI.fd" \
+        "$out/edk2.fd"
+    # The CRC-32 of 256 KiB but for itself, then the variables. gzip ends with a CRC-32 and a length.
+    env=$out/u-boot.env.$$
+    {
+        printf '%s\0' 'bootcmd=booti 0x40200000 - 0x40000000' bootdelay=2 fdt_high=0xffffffffffffffff
+        head -c 262140 /dev/zero
+    } | head -c 262140 >"$env.data"
+    { gzip -c "$env.data" | tail -c 8 | head -c 4 && cat "$env.data"; } >"$env"
+    rm "$env.data"
+    mv "$env" "$out/u-boot.env"
+    echo "$from" >"$out/from"
+}
+
 # Makes target/guests/bcm2711-rpi-4-b.dtb: what QEMU's raspi4b and a Pi 4 without its firmware's own boot with.
 pi4_tree() {
     local out=$target/guests/bcm2711-rpi-4-b.dtb from stage
@@ -431,6 +453,7 @@ example_bundle() {
     if grep -q '"linux/' "$dts"; then linux_guest; fi
     if grep -q '"linux/Image-6.12"' "$dts"; then newer_kernel; fi
     if grep -q '"kvm/' "$dts"; then kvm_guest; fi
+    if grep -q '"firmware/' "$dts"; then firmware_guest; fi
     if grep -q '"debug/' "$dts"; then debug_guest; fi
     if grep -q '"kvm/debug' "$dts"; then kvm_debug_guest; fi
     # A Flatland in a VM has a bundle of its own.

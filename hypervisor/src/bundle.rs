@@ -132,8 +132,8 @@ pub struct VmSpec<'a> {
     pub memory: u64,
     /// Its weight when CPU time is short.
     pub shares: u32,
-    /// The kernel's image, in any form that [`image`] knows.
-    pub kernel: &'a [u8],
+    /// The kernel's image, in any form that [`image`] knows; nothing only where there is flash.
+    pub kernel: Option<&'a [u8]>,
     /// The initial RAM disk, passed on as it is.
     pub initrd: Option<&'a [u8]>,
     /// The kernel's command line.
@@ -152,6 +152,8 @@ pub struct VmSpec<'a> {
     pub domain: Option<&'a str>,
     /// Whether it starts at EL2, to be a hypervisor itself.
     pub nested: bool,
+    /// What its flash holds at first, firmware and then variables: it starts in the former. The latter may be empty.
+    pub flash: Option<[&'a [u8]; 2]>,
 }
 
 /// How the board's memory is managed, as the manifest wants it.
@@ -256,13 +258,20 @@ fn resolve<'a>(
         found.map(|member| member.data)
     };
     let initrd = entry.initrd.map(|name| find("initrd", name));
-    let kernel = find("kernel", entry.kernel?)?;
+    let kernel = entry.kernel.map(|name| find("kernel", name));
+    let firmware = entry.flash.map(|name| find("flash", name));
+    let variables = entry.variables.map(|name| find("flash-variables", name));
+    // Some(None): it was named and is not there, which was said.
+    if [initrd, kernel, firmware, variables].contains(&Some(None)) {
+        return None;
+    }
+    let flash = firmware.flatten().map(|firmware| [firmware, variables.flatten().unwrap_or_default()]);
     Some(VmSpec {
         name: entry.name,
         vcpus: entry.vcpus,
         memory: entry.memory?,
         shares: entry.shares,
-        kernel,
+        kernel: kernel.flatten(),
         initrd: initrd.flatten(),
         bootargs: entry.bootargs,
         on_crash: entry.on_crash,
@@ -272,6 +281,7 @@ fn resolve<'a>(
         min: entry.min,
         domain: entry.domain,
         nested: entry.nested,
+        flash,
     })
 }
 
@@ -284,7 +294,10 @@ pub(crate) fn quote(text: &str) -> String {
             quoted.push_str("...");
             break;
         }
-        quoted.extend(c.escape_default());
+        match c {
+            ' '..='~' if c != '"' && c != '\\' => quoted.push(c),
+            _ => quoted += &format!("\\u{{{:x}}}", u32::from(c)),
+        }
     }
     quoted.push('"');
     quoted
@@ -343,7 +356,10 @@ mod tests {
     fn a_bundle_brings_each_vm_its_images() {
         let bytes = bundle(&[("initrd", b"disk"), ("Image", b"code"), ("other", b"")]);
         let vms = Bundle::open(&bytes, &Limits::ANY_BOARD).unwrap().vms;
-        assert_eq!((vms.len(), vms[0].name, vms[0].kernel, vms[0].initrd), (1, "a", &b"code"[..], Some(&b"disk"[..])));
+        assert_eq!(
+            (vms.len(), vms[0].name, vms[0].kernel, vms[0].initrd),
+            (1, "a", Some(&b"code"[..]), Some(&b"disk"[..]))
+        );
     }
 
     #[test]

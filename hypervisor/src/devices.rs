@@ -1,14 +1,17 @@
 //! The devices of the virtual board, and where they are.
 //!
 //! The map is that of QEMU's `virt`, so that what runs there runs here: [`at`] finds the [`Region`] of an IPA, the
-//! constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031; a slot for a virtio device that is not
+//! constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is
+//! memory as long as it is only read ([`flash_at`]); a slot for a virtio device that is not
 //! there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the caller's to do, and so is time.
 
+pub mod flash;
 pub mod rtc;
 pub mod uart;
 pub mod virtio;
 
 use crate::addr::{Addr, IntId, Ipa};
+pub use crate::bundle::image::FLASH_BANK;
 
 /// GICD: the distributor.
 pub const GICD: u64 = 0x0800_0000;
@@ -99,6 +102,13 @@ pub const fn at(ipa: Addr<Ipa>) -> Option<(Region, u64)> {
     }
 }
 
+/// The bank of flash that has `ipa` in its 64 MiB, and how far inside, in bytes.
+pub const fn flash_at(ipa: Addr<Ipa>) -> Option<(usize, u64)> {
+    let bank = ipa.bits() / FLASH_BANK;
+    // Less than 2, so it fits.
+    if bank < 2 { Some((bank as usize, ipa.bits() % FLASH_BANK)) } else { None }
+}
+
 /// What a virtio-mmio slot without a device reads: the magic, version 2 and device 0, which means nobody is there
 /// (virtio 1.2, 4.2.2). Writes to it do nothing.
 pub const fn empty_slot(offset: u64, size: u8) -> u64 {
@@ -134,7 +144,7 @@ const fn prime_cell(periph_id: u32, offset: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Region, at, empty_slot};
+    use super::{Region, at, empty_slot, flash_at};
     use crate::addr::Addr;
 
     #[test]
@@ -157,6 +167,15 @@ mod tests {
             assert_eq!(at(Addr::new(nowhere)), None, "{nowhere:#x}");
         }
         assert_eq!(at(Addr::new(u64::MAX)), None);
+    }
+
+    #[test]
+    fn flash_lies_below_all_devices() {
+        assert_eq!(flash_at(Addr::new(0)), Some((0, 0)));
+        assert_eq!(flash_at(Addr::new(0x03ff_ffff)), Some((0, 0x03ff_ffff)));
+        assert_eq!(flash_at(Addr::new(0x0400_0010)), Some((1, 0x10)));
+        assert_eq!(flash_at(Addr::new(0x0800_0000)), None);
+        assert_eq!(flash_at(Addr::new(u64::MAX)), None);
     }
 
     #[test]

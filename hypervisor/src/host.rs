@@ -6,6 +6,7 @@
 mod admit;
 mod balloon;
 mod build;
+pub mod flash;
 mod load;
 pub mod overcommit;
 mod relief;
@@ -20,6 +21,7 @@ use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic, OnCrash};
+use crate::devices::flash::Bank;
 use crate::devices::uart::Flow;
 use crate::devices::{self, UART_INTID};
 use crate::frames::{Pool, SharedPool};
@@ -470,6 +472,7 @@ impl Host {
         vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();
         vm.devices.lock().reset();
+        vm.flash.lock().iter_mut().for_each(Bank::reset);
         vm.balloon.lock().reset();
         for slot in &vm.slots {
             slot.requests.store(0, Ordering::SeqCst);

@@ -11,6 +11,7 @@ pub mod tree;
 
 use crate::addr::{CpuId, VcpuId, VmId};
 use crate::bundle::{OnCrash, VmSpec};
+use crate::devices::flash::Bank;
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::virtio::balloon::Balloon;
@@ -214,6 +215,8 @@ pub struct Vm {
     pub blocked: AtomicBool,
     /// Its balloon; to be locked before its memory.
     pub balloon: SpinMutex<Balloon>,
+    /// Its banks of flash, two or none; to be locked before its memory.
+    pub flash: SpinMutex<ArrayVec<Bank, 2>>,
     /// Whether its pages are looked at for merging.
     pub merges: bool,
     /// Places whose strange accesses were logged: each is told once.

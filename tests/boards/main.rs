@@ -2,6 +2,7 @@
 
 mod bare;
 mod broken;
+mod firmware;
 mod linux;
 mod memory;
 mod nested;

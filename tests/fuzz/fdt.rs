@@ -19,6 +19,7 @@ fn describe<'a>(rng: &mut Rng, bootargs: &'a str, seed: &'a [u8]) -> Description
         bootargs,
         virtio: rng.edge() as u32,
         nested: rng.below(2) == 0,
+        flash: (rng.below(2) == 0).then(|| [rng.edge(), rng.edge()]),
         seed,
     }
 }

@@ -68,7 +68,7 @@ impl Sink for Fence {
     }
 }
 
-fn check_plan(plan: &Plan<'_>, memory: u64) {
+fn check_plan(plan: &Plan<'_>, memory: u64, has_flash: bool) {
     let end = BASE + memory;
     let mut taken: Vec<(u64, u64)> =
         plan.segments.iter().map(|part| (part.at.bits(), part.bytes + part.zeroes)).collect();
@@ -80,7 +80,11 @@ fn check_plan(plan: &Plan<'_>, memory: u64) {
             assert!(at + bytes <= other || other + other_bytes <= at, "{at:#x} overlaps {other:#x}");
         }
     }
-    assert!((BASE..end).contains(&plan.entry.bits()));
+    if has_flash {
+        assert_eq!(plan.entry.bits(), 0, "it starts in its flash");
+    } else {
+        assert!((BASE..end).contains(&plan.entry.bits()));
+    }
     assert!(plan.dtb.bits().is_multiple_of(4096));
 }
 
@@ -103,7 +107,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
         vcpus: 1,
         memory,
         shares: 1,
-        kernel: repacked.as_deref().unwrap_or(input),
+        kernel: Some(repacked.as_deref().unwrap_or(input)),
         initrd: initrd.map(|len| &disk[..len]),
         bootargs: "",
         on_crash: OnCrash::Stop,
@@ -113,6 +117,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
         min: None,
         domain: None,
         nested: false,
+        flash: (rng.below(4) == 0).then_some([&[0; 64], &[]]),
     };
     let plan = match vm.plan(Addr::new(BASE), &mut workspace) {
         Ok(plan) => plan,
@@ -123,7 +128,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
             return;
         }
     };
-    check_plan(&plan, memory);
+    check_plan(&plan, memory, vm.flash.is_some());
     let parts: u64 = plan.segments.iter().map(|part| part.bytes + part.zeroes).sum();
     let wanted = parts + plan.initrd.map_or(0, |initrd| initrd.bytes);
     let fence = || Fence { end: BASE + memory, ..Fence::default() };

@@ -54,7 +54,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
     let input = input.as_slice();
     let mut findings = Findings::default();
     let entries = read(input, &LIMITS, &mut findings);
-    assert!(entries.len() <= MOST_VMS && images(input).len() <= 2 * MOST_VMS);
+    assert!(entries.len() <= MOST_VMS && images(input).len() <= 4 * MOST_VMS);
     match findings.unless(()) {
         Ok(()) => {
             assert!(!entries.is_empty());
@@ -63,7 +63,8 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
                 assert!((1..=8).contains(&entry.vcpus) && entry.shares > 0 && entry.affinity != 0);
                 let memory = entry.memory.expect("required");
                 assert!((2 << 20..=255 << 30).contains(&memory) && memory % (2 << 20) == 0);
-                assert!(entry.kernel.is_some() && entry.watchdog != Some(0));
+                assert!((entry.kernel.is_some() || entry.flash.is_some()) && entry.watchdog != Some(0));
+                assert!(entry.flash.is_some() || entry.variables.is_none());
                 assert!(!entry.bootargs.contains('\0') && entry.bootargs.len() < 2048);
             }
         }

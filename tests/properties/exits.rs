@@ -79,7 +79,7 @@ fn prepare(m: &Cpu<'_>, here: Here<'_>, n: u64, before: Before) {
 const ALL_BEFORE: [Before; 4] = [Before::Absent, Before::Touched, Before::Shared, Before::Copied];
 
 /// Tables of stage 1 at pages 0 to 2 after `base`: VA 0 on is translated by the third. Turned on.
-fn turn_on(m: &Cpu<'_>, base: u64) {
+pub(crate) fn turn_on(m: &Cpu<'_>, base: u64) {
     m.set(El1::Ttbr0, base);
     m.set(El1::Tcr, TCR);
     m.set(El1::Sctlr, 0x30d0_0801);

@@ -5,6 +5,7 @@
 mod board;
 mod caches;
 mod exits;
+mod flash;
 mod frames;
 mod life;
 mod memory;

@@ -36,12 +36,21 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
+    build(model, nested, aarch32, &[("kernel", &[0; 64])])
+}
+
+/// The same with these images, by the keys of the manifest that name them.
+pub fn host_of(model: &Model, images: &[(&str, &[u8])]) -> &'static Host {
+    build(model, false, false, images)
+}
+
+fn build(model: &Model, nested: bool, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vm = DeviceTreeNode::new("one").unwrap();
     vm.add_property(property("memory", "4M"));
     vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
-    vm.add_property(property("kernel", "kernel"));
+    files.iter().for_each(|(key, _)| vm.add_property(property(key, key)));
     if nested {
         vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
     }
@@ -52,7 +61,7 @@ pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
     tree.root.add_child(vms);
     let mut archive = Vec::new();
     cpio::append(&mut archive, MANIFEST, &tree.to_dtb()).unwrap();
-    cpio::append(&mut archive, "kernel", &[0; 64]).unwrap();
+    files.iter().for_each(|(key, file)| cpio::append(&mut archive, key, file).unwrap());
     cpio::finish(&mut archive);
     let images: &'static [u8] = archive.leak();
 

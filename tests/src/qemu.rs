@@ -46,6 +46,8 @@ pub struct Run {
     child: Child,
     input: Option<ChildStdin>,
     output: Arc<Mutex<String>>,
+    /// How much of the output is not looked at any more when something is waited for, in bytes.
+    seen: usize,
 }
 
 /// How a run ended.
@@ -124,12 +126,18 @@ impl Run {
                 }
             });
         }
-        Self { input: child.stdin.take(), child, output }
+        Self { input: child.stdin.take(), child, output, seen: 0 }
     }
 
     /// What was printed so far.
     pub fn output(&self) -> String {
         render(&self.output.lock().expect("no panic while it is held"))
+    }
+
+    /// From here on, only what is printed later is waited for.
+    pub fn look_away(&mut self) -> &mut Self {
+        self.seen = self.output.lock().expect("no panic while it is held").len();
+        self
     }
 
     /// Waits until `text` was printed; fails after `seconds`, or when the run ends without it.
@@ -138,10 +146,11 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
             let ended = self.child.try_wait().ok().flatten().is_some();
-            let output = self.output();
-            if output.contains(text) {
+            let new = render(&self.output.lock().expect("no panic while it is held")[self.seen..]);
+            if new.contains(text) {
                 return self;
             }
+            let output = self.output();
             assert!(!ended && Instant::now() < deadline, "no {text:?} within {seconds} s in:\n{output}");
             thread::sleep(Duration::from_millis(20));
         }

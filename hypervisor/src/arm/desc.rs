@@ -120,6 +120,8 @@ impl Marks {
     pub const NONE: Self = Self(0);
     /// The frame may be named by other leaves, too, and is copied before it is written.
     pub const SHARED: Self = Self(1);
+    /// The frame is not the table's: it is neither given back with it nor changed through it.
+    pub const KEPT: Self = Self(2);
 
     /// These bits; only the low four exist.
     pub const fn new(bits: u8) -> Self {

@@ -6,6 +6,9 @@
 //! | ELF, 64 bits, AArch64, little-endian | `\x7fELF` | the physical addresses of its segments | its entry point |
 //! | flat binary | neither | RAM base + 0x80000 | its first byte |
 //!
+//! A VM with flash starts in that, at 0. Its kernel lies 2 MiB higher, for the firmware to boot, and the device tree at the
+//! base of RAM, where QEMU's `virt` has it for firmware.
+//!
 //! Each may be packed with gzip. Key types: [`Plan`], made once, and [`Sink`], a VM's RAM. [`Plan::load`] unpacks again
 //! each time, so a VM starts from pristine images as often as it likes and no unpacked copy is kept. A plan's stretches
 //! lie within RAM and do not overlap; a sink is never asked to write anywhere else. Formats are told apart in
@@ -24,6 +27,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use format::{Fault, Layout};
+
+/// The most bytes of a bank of flash, as on QEMU's `virt`.
+pub const FLASH_BANK: u64 = 64 << 20;
+/// Bytes at the base of RAM that are left to firmware: for the device tree.
+const FIRMWARE_ROOM: u64 = 2 << 20;
 
 /// What a kernel's file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,8 +116,8 @@ pub struct Plan<'a> {
     pub dtb: Addr<Ipa>,
     /// Where the initrd goes.
     pub initrd: Option<Stretch>,
-    /// What the kernel's file is.
-    pub format: Format,
+    /// What the kernel's file is, if there is one.
+    pub format: Option<Format>,
     /// The parts of the kernel.
     pub segments: Vec<Segment>,
     /// How long the file is, unpacked.
@@ -131,8 +139,15 @@ impl<'a> Plan<'a> {
     pub fn new(vm: &VmSpec<'a>, ram: Ram, workspace: &mut Workspace) -> Result<Self, Vec<Diagnostic>> {
         let mut findings = Findings::default();
         let kernel_at = format!("/vms/{}/kernel", vm.name);
-        let (layout, len, packing) = match look(vm.kernel, ram, workspace) {
-            Ok(found) => found,
+        check_flash(vm, &mut findings);
+        // The kernel's part of RAM.
+        let own = match vm.flash {
+            Some(_) => Ram { base: ram.base + FIRMWARE_ROOM, bytes: ram.bytes.saturating_sub(FIRMWARE_ROOM) },
+            None => ram,
+        };
+        let found = vm.kernel.map(|kernel| look(kernel, own, workspace)).transpose();
+        let (layout, len, packing) = match found {
+            Ok(found) => found.map_or((None, 0, Packing::None), |(layout, len, packing)| (Some(layout), len, packing)),
             Err(Fault { what, remedy }) => {
                 findings.add(kernel_at, what, remedy);
                 return Err(findings.unless(()).err().unwrap_or_default());
@@ -142,8 +157,12 @@ impl<'a> Plan<'a> {
         if initrd_len == Some(0) {
             findings.add(format!("/vms/{}/initrd", vm.name), "the file is empty", "leave initrd out");
         }
-        let extent = check(&layout, ram, initrd_len, &kernel_at, &mut findings);
-        let first = if layout.format == Format::Elf { Dtb::AtBase } else { Dtb::Behind };
+        let extent = match &layout {
+            Some(layout) => check(layout, own, initrd_len, &kernel_at, &mut findings),
+            None => Stretch { start: own.base, bytes: 0 },
+        };
+        let format = layout.as_ref().map(|layout| layout.format);
+        let first = if vm.flash.is_some() || format == Some(Format::Elf) { Dtb::AtBase } else { Dtb::Behind };
         let places = match place::find(ram, extent, initrd_len, first) {
             Ok(places) => places,
             Err(misfit) => {
@@ -154,15 +173,16 @@ impl<'a> Plan<'a> {
                 return Err(findings.unless(()).err().unwrap_or_default());
             }
         };
+        let (entry, segments) = layout.map_or((own.base, Vec::new()), |layout| (layout.entry, layout.segments));
         findings.unless(Self {
-            entry: layout.entry,
+            entry: if vm.flash.is_some() { Addr::new(0) } else { entry },
             dtb: places.dtb,
             initrd: places.initrd,
-            format: layout.format,
-            segments: layout.segments,
+            format,
+            segments,
             len,
             packing,
-            kernel: vm.kernel,
+            kernel: vm.kernel.unwrap_or_default(),
             initrd_bytes: vm.initrd.unwrap_or_default(),
         })
     }
@@ -207,6 +227,20 @@ impl<'a> Plan<'a> {
             sink.write(Addr::new(segment.at.bits().saturating_add(from - segment.from)), part)?;
         }
         Ok(())
+    }
+}
+
+/// Reports images that are no contents for flash.
+fn check_flash(vm: &VmSpec<'_>, findings: &mut Findings) {
+    let Some([firmware, variables]) = vm.flash else { return };
+    if firmware.is_empty() {
+        findings.add(format!("/vms/{}/flash", vm.name), "the file is empty", "name a file with firmware in it");
+    }
+    for (key, image) in [("flash", firmware), ("flash-variables", variables)] {
+        if image.len() as u64 > FLASH_BANK {
+            let what = format!("it has more than {}", Amount(FLASH_BANK));
+            findings.add(format!("/vms/{}/{key}", vm.name), what, "leave out what is behind that");
+        }
     }
 }
 

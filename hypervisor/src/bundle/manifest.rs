@@ -6,7 +6,7 @@
 //!     vms {
 //!         alpha {
 //!             memory = "128M";              // a multiple of 2M; required
-//!             kernel = "Image";             // a member of the archive; required
+//!             kernel = "Image";             // a member of the archive; required without flash
 //!             initrd = "initrd.gz";
 //!             bootargs = "console=ttyAMA0";
 //!             vcpus = <2>;                  // 1
@@ -18,6 +18,8 @@
 //!             min = "32M";                  // all of its memory: what it has whatever others need
 //!             domain = "lab";               // none: it shares equal pages with VMs of the same domain
 //!             nested;                       // not: it starts at EL2, to be a hypervisor itself
+//!             flash = "u-boot.fd";          // none: firmware at 0, where it starts; read-only
+//!             flash-variables = "vars.fd";  // erased: flash at 64M, written until the board is turned off
 //!         };
 //!     };
 //!     policy {                              // how memory is managed where it is short; may be left out
@@ -51,7 +53,7 @@ pub const MOST_BYTES: usize = 256 << 10;
 pub const COMPATIBLE: &str = "flatland,bundle-1";
 
 /// The keys of a VM.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "vcpus",
     "memory",
     "shares",
@@ -65,6 +67,8 @@ const KEYS: [&str; 13] = [
     "min",
     "domain",
     "nested",
+    "flash",
+    "flash-variables",
 ];
 /// The keys of the node `policy`.
 const POLICY: [&str; 4] = ["pool", "idle-tax", "cow-risk", "scan-cpu"];
@@ -102,6 +106,10 @@ pub struct Entry<'a> {
     pub domain: Option<&'a str>,
     /// `nested`.
     pub nested: bool,
+    /// `flash`: the name of a member.
+    pub flash: Option<&'a str>,
+    /// `flash-variables`: the name of a member.
+    pub variables: Option<&'a str>,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -144,7 +152,8 @@ pub fn images(dtb: &[u8]) -> Vec<(String, &str)> {
     let mut ignored = Findings::default();
     let mut names = Vec::new();
     for entry in read(dtb, &Limits::ANY_BOARD, &mut ignored) {
-        for (key, name) in [("kernel", entry.kernel), ("initrd", entry.initrd)] {
+        let flash = [("flash", entry.flash), ("flash-variables", entry.variables)];
+        for (key, name) in [("kernel", entry.kernel), ("initrd", entry.initrd)].into_iter().chain(flash) {
             names.extend(name.map(|name| (format!("{}/{key}", place(entry.name)), name)));
         }
     }
@@ -265,6 +274,8 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         min: None,
         domain: None,
         nested: false,
+        flash: None,
+        variables: None,
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -283,9 +294,14 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         }
         *seen = true;
     }
-    for (required, example) in [("memory", "memory = \"128M\";"), ("kernel", "kernel = \"Image\";")] {
-        if !KEYS.iter().zip(seen).any(|(&key, seen)| seen && key == required) {
-            findings.add(place(name), format!("{required} is missing"), format!("add {example}"));
+    let is_given = |wanted| KEYS.iter().zip(seen).any(|(&key, seen)| seen && key == wanted);
+    for (key, is_required, example) in [
+        ("memory", true, "memory = \"128M\";"),
+        ("kernel", !is_given("flash"), "kernel = \"Image\";"),
+        ("flash", is_given("flash-variables"), "flash = \"u-boot.bin\";"),
+    ] {
+        if is_required && !is_given(key) {
+            findings.add(place(name), format!("{key} is missing"), format!("add {example}"));
         }
     }
     if let (Some(min), Some(memory)) = (entry.min, entry.memory)
@@ -319,6 +335,8 @@ fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -
         "min" => entry.min = Some(value::size(value, limits.memory)?),
         "domain" => entry.domain = Some(value::text(value)?),
         "nested" => entry.nested = value::flag(value)?,
+        "flash" => entry.flash = Some(value::file(value)?),
+        "flash-variables" => entry.variables = Some(value::file(value)?),
         "granule" => entry.granule = value::granule(value)?,
         "watchdog-seconds" => entry.watchdog = Some(value::number(value, 1, value::MOST_SECONDS)?),
         _ => {}

@@ -8,6 +8,7 @@ use crate::arm::exception::psr;
 use crate::arm::gic::{Version, gicr};
 use crate::devices::{self, Region};
 use crate::host;
+use crate::host::flash::Answer;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
@@ -58,6 +59,12 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
         return Next::Stop(Cause::Crash("an access of it faults for ever, though its memory allows it"));
     }
     let Some(ipa) = place else { return Next::Resume };
+    if let Some((bank, offset)) = devices::flash_at(ipa) {
+        // Tables may lie there. Whatever the instruction wanted, a walk reads.
+        let access = if abort.walk && !walk_writes { Access::Read } else { access };
+        let transfer = if abort.walk { None } else { Transfer::decode(vcpu.registers.syndrome()) };
+        return flash(here, m, vcpu, (ipa, bank, offset), access, transfer);
+    }
     if here.vm.blocked.load(Ordering::Relaxed) {
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
         return Next::Rest;
@@ -104,6 +111,38 @@ pub fn nothing_at<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, ipa: Addr<
     refuse(here, m, vcpu, access, ipa, "nothing is there for a guest of its guest")
 }
 
+/// An access to flash that is not a read of mapped memory.
+#[cold]
+fn flash<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Vcpu,
+    (ipa, bank, offset): (Addr<Ipa>, usize, u64),
+    access: Access,
+    transfer: Option<Transfer>,
+) -> Next {
+    let mut value = 0;
+    if access == Access::Write
+        && let Some(transfer) = transfer
+    {
+        value = stored(m, vcpu, transfer);
+    }
+    match here.host.flash(m, here.vm, (ipa, bank, offset), access, transfer.map(|transfer| transfer.bytes), value) {
+        Answer::Mapped => return Next::Resume,
+        Answer::Short => return here.host.starve(m, here.vm),
+        Answer::Refused => return refuse(here, m, vcpu, access, ipa, "flash does not answer to that"),
+        Answer::Done(read) => {
+            if access == Access::Read
+                && let Some(transfer) = transfer
+            {
+                load(m, vcpu, transfer, read);
+            }
+        }
+    }
+    vcpu.registers.step(4);
+    Next::Resume
+}
+
 /// Answers as a bus would: with an external abort, told once per place.
 fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
     let (pc, iss) = (vcpu.registers.pc, vcpu.registers.syndrome().iss());
@@ -141,20 +180,13 @@ fn device<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, region: Region, of
     let Touch { ipa, access, transfer } = touch;
     let bytes = transfer.bytes;
     let mut next = Next::Resume;
-    let swapped = big_endian(m, vcpu);
     let done = if access == Access::Write {
-        let mut value = vcpu.registers.read(transfer.register);
-        if bytes < 8 {
-            value &= (1 << (u32::from(bytes) * 8)) - 1;
-        }
-        // A big-endian guest's store arrives with its bytes as the register has them.
-        let value = if swapped { swap(value, bytes) } else { value };
+        let value = stored(m, vcpu, transfer);
         here.write(m, vcpu, region, offset, bytes, value, &mut next)
     } else {
         match here.read(m, vcpu, region, offset, bytes) {
             Some(value) => {
-                let value = if swapped { swap(value, bytes) } else { value };
-                vcpu.registers.write(transfer.register, transfer.extend(value));
+                load(m, vcpu, transfer, value);
                 true
             }
             None => false,
@@ -165,6 +197,23 @@ fn device<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, region: Region, of
     }
     vcpu.registers.step(4);
     next
+}
+
+/// What a store puts on the bus. A big-endian guest's arrives with its bytes as the register has them.
+#[inline(always)]
+fn stored<M: Machine>(m: &M, vcpu: &Vcpu, transfer: Transfer) -> u64 {
+    let mut value = vcpu.registers.read(transfer.register);
+    if transfer.bytes < 8 {
+        value &= (1 << (u32::from(transfer.bytes) * 8)) - 1;
+    }
+    if big_endian(m, vcpu) { swap(value, transfer.bytes) } else { value }
+}
+
+/// Finishes a load that found `value` on the bus.
+#[inline(always)]
+fn load<M: Machine>(m: &M, vcpu: &mut Vcpu, transfer: Transfer, value: u64) {
+    let value = if big_endian(m, vcpu) { swap(value, transfer.bytes) } else { value };
+    vcpu.registers.write(transfer.register, transfer.extend(value));
 }
 
 /// SCTLR_EL1.EE for EL1, E0E for EL0.

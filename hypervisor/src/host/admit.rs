@@ -74,7 +74,8 @@ pub(super) fn admit<M: Machine>(
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.memory >> 12;
         let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + u64::from(vm.vcpus) } else { 0 };
-        Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead: tables(vm.memory) + shadows }
+        let overhead = tables(vm.memory) + shadows + super::flash::frames(vm);
+        Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead }
     };
     let demands: ArrayVec<Demand, MOST_VMS> = bundle.vms.iter().take(MOST_VMS).map(demand).collect();
     if let Err(refused) = decide(&demands, free, m.swap_blocks().into(), true) {

@@ -44,6 +44,7 @@ pub(super) fn vm<M: Machine>(
     if spec.nested {
         memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
     }
+    let flash = super::flash::banks(m, pool, id, &spec)?;
     let merges = admitted.merges(&spec);
     let version = match facts.gic {
         Gic::V2 => Version::V2,
@@ -86,6 +87,7 @@ pub(super) fn vm<M: Machine>(
         entitled: AtomicU64::new(u64::MAX),
         blocked: AtomicBool::new(false),
         balloon: SpinMutex::new(Balloon::new()),
+        flash: SpinMutex::new(flash),
         merges,
         told: SpinMutex::new(Told::default()),
     })

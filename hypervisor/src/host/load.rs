@@ -4,7 +4,7 @@ use super::Host;
 use crate::addr::{Addr, Ipa, Size};
 use crate::bundle::image::{self, Sink};
 use crate::bundle::place::{self, Ram};
-use crate::devices;
+use crate::devices::{self, flash::Bank};
 use crate::machine::Machine;
 use crate::vm::Vm;
 use crate::vm::tree::Description;
@@ -84,6 +84,7 @@ pub(super) fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64)
         // The balloon.
         virtio: 1,
         nested: vm.spec.nested,
+        flash: vm.spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
         seed: &[],
     }
     .build();

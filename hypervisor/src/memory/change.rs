@@ -1,11 +1,11 @@
-//! Changing a VM's memory from our side: devices handed through, splitting and joining, giving everything back.
+//! Changing a VM's memory from our side: devices handed through, flash that is read, splitting and joining, giving everything back.
 
 use super::pack::vacate;
 use super::{Memory, Resident, give_back};
 use crate::addr::{Addr, Ipa, Pa, Size};
-use crate::arm::desc::{Attr, Hole, MemType};
+use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::frames::SharedPool;
-use crate::machine::Machine;
+use crate::machine::{Machine, Point};
 use crate::stage2::Refusal;
 use crate::stage2::join::Part;
 use crate::stage2::walk::Found;
@@ -53,6 +53,36 @@ impl Memory {
             // Refused where nothing is mapped, which is what is wanted.
             let _ = self.unmap(m, ipa + done, Hole::Absent);
         }
+    }
+
+    /// Lets the guest read, and fetch from, the page at `ipa`, which is no RAM: the frame at `frame`, which stays its owner's
+    /// and which nobody writes until [`Memory::unmap_rom`].
+    ///
+    /// Refuses where something is mapped already, where it is beyond the table, or for want of table frames.
+    pub fn map_rom<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        frame: Addr<Pa>,
+    ) -> Result<(), Refusal> {
+        // It was written with caches, and the guest may read without; and what was there before may have been fetched.
+        m.clean(frame, Size::Page.bytes(), Point::Coherency);
+        m.clean(frame, Size::Page.bytes(), Point::Unification);
+        // What was written to it must not be seen later than the leaf.
+        m.publish();
+        let attr = Attr { rights: Rights::RX, marks: Marks::KEPT, ..self.ram_attr() };
+        let (table, _, mut supply) = self.parts(m, pool);
+        table.prepare(m, ipa, Size::Page, &mut supply)?.commit(m, frame, attr);
+        Ok(())
+    }
+
+    /// Takes back the pages around `ipa` that were mapped so, 2 MiB in which there is nothing else. No shadow leaf hangs on
+    /// them: to a guest's guest they are a device.
+    pub fn unmap_rom<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) {
+        let (table, tag, mut supply) = self.parts(m, pool);
+        // Refused where none is mapped, which is what is wanted.
+        let _ = table.prune(m, tag, ipa, &mut supply);
     }
 
     /// Makes 512 smaller leaves of the block of RAM around `ipa`. Nothing else changes for the guest.
@@ -104,7 +134,7 @@ impl Memory {
         let mut put_away: Resident = self.resident;
         let table = self.table;
         table.clear(m, &self.tag, |part| match part {
-            Part::Leaf(_, _, Attr { mem: MemType::Device, .. }) => {}
+            Part::Leaf(_, _, Attr { mem: MemType::Device, .. } | Attr { marks: Marks::KEPT, .. }) => {}
             Part::Leaf(at, _, attr) if attr.is_shared() => {
                 left.shared -= 1;
                 pool.lock().release(at);

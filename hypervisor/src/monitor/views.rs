@@ -59,13 +59,15 @@ pub struct TopRow<'a> {
 /// Writes who had the CPUs in a window of `ticks` ticks on each of `n_cpus`, in percent of one CPU.
 pub fn top(out: &mut dyn Write, ticks: u64, n_cpus: u16, rows: &[TopRow<'_>]) -> Result {
     writeln!(out, "NAME             VCPU  CPU  STATE       SHARE")?;
-    let tenths = |ticks_so_far: u128| (ticks_so_far * 1000).checked_div(u128::from(ticks)).unwrap_or(0);
+    let whole = ticks.saturating_mul(n_cpus.into());
+    // Years may have gone by, of which a millionth does not show.
+    let shift = if whole > u64::MAX >> 10 { 20 } else { 0 };
+    let tenths = |ticks_so_far: u64| ((ticks_so_far >> shift) * 1000).checked_div(ticks >> shift).unwrap_or(0);
     // Each line is the difference of two rounded sums, so the lines add up to the rounded whole.
-    let whole = u128::from(ticks) * u128::from(n_cpus);
-    let mut so_far = 0u128;
+    let mut so_far = 0u64;
     for TopRow { name, vcpu, cpu, state, ticks } in rows {
         let before = tenths(so_far);
-        so_far = (so_far + u128::from(*ticks)).min(whole);
+        so_far = so_far.saturating_add(*ticks).min(whole);
         let share = tenths(so_far) - before;
         write!(out, "{name:<16} {vcpu:>4} ")?;
         match cpu {

@@ -1,4 +1,4 @@
-//! Splitting a leaf into a table of 512 smaller ones, joining 512 into one again, and taking a whole tree down.
+//! Splitting a leaf into a table of 512 smaller ones, joining 512 into one again, and taking a table or a whole tree away.
 //!
 //! Split and join change the size of a translation, which needs the break even where addresses and attributes stay the
 //! same (Arm ARM D8.16.1; FEAT_BBM levels 1 and 2 would do without, the Cortex-A72 has neither). While a leaf is broken, a
@@ -77,6 +77,16 @@ impl<In: Space, Out: Space> Table<In, Out> {
         };
         replace(m, tag, slot, Cached::Table, new.encode(level));
         supply.give(table);
+        Ok(())
+    }
+
+    /// Takes the table of the pages around `at` away and leaves a hole: whatever its leaves name is somebody else's. Gives the
+    /// table's frame to `supply`. Refuses where there is none.
+    pub fn prune<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, supply: &mut impl Supply) -> Result<(), Refusal> {
+        let (slot, desc) = self.descend(m, at, Level::L2).ok_or(Refusal::Outside)?;
+        let (Desc::Table(table), Level::L2) = (desc, slot.level) else { return Err(Refusal::Missing) };
+        replace(m, tag, slot, Cached::Table, Hole::Absent.encode());
+        supply.give(Addr::new(table));
         Ok(())
     }
 

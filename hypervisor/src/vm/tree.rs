@@ -2,15 +2,16 @@
 //!
 //! Key types: [`Description`], turned into bytes by [`Description::build`]. Addresses, interrupt numbers, node names and
 //! compatibles are those of QEMU's `virt` (compare `qemu-system-aarch64 -machine virt,dumpdtb=FILE`); what it has and
-//! this board does not (PCI, flash, fw-cfg, GPIO, the GIC's MSI frames, the PMU) is left out, and a `hypervisor` node
+//! this board does not (PCI, fw-cfg, GPIO, the GIC's MSI frames, the PMU) is left out, and a `hypervisor` node
 //! with the VM's name is put in.
 //!
 //! The length of a tree does not depend on where the initrd lies, and is never more than [`crate::bundle::place::DTB_ROOM`].
 //! Follows the Devicetree Specification 0.4 and Linux's bindings of `arm,gic-v3`, `arm,gic`, `arm,armv8-timer`,
-//! `arm,psci`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
+//! `arm,psci`, `cfi-flash`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
 
 use super::flat::{Node, Value};
 use crate::addr::{Addr, Ipa};
+use crate::bundle::image::FLASH_BANK;
 use crate::bundle::place::{Ram, Stretch};
 use alloc::format;
 use alloc::string::String;
@@ -97,6 +98,8 @@ pub struct Description<'a> {
     /// Whether it starts at EL2: then the GIC's maintenance interrupt and the virtual timer of EL2 are wired, and PSCI is
     /// called by SMC, since HVC leads to its own EL2.
     pub nested: bool,
+    /// The bytes of its two banks of flash, if it has them.
+    pub flash: Option<[u64; 2]>,
     /// Random bytes for the kernel: 8 for its layout (KASLR), the rest for its random numbers. May be empty.
     pub seed: &'a [u8],
 }
@@ -113,6 +116,9 @@ impl Description<'_> {
         set(root, "compatible", "linux,dummy-virt");
         for node in [psci(self.nested), self.memory(), self.hypervisor()] {
             root.add(node);
+        }
+        if let Some(banks) = self.flash {
+            root.add(flash(banks));
         }
         for slot in (0..VIRTIO_SLOTS).filter(|slot| self.virtio >> slot & 1 != 0) {
             root.add(virtio(slot));
@@ -226,6 +232,14 @@ fn psci(nested: bool) -> Node {
     psci
 }
 
+fn flash([firmware, variables]: [u64; 2]) -> Node {
+    let mut flash = node("flash@0");
+    set(&mut flash, "bank-width", 4_u32);
+    set(&mut flash, "reg", reg(&[(0, firmware), (FLASH_BANK, variables)]));
+    set(&mut flash, "compatible", "cfi-flash");
+    flash
+}
+
 fn virtio(slot: u32) -> Node {
     let at = VIRTIO + VIRTIO_BYTES * u64::from(slot);
     let mut virtio = node(&format!("virtio_mmio@{at:x}"));
@@ -311,6 +325,7 @@ mod tests {
         bootargs: "console=ttyAMA0",
         virtio: 0,
         nested: false,
+        flash: None,
         seed: b"",
     };
 
@@ -352,6 +367,14 @@ mod tests {
     }
 
     #[test]
+    fn flash_is_told_of_where_there_is_some() {
+        assert!(Fdt::new(&VM.build()).unwrap().find_node("/flash@0").is_none());
+        let bytes = Description { flash: Some([2 << 20, 1 << 20]), ..VM }.build();
+        let flash = Fdt::new(&bytes).unwrap().find_node("/flash@0").map(|flash| cells(get(&flash, "reg")));
+        assert_eq!(flash.unwrap(), [0, 0, 0, 2 << 20, 0, 64 << 20, 0, 1 << 20]);
+    }
+
+    #[test]
     fn affinity_counts_as_on_qemu() {
         assert_eq!(Gic::V2.mpidr(7), 7);
         assert_eq!(Gic::V3.mpidr(15), 15);
@@ -361,7 +384,8 @@ mod tests {
     #[test]
     fn the_largest_tree_fits_its_room_and_its_length_knows_no_initrd() {
         let bootargs = "x".repeat(2047);
-        let large = Description { vcpus: 64, virtio: u32::MAX, bootargs: &bootargs, seed: &[1; 72], ..VM };
+        let large =
+            Description { vcpus: 64, virtio: u32::MAX, flash: Some([1, 1]), bootargs: &bootargs, seed: &[1; 72], ..VM };
         assert!(large.build().len() as u64 <= DTB_ROOM / 2);
         let elsewhere = Stretch { start: Addr::new(u64::MAX), bytes: 0 };
         assert_eq!(large.build().len(), Description { initrd: Some(elsewhere), ..large }.build().len());

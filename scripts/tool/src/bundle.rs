@@ -7,6 +7,7 @@ use flatland::bundle::gzip::Workspace;
 use flatland::bundle::image::{Plan, Short, Sink};
 use flatland::bundle::place::DTB_ROOM;
 use flatland::bundle::{Amount, Bundle, Diagnostic, Limits, MANIFEST, VmSpec, cpio, manifest};
+use flatland::devices::flash::Bank;
 use flatland::vm::tree::{Description, Gic, RAM_BASE};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ pub(crate) fn tree(mut arguments: Arguments) -> Result<(), Failure> {
         bootargs: vm.bootargs,
         virtio: 1,
         nested: vm.nested,
+        flash: vm.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
         seed: &[],
     };
     std::fs::write(&out, description.build()).map_err(|error| Failure::Work(format!("{}: {error}", out.display())))
@@ -158,7 +160,10 @@ fn describe(vm: &VmSpec<'_>, plan: &Plan<'_>) -> String {
     let mut lines = format!("{}: {} vCPUs, {}, {} shares", vm.name, vm.vcpus, Amount(vm.memory), vm.shares);
     let parts = plan.segments.iter().map(|part| (part.at.bits(), part.bytes + part.zeroes));
     let parts: Vec<String> = parts.map(|(at, bytes)| format!("{at:#x} to {:#x}", at + bytes)).collect();
-    lines += &format!("\n  kernel ({}): {}, entered at {}", plan.format, parts.join(", "), plan.entry);
+    if let Some(format) = plan.format {
+        lines += &format!("\n  kernel ({format}): {}", parts.join(", "));
+    }
+    lines += &format!("\n  entered at {}", plan.entry);
     if let Some(initrd) = plan.initrd {
         lines += &format!("\n  initrd: {} to {:#x}", initrd.start, initrd.end());
     }

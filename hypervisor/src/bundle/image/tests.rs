@@ -17,7 +17,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         vcpus: 1,
         memory,
         shares: 1000,
-        kernel,
+        kernel: Some(kernel),
         initrd,
         bootargs: "",
         on_crash: OnCrash::Stop,
@@ -27,6 +27,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         min: None,
         domain: None,
         nested: false,
+        flash: None,
     }
 }
 
@@ -108,7 +109,7 @@ fn a_linux_image_goes_to_its_text_offset_packed_or_not() {
     for file in [&image, &packed] {
         let initrd = [9; 5000];
         let plan = plan(&vm(4 * M, file, Some(&initrd))).unwrap();
-        assert_eq!((plan.format, plan.entry.bits(), plan.segments.len()), (Format::Image, BASE + 0x1000, 1));
+        assert_eq!((plan.format, plan.entry.bits(), plan.segments.len()), (Some(Format::Image), BASE + 0x1000, 1));
         assert_eq!(plan.initrd.unwrap().start.bits(), BASE + 2 * M);
         for _ in 0..2 {
             let mut ram = Ram::new(4 * M);
@@ -146,7 +147,7 @@ fn an_elf_file_is_loaded_by_its_physical_addresses() {
     let file = elf(0xffff_0000_4020_0010, &[(BASE + 2 * M, 100, 100), (BASE + 3 * M, 50, 5000)]);
     for file in [file.clone(), gzip::pack(&file)] {
         let plan = plan(&vm(16 * M, &file, None)).unwrap();
-        assert_eq!((plan.format, plan.entry.bits(), plan.dtb.bits()), (Format::Elf, BASE + 2 * M + 0x10, BASE));
+        assert_eq!((plan.format, plan.entry.bits(), plan.dtb.bits()), (Some(Format::Elf), BASE + 2 * M + 0x10, BASE));
         let mut ram = Ram::new(16 * M);
         plan.load(&mut Workspace::new(), &mut ram).unwrap();
         assert_eq!(ram.at(BASE + 2 * M + 1, 2), [Some(1), Some(2)]);
@@ -184,7 +185,21 @@ fn elf_files_that_cannot_run_here_are_refused() {
 #[test]
 fn anything_else_is_a_flat_binary_where_qemu_puts_it() {
     let plan = plan(&vm(2 * M, b"\x00\x00\x00\x14", None)).unwrap();
-    assert_eq!((plan.format, plan.entry.bits(), plan.dtb.bits()), (Format::Flat, BASE + 0x80000, BASE + M));
+    assert_eq!((plan.format, plan.entry.bits(), plan.dtb.bits()), (Some(Format::Flat), BASE + 0x80000, BASE + M));
+}
+
+#[test]
+fn a_vm_with_flash_starts_there_and_has_its_tree_at_the_base() {
+    let kernel = linux(0, 0x3000, 0x2000);
+    let flashed = |memory, kernel, image| VmSpec { kernel, flash: Some([image, &[]]), ..vm(memory, &[], None) };
+    let with = plan(&flashed(64 * M, Some(&kernel), &[1])).unwrap();
+    assert_eq!((with.entry.bits(), with.dtb.bits(), with.segments[0].at.bits()), (0, BASE, BASE + 2 * M));
+    let without = plan(&flashed(2 * M, None, &[1])).unwrap();
+    assert_eq!((without.entry.bits(), without.dtb.bits(), without.format), (0, BASE, None));
+    let large = vec![0; 64 * M as usize + 1];
+    assert_eq!(plan(&flashed(64 * M, None, &[])).unwrap_err().len(), 1);
+    let error = plan(&flashed(64 * M, None, &large)).unwrap_err().remove(0);
+    assert_eq!(error, "/vms/a/flash: it has more than 64M; leave out what is behind that");
 }
 
 #[test]

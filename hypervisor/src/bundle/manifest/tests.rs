@@ -67,6 +67,8 @@ fn memory_and_kernel_are_enough() {
         min: None,
         domain: None,
         nested: false,
+        flash: None,
+        variables: None,
     };
     assert_eq!(entries, [expected]);
 }
@@ -86,6 +88,8 @@ fn every_key_arrives() {
         key("granule", "4K"),
         key("min", "64M"),
         key("domain", "lab"),
+        key("flash", "code.fd"),
+        key("flash-variables", "vars.fd"),
     ];
     let dtb = manifest(vec![vm("b-2", keys)]);
     let entry = &good(&dtb)[0];
@@ -94,7 +98,19 @@ fn every_key_arrives() {
     assert_eq!((entry.on_crash, entry.affinity, entry.watchdog), (OnCrash::Restart, 0b1001, Some(10)));
     assert_eq!((entry.granule, entry.min, entry.domain), (Granule::Page, Some(64 << 20), Some("lab")));
     let named: Vec<_> = images(&dtb).into_iter().map(|(_, name)| name).collect();
-    assert_eq!(named, ["k", "r"]);
+    assert_eq!(named, ["k", "r", "code.fd", "vars.fd"]);
+    assert_eq!((entry.flash, entry.variables), (Some("code.fd"), Some("vars.fd")));
+}
+
+#[test]
+fn firmware_needs_no_kernel_and_variables_need_firmware() {
+    let of = |keys: Vec<DeviceTreeProperty>| manifest(vec![vm("a", keys)]);
+    good(&of(vec![key("memory", "64M"), key("flash", "code.fd")]));
+    assert_eq!(
+        errors(&of(vec![key("memory", "64M"), key("flash-variables", "vars.fd")])),
+        ["/vms/a: kernel is missing; add kernel = \"Image\";", "/vms/a: flash is missing; add flash = \"u-boot.bin\";"]
+    );
+    assert_eq!(errors_of(vec![key("flash-variables", "vars.fd")]).len(), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::arm::desc::MemType;
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Fault};
 use crate::arm::exception::Kind;
+use crate::devices::flash_at;
 use crate::exit::{Here, abort};
 use crate::machine::{Machine, Whose, output};
 use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
@@ -91,6 +92,8 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
             enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
             Next::Resume
         }
+        // Flash is for who starts in it.
+        Err(Fill::Device(ipa)) if flash_at(ipa).is_some() => abort::nothing_at(here, m, vcpu, Addr::new(at.bits())),
         Err(Fill::Device(ipa)) => {
             // A device of ours, or nothing: as if the hypervisor itself had come there, without a translation.
             vcpu.registers.hpfar = ipa.bits() >> 8 & FIPA;
