@@ -140,6 +140,18 @@ impl Abort {
     }
 }
 
+impl Abort {
+    /// What stage 2 has to allow. Whatever the instruction wanted, a walk reads; where it is refused what may be read, it was
+    /// about to write an access flag or a dirty state into the table (FEAT_HAFDBS; Arm ARM D8.5.3).
+    pub const fn needs(&self) -> Access {
+        match (self.walk, self.fault) {
+            (false, _) => self.access,
+            (true, Fault::Permission) => Access::Write,
+            (true, _) => Access::Read,
+        }
+    }
+}
+
 /// A load or store of one register, as the syndrome of a data abort describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {

@@ -3,7 +3,7 @@
 use super::{Here, raise};
 use crate::addr::{Addr, Ipa, VcpuId};
 use crate::arm::el1::El1;
-use crate::arm::esr::{Abort, Access, Fault, Transfer};
+use crate::arm::esr::{Abort, Access, Transfer};
 use crate::arm::exception::psr;
 use crate::arm::gic::{Version, gicr};
 use crate::devices::{self, Region};
@@ -51,17 +51,12 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
         return refuse(here, m, vcpu, abort.access, ipa, "an abort from the board");
     }
     let place = place(m, vcpu, abort);
-    // A walk reads what every leaf of RAM lets it read: where it is refused, it was about to write an access flag or a
-    // dirty state into the table (FEAT_HAFDBS; Arm ARM D8.5.3), whatever the instruction wanted.
-    let walk_writes = abort.walk && abort.fault == Fault::Permission;
-    let access = if walk_writes { Access::Write } else { abort.access };
+    let access = abort.needs();
     if vcpu.past_at.is_multiple_of(SELDOM) && gets_nowhere(here, m, vcpu, place, access) {
         return Next::Stop(Cause::Crash("an access of it faults for ever, though its memory allows it"));
     }
     let Some(ipa) = place else { return Next::Resume };
     if let Some((bank, offset)) = devices::flash_at(ipa) {
-        // Tables may lie there. Whatever the instruction wanted, a walk reads.
-        let access = if abort.walk && !walk_writes { Access::Read } else { access };
         let transfer = if abort.walk { None } else { Transfer::decode(vcpu.registers.syndrome()) };
         return flash(here, m, vcpu, (ipa, bank, offset), access, transfer);
     }

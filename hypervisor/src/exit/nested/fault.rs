@@ -4,7 +4,7 @@ use super::enter;
 use crate::addr::{Addr, Ipa2, Pa, VcpuId};
 use crate::arm::desc::MemType;
 use crate::arm::el1::El1;
-use crate::arm::esr::{Abort, Access, Fault};
+use crate::arm::esr::{Abort, Access};
 use crate::arm::exception::Kind;
 use crate::devices::flash_at;
 use crate::exit::{Here, abort};
@@ -72,9 +72,7 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
     here.slot.count(Counter::Memory);
     let Some(at) = abort::place(m, vcpu, abort) else { return Some(Next::Resume) };
     let at: Addr<Ipa2> = Addr::new(at.bits());
-    // See `abort`: a walk that is refused was about to write.
-    let walk_writes = abort.walk && abort.fault == Fault::Permission;
-    let access = if walk_writes { Access::Write } else { abort.access };
+    let access = abort.needs();
     let key = key(nested, m);
     let mut memory = here.vm.memory.lock();
     let no_device = abort.walk && nested.hcr(m) & hcr::PTW != 0;
