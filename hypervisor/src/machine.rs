@@ -30,7 +30,7 @@ pub enum Forget {
 pub enum Point {
     /// By every observer, with caches off too: point of coherency.
     Coherency,
-    /// By instruction fetch: point of unification, instruction caches included.
+    /// By instruction fetch: point of unification, and [`Machine::invalidate_instructions`].
     Unification,
 }
 
@@ -72,6 +72,8 @@ pub trait Machine {
     fn forget(&self, what: Forget);
     /// Cleans `bytes` from `start` to `point`.
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point);
+    /// Makes every CPU's instruction caches forget everything.
+    fn invalidate_instructions(&self);
     /// Reads a register of the vCPU that is loaded on this CPU.
     fn get(&self, register: El1) -> u64;
     /// Writes a register of the vCPU that is loaded on this CPU.

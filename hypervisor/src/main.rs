@@ -123,7 +123,7 @@ fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
         board::Gic::V3 { .. } => Gic::V3,
     };
     let pa_range = PaRange::from_mmfr0(cpu::id_register(7, 0));
-    let offer = Offer { gic_registers: gic == Gic::V3, pa_range: pa_range.field() };
+    let offer = Offer { gic_registers: gic == Gic::V3, pa_range: pa_range.of_guests().field() };
     let ids = IdRegs::new(cpu::id_register, offer);
     Facts {
         n_cpus: board.cpus.len(),

@@ -378,6 +378,10 @@ impl Machine for Cpu<'_> {
         self.model.publish();
     }
 
+    fn invalidate_instructions(&self) {
+        self.model.invalidate_instructions();
+    }
+
     fn forget(&self, what: Forget) {
         self.stale.set(None);
         self.model.forget(what);

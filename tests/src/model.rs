@@ -6,14 +6,16 @@
 //! * stores to a page's contents are not ordered with the store of the descriptor that names it, unless published between;
 //! * translations and pointers to tables are remembered, and other CPUs walk at any moment, before every step of ours;
 //! * to forget a leaf drops what translates its first address, and no pointer to a table;
+//! * what could be fetched once stays in instruction caches until they are invalidated;
 //! * DRAM is apart from the caches: what is not cleaned is not seen with caches off;
 //! * where it is told to ([`Model::let_scribble`]), guests on other CPUs write through whatever translation they have, at
 //!   any moment, and what they wrote is reported for comparison;
 //! * the disk, if [attached](Model::attach_disk), fails as often as it was told to, and leaves garbage when it does.
 //!
 //! It records an error when a valid descriptor gives way to another without a break that was published and forgotten,
-//! when a frame is mapped before its zeroes, or what else was written to it, are published, or swapped while a CPU may write to it, when two translations answer to one address, and, in
-//! [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
+//! when a frame is mapped before its zeroes, or what else was written to it, are published, or to be run while an instruction
+//! cache may hold what was in it before, or swapped while a CPU may write to it, when two translations answer to one address,
+//! and, in [`Model::settle`], when something is remembered that the table no longer says. [`Flaw`]s seed bugs to be found.
 
 use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use flatland::arm::debug::Debug;
@@ -25,6 +27,7 @@ use flatland::arm::role::Role;
 use flatland::arm::vmsa::{Geometry, Level};
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -94,6 +97,8 @@ pub struct Tally {
     pub coherent: u64,
     /// Bytes cleaned to the point of unification.
     pub unified: u64,
+    /// Invalidations of all instruction caches.
+    pub invalidations: u64,
 }
 
 /// What a CPU has in VTTBR_EL2.
@@ -141,6 +146,9 @@ struct State {
     fresh: BTreeSet<u64>,
     /// Frames that were handed out to be read or written since stores were published last, and their words at that time.
     handed_out: BTreeMap<u64, Box<[u64]>>,
+    /// Frames of which an instruction cache may hold something, though no leaf lets anybody fetch it any more, and the hash of
+    /// what that is.
+    fetched: BTreeMap<u64, u64>,
     remembered: Vec<Entry>,
     cpus: BTreeMap<CpuId, Context>,
     hot: Vec<u64>,
@@ -183,6 +191,7 @@ impl Model {
             hidden: BTreeMap::new(),
             fresh: BTreeSet::new(),
             handed_out: BTreeMap::new(),
+            fetched: BTreeMap::new(),
             remembered: Vec::new(),
             cpus: BTreeMap::new(),
             hot: Vec::new(),
@@ -417,6 +426,58 @@ impl Model {
         }
     }
 
+    /// The frames that the leaf `word` lets guests fetch from.
+    fn fetchable(&self, word: u64) -> Range<u64> {
+        const NO_EXEC: u64 = 1 << 54;
+        const PAGE: u64 = 1 << 1;
+        let output = word & 0xffff_ffff_f000;
+        let bytes = if word & PAGE != 0 { 4096 } else { 2 << 20 };
+        let is_fetched = is_valid(word) && is_ram_leaf(word) && word & NO_EXEC == 0;
+        if is_fetched && self.has(output) { output..output + bytes } else { 0..0 }
+    }
+
+    fn has(&self, pa: u64) -> bool {
+        pa.checked_sub(self.base).is_some_and(|offset| offset >> 12 < self.words.len() as u64)
+    }
+
+    /// What the frame holds, in short.
+    fn hash(&self, frame: u64) -> u64 {
+        let mix = |hash: u64, word: &AtomicU64| {
+            (hash.rotate_left(5) ^ word.load(Relaxed)).wrapping_mul(0x517c_c1b7_2722_0a95)
+        };
+        self.words_at(Addr::new(frame)).iter().fold(0, mix)
+    }
+
+    /// The descriptor `old` makes way for `new`: whatever could be fetched by it or by tables below may be in an instruction
+    /// cache, as it was.
+    fn retire(&self, state: &mut State, old: u64, new: u64, depth: u32) {
+        if !is_valid(old) || (self.fetchable(old) == self.fetchable(new) && depth == 0) {
+            return;
+        }
+        for frame in self.fetchable(old).step_by(4096) {
+            let hash = self.hash(frame);
+            state.fetched.insert(frame, hash);
+        }
+        let table = old & 0xffff_ffff_f000;
+        if !is_ram_leaf(old) && old & 2 != 0 && depth < 3 && self.has(table) {
+            for index in 0..512 {
+                self.retire(state, self.word(table + index * 8).load(Relaxed), 0, depth + 1);
+            }
+        }
+    }
+
+    /// The rule for what can be fetched from here on: no instruction cache knows it from before as something else
+    /// (Arm ARM B2.4.4).
+    fn check_fetch(&self, state: &mut State, at: u64, new: u64) {
+        for frame in self.fetchable(new).step_by(4096) {
+            if state.fetched.get(&frame).is_some_and(|hash| *hash != self.hash(frame)) {
+                state.errors.push(format!(
+                    "{frame:#x} is mapped at {at:#x} to be run while an instruction cache may hold another's"
+                ));
+            }
+        }
+    }
+
     /// Lets other CPUs do what they may at any moment.
     fn stir(&self, state: &mut State) {
         for _ in 0..2 {
@@ -530,9 +591,11 @@ impl Machine for Model {
         if is_valid(value) {
             state.check_store(at, old, value);
             self.check_contents(&mut state, at, old, value);
+            self.check_fetch(&mut state, at, value);
         } else if is_valid(old) && state.fails(Flaw::Break) {
             return;
         }
+        self.retire(&mut state, old, value, 0);
         state.hidden.entry(at).or_insert(old);
         self.word(at).store(value, Relaxed);
     }
@@ -589,6 +652,12 @@ impl Machine for Model {
         });
     }
 
+    fn invalidate_instructions(&self) {
+        let mut state = self.state();
+        state.tally.invalidations += 1;
+        state.fetched.clear();
+    }
+
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {
         match point {
             Point::Coherency => {
@@ -600,7 +669,10 @@ impl Machine for Model {
                     self.dram[(offset >> 12) as usize][(offset >> 3 & 511) as usize].store(value, Relaxed);
                 }
             }
-            Point::Unification => self.state().tally.unified += bytes,
+            Point::Unification => {
+                self.state().tally.unified += bytes;
+                self.invalidate_instructions();
+            }
         }
     }
 

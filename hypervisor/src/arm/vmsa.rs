@@ -132,6 +132,12 @@ impl PaRange {
         })
     }
 
+    /// What guests are told on CPUs with this: what all their stage 2s translate, whatever memory they have
+    /// ([`Geometry::fitting`]).
+    pub fn of_guests(self) -> Self {
+        Geometry::fitting(0, self).map_or(self, |geometry| Self::within(geometry.bits()))
+    }
+
     /// The field as it stands in ID_AA64MMFR0_EL1.PARange, with what needs FEAT_LPA2 taken back to 48 bits.
     pub const fn field(self) -> u64 {
         // From an octet, so it fits.
@@ -263,6 +269,19 @@ mod tests {
         let shape = Geometry::fitting(0x2_0000_0000, A72).unwrap();
         assert_eq!((shape.bits(), shape.start(), shape.root_tables()), (40, Level::L1, 2));
         assert_eq!(Geometry::of_bits(39).unwrap().root_tables(), 1);
+    }
+
+    #[test]
+    fn guests_are_told_what_their_stage_2_translates() {
+        for (field, told) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 2)] {
+            let range = PaRange::from_mmfr0(field);
+            assert_eq!(range.of_guests().field(), told, "{field}");
+            // A manifest's most memory behind the devices' 1 GiB, or the most that such a CPU has.
+            let end = (256_u64 << 30).min(1 << range.bits());
+            for end in [0x4020_0000, end] {
+                assert_eq!(Geometry::fitting(end, range).unwrap().bits(), range.of_guests().bits());
+            }
+        }
     }
 
     #[test]

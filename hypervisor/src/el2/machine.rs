@@ -114,12 +114,16 @@ impl Machine for El2 {
         unsafe { each_line(begin, end, line, what) };
         dsb();
         if point == Point::Unification {
-            // The guest's virtual addresses are not ours, and caches may be indexed by them: all of the I-cache.
-            // SAFETY: as above.
-            unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
-            dsb();
-            isb();
+            self.invalidate_instructions();
         }
+    }
+
+    fn invalidate_instructions(&self) {
+        // The guest's virtual addresses are not ours, and caches may be indexed by them: all of it.
+        // SAFETY: what is fetched next comes from where it came from first.
+        unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
+        dsb();
+        isb();
     }
 
     #[inline(always)]

@@ -5,8 +5,8 @@
 //! The first byte is the word's lowest: guest, host and target are little-endian.
 //!
 //! Whoever loads an image calls [`Memory::clean`] afterwards. The guest starts with MMU and caches off: its loads go to
-//! DRAM, so what we wrote has to be cleaned to the point of coherency; its first fetch may hit an instruction cache
-//! that knows the frame from before, so these are invalidated to the point of unification. One does not do the other.
+//! DRAM, so what we wrote has to be cleaned to the point of coherency. Its first fetch is a fault, which sees to the
+//! instruction caches ([`super::fault`]).
 
 use super::{Access, Memory, Miss};
 use crate::addr::{Addr, Ipa, Pa, Size};
@@ -81,7 +81,7 @@ impl Memory {
         }
     }
 
-    /// Lets a guest without caches see, and fetch, what we wrote to `length` bytes at `at`. Only what is backed.
+    /// Lets a guest without caches see what we wrote to `length` bytes at `at`. Only what is backed.
     pub fn clean<M: Machine>(&self, m: &M, at: Addr<Ipa>, length: u64) {
         if !self.is_ram(at, length) {
             return;
@@ -96,7 +96,6 @@ impl Memory {
             {
                 step = (leaf.size.bytes() - here.offset_in(leaf.size)).min(length - done);
                 m.clean(pa, step, Point::Coherency);
-                m.clean(pa, step, Point::Unification);
             }
             done += step;
         }

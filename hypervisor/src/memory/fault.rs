@@ -1,5 +1,7 @@
 //! Making a page what an access needs: the first touch, the copy before a write, the way back of what was put away.
 //!
+//! A page can be run from when it is first fetched from, not before.
+//!
 //! The common case is a walk of three loads to a hole, one short hold of the pool's lock, the zeroing, and one store. No
 //! heap. Two vCPUs that touch one page are put in order by the memory lock: the second finds the leaf and goes on.
 
@@ -106,8 +108,7 @@ impl Memory {
             _ if leaf.attr.rights.allows(access.rights()) => Ok(leaf),
             Access::Write | Access::Maintain if leaf.attr.is_shared() => self.unshare(m, pool, ipa, leaf),
             Access::Execute => {
-                // Our copy of a page: nobody has seen to it that it can be fetched. See `share`.
-                m.clean(leaf.output, leaf.size.bytes(), Point::Unification);
+                self.let_fetch(m, leaf.output, leaf.size);
                 let attr = Attr { rights: leaf.attr.rights | Rights::X, ..leaf.attr };
                 self.table.protect(m, &self.tag, ipa, attr).map_err(|_| Miss::Denied)
             }
@@ -126,7 +127,6 @@ impl Memory {
         size: Size,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         let frame = pool.lock().take(size, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
-        let attr = self.ram_attr();
         let hole = gap.hole();
         let (_, _, mut supply) = self.parts(m, pool);
         let Ok(ready) = gap.prepare(ipa, size, &mut supply) else {
@@ -138,17 +138,33 @@ impl Memory {
             Hole::Ballooned if self.filling != 0 => frame.fill(m, |_| self.filling),
             _ => frame.zero(m),
         };
-        if self.layout.coherence == Coherence::Cleaned {
-            m.clean(frame.start(), size.bytes(), Point::Coherency);
-        }
-        if access == Access::Execute {
-            // Whoever fetches from a page it has not written has invalidated nothing, and could meet instructions that
-            // the frame's last owner left in an instruction cache.
-            m.clean(frame.start(), size.bytes(), Point::Unification);
-        }
+        let rights = self.show(m, frame.start(), size, access);
         self.resident.frames += size.frames();
         // At most 2^18 frames, so it fits.
         self.count(hole, -(size.frames() as i64));
-        Ok(ready.commit(m, frame.into_table(), attr))
+        Ok(ready.commit(m, frame.into_table(), Attr { rights, ..self.ram_attr() }))
+    }
+
+    /// Sees to it that the guest sees what we wrote to a frame that is about to be its own, and returns what it may do there. It
+    /// may fetch only if it is about to: who fetches from a page that he has not written has invalidated nothing, and could
+    /// meet instructions that the frame's last owner left in an instruction cache (Arm ARM B2.4.4).
+    pub(super) fn show<M: Machine>(&self, m: &M, frame: Addr<Pa>, size: Size, access: Access) -> Rights {
+        if self.layout.coherence == Coherence::Cleaned {
+            m.clean(frame, size.bytes(), Point::Coherency);
+        }
+        if access != Access::Execute {
+            return Rights::RW;
+        }
+        self.let_fetch(m, frame, size);
+        Rights::RWX
+    }
+
+    /// Sees to it that what is fetched from a frame of the guest's is what we wrote there.
+    fn let_fetch<M: Machine>(&self, m: &M, frame: Addr<Pa>, size: Size) {
+        match self.layout.coherence {
+            // What is clean to the point of coherency is so to that of unification.
+            Coherence::Cleaned => m.invalidate_instructions(),
+            Coherence::Forced => m.clean(frame, size.bytes(), Point::Unification),
+        }
     }
 }

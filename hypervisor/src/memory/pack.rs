@@ -8,15 +8,15 @@
 //! blocks are split first.
 
 use super::share::Sight;
-use super::{Access, Coherence, Memory, Miss, Resident};
+use super::{Access, Memory, Miss, Resident};
 use crate::addr::{Addr, Ipa, Pa, Size};
-use crate::arm::desc::{Attr, Hole, MemType, Rights};
+use crate::arm::desc::{Attr, Hole, MemType};
 use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
 use crate::frames::press::Unit;
 use crate::frames::store::{MOST_UNITS, Place};
 use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, press};
-use crate::machine::{Machine, Point, Words};
+use crate::machine::{Machine, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
 use core::sync::atomic::Ordering::Relaxed;
@@ -181,14 +181,7 @@ impl Memory {
         gap: Gap<Ipa>,
         frame: Frame<Clean>,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
-        if self.layout.coherence == Coherence::Cleaned {
-            m.clean(frame.start(), Size::Page.bytes(), Point::Coherency);
-        }
-        let mut rights = Rights::RW;
-        if access == Access::Execute {
-            m.clean(frame.start(), Size::Page.bytes(), Point::Unification);
-            rights = Rights::RWX;
-        }
+        let rights = self.show(m, frame.start(), Size::Page, access);
         let attr = Attr { rights, ..self.ram_attr() };
         let (_, _, mut supply) = self.parts(m, pool);
         // The hole is a page's, so it takes no tables.

@@ -26,7 +26,7 @@
 //! those who trust each other. To hide it, a nominated page would lose all rights whether it is merged or not, and come
 //! back by the same path from a frame chosen at random: `merge` and `unshare` are the two places for that.
 
-use super::{Coherence, Memory, Miss, give_back};
+use super::{Access, Coherence, Memory, Miss, give_back};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::frames::hash::{is_equal, is_zero};
@@ -190,9 +190,7 @@ impl Memory {
         }
         let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let frame = frame.copy(m, leaf.output);
-        if self.layout.coherence == Coherence::Cleaned {
-            m.clean(frame.start(), Size::Page.bytes(), Point::Coherency);
-        }
+        let rights = self.show(m, frame.start(), Size::Page, Access::Write);
         // Nothing can have gone meanwhile: the lock is held.
         let Ok(old) = self.unmap(m, ipa, Hole::Absent) else {
             pool.lock().give_back(frame.soil());
@@ -201,7 +199,7 @@ impl Memory {
         pool.lock().release(leaf.output);
         self.resident.shared -= 1;
         self.resident.frames += 1;
-        let attr = Attr { rights: Rights::RW, ..self.ram_attr() };
+        let attr = Attr { rights, ..self.ram_attr() };
         let new = self.put_back(m, old, frame.into_table(), attr).ok_or(Miss::Denied);
         pool.costs().add(Work::Copy, 1, m.now().wrapping_sub(start));
         new
