@@ -36,6 +36,7 @@ use crate::vm::{Gic, Slot, State, Stopping, Vm, request};
 pub use admit::heap_for;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use load::Loader;
 use overcommit::Overcommit;
 pub use scan::Scanner;
 use spin::mutex::SpinMutex;
@@ -150,8 +151,8 @@ pub struct Host {
     pub order: SpinMutex<Option<Order>>,
     /// The counter at the last `top`, and what each vCPU had run by then.
     pub(crate) top: SpinMutex<(u64, Vec<u64>)>,
-    /// Where compressed kernels are unpacked, one at a time.
-    pub workspace: SpinMutex<Workspace>,
+    /// What fills the memory of VMs that start.
+    loader: SpinMutex<Loader>,
     /// Chooses pages at random.
     dice: AtomicU64,
     /// Who looks for equal pages.
@@ -189,7 +190,7 @@ impl Host {
         bundle: Bundle<'static>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut workspace = Workspace::new();
-        bundle.plan(devices::RAM, &mut workspace)?;
+        let plans = bundle.plan(devices::RAM, &mut workspace)?;
         let admitted = admit::admit(m, &mut pool, &facts, &bundle)?;
         let pool = SharedPool::new(pool, facts.seed);
         let frequency = u32::try_from(facts.frequency).ok().and_then(Frequency::new);
@@ -197,8 +198,8 @@ impl Host {
         let mut queue = Queue::new(facts.n_cpus, frequency.ticks(SLICE));
         let mut vms = Vec::new();
         let mut errors = Vec::new();
-        for (id, spec) in (0_u16..).zip(bundle.vms) {
-            match build::vm(m, &pool, &facts, &mut queue, VmId(id), spec, &admitted) {
+        for (id, (spec, plan)) in (0_u16..).zip(bundle.vms.into_iter().zip(plans)) {
+            match build::vm(m, &pool, &facts, &mut queue, VmId(id), (spec, plan), &admitted) {
                 Ok(vm) => vms.push(vm),
                 Err(error) => errors.push(error),
             }
@@ -230,7 +231,7 @@ impl Host {
             watched: SpinMutex::new(vms.iter().map(|_| (0, 0)).collect()),
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),
-            workspace: SpinMutex::new(workspace),
+            loader: SpinMutex::new(Loader::new(workspace)),
             dice: AtomicU64::new(facts.seed | 1),
             scanner: SpinMutex::new(Scanner::default()),
             merges: vms.iter().any(|vm| vm.merges),
@@ -329,12 +330,14 @@ impl Host {
             if !vm.life.is_deserted() {
                 continue;
             }
-            let until = m.now().saturating_add(self.frequency.ticks(LATE));
-            let done = memory.release_some(m, &self.pool, || m.now() >= until);
-            drop(memory);
-            if !done {
+            if !memory.is_released() {
+                let until = m.now().saturating_add(self.frequency.ticks(LATE));
+                memory.release_some(m, &self.pool, || m.now() >= until);
                 more = true;
-            } else if let Some(cause) = vm.life.settle(&self.stopping) {
+                continue;
+            }
+            drop(memory);
+            if let Some(cause) = vm.life.settle(&self.stopping) {
                 self.settled(m, vm, cause);
             }
         }
@@ -442,10 +445,30 @@ impl Host {
         }
     }
 
-    /// Copies `vm`'s images into its memory, and sets where its first vCPU starts. Stops it where that fails.
+    /// Copies `vm`'s images into its memory, or a part of them; with the last, sets where its first vCPU starts. Stops it where
+    /// that fails. True if it can run.
     pub fn fill_memory<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
-        match load::fill(self, m, vm) {
-            Ok((pc, x0)) => {
+        let mut loader = self.loader.lock();
+        match loader.other(vm.id).and_then(|other| self.vms.get(usize::from(other.0))) {
+            None => self.fill_some(m, vm, &mut loader),
+            Some(other) => {
+                // If it is over, what was loaded of it is forgotten with the rest.
+                if let Some(state) = other.life.enter() {
+                    if state == State::Loading {
+                        self.fill_some(m, other, &mut loader);
+                    }
+                    other.life.left();
+                }
+                false
+            }
+        }
+    }
+
+    fn fill_some<M: Machine>(&self, m: &M, vm: &Vm, loader: &mut Loader) -> bool {
+        let until = m.now().saturating_add(self.frequency.ticks(LATE));
+        match loader.fill(self, m, vm, || m.now() >= until) {
+            Ok(None) => false,
+            Ok(Some((pc, x0))) => {
                 if let Some(first) = vm.slots.first() {
                     first.aim(pc, x0);
                 }
@@ -459,6 +482,7 @@ impl Host {
                 true
             }
             Err(why) => {
+                loader.forget(vm.id);
                 self.say(format_args!("{}: {why}", vm.name));
                 self.stop(m, vm, Cause::Crash("its images could not be loaded"));
                 false
@@ -468,6 +492,7 @@ impl Host {
 
     /// `vm` is over for `cause`, none of its vCPUs is loaded: gives its memory back and decides what comes next.
     fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
+        self.loader.lock().forget(vm.id);
         vm.memory.lock().release_all(m, &self.pool);
         vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();

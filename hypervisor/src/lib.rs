@@ -26,7 +26,7 @@
 //!
 //! # Locks
 //!
-//! Order: `overcommit → scanner → balloon → flash → memory → press → frames → devices → vgic → queue → console`; one of a kind at a
+//! Order: `loader → overcommit → scanner → balloon → flash → memory → press → frames → devices → vgic → queue → console`; one of a kind at a
 //! time. The cellar's locks (heap, disk) are taken under any of these and hold none.
 //!
 //! A device's line is set under the lock of that device: set after it, an old level could replace a newer one, and an

@@ -10,6 +10,7 @@ pub mod psci;
 pub mod tree;
 
 use crate::addr::{CpuId, VcpuId, VmId};
+use crate::bundle::image::Plan;
 use crate::bundle::{OnCrash, VmSpec};
 use crate::devices::flash::Bank;
 use crate::devices::rtc::Rtc;
@@ -189,6 +190,10 @@ pub struct Vm {
     pub name: String,
     /// What the manifest asks for; the images stay in the bundle, pristine.
     pub spec: VmSpec<'static>,
+    /// Where these go.
+    pub plan: Plan<'static>,
+    /// The device tree that it finds each time it starts.
+    pub tree: Vec<u8>,
     /// Its memory.
     pub memory: SpinMutex<Memory>,
     /// Its interrupt controller.

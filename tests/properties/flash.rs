@@ -191,7 +191,7 @@ fn a_guest_reads_it_as_memory_until_it_writes() {
     let model = model();
     let cpu = Cpu::new(&model);
     let images: [(&str, &[u8]); 2] = [("flash", b"\x11\x22\x33\x44code"), ("flash-variables", &[0x5a; 5000])];
-    let here = here(host_of(&model, &images));
+    let here = here(host_of(&model, &["one"], &images));
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);
     let vcpu = &mut *vcpu;
@@ -231,7 +231,7 @@ fn tables_of_stage_1_may_lie_in_it() {
     let mut image = vec![0_u8; 0x3000];
     image[0x1008..0x1010].copy_from_slice(&0x2003_u64.to_le_bytes());
     image[0x2000..0x2008].copy_from_slice(&(0x4000_0000_u64 | 1 << 10 | 3 << 8 | 1).to_le_bytes());
-    let here = here(host_of(&model, &[("flash", &image)]));
+    let here = here(host_of(&model, &["one"], &[("flash", &image)]));
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);
     turn_on(&cpu, 0x1000);
@@ -245,7 +245,7 @@ fn tables_of_stage_1_may_lie_in_it() {
 fn a_reset_shows_the_array_with_what_was_written() {
     let model = model();
     let cpu = Cpu::new(&model);
-    let here = here(host_of(&model, &[("flash", &[1; 64]), ("flash-variables", &[0xff; 64])]));
+    let here = here(host_of(&model, &["one"], &[("flash", &[1; 64]), ("flash-variables", &[0xff; 64])]));
     let at = FLASH_BANK + 0x10;
     for round in 0..3_u64 {
         let mut vcpu = here.slot.vcpu.lock();

@@ -8,6 +8,7 @@ mod exits;
 mod flash;
 mod frames;
 mod life;
+mod loading;
 mod memory;
 mod policy;
 mod races;

@@ -351,10 +351,11 @@ impl<'w> World<'w> {
         while left {
             let before = guest.memory.resident();
             let (most, mut n) = (1 + self.dice.below(300), 0);
-            let done = guest.memory.release_some(self.model, self.pool, || {
+            guest.memory.release_some(self.model, self.pool, || {
                 n += 1;
                 n >= most
             });
+            let done = guest.memory.is_released();
             rule(n <= most, "no more is done when it is late")?;
             let after = guest.memory.resident();
             rule(before.frames - after.frames <= most * 512, "a step frees no more than its pages")?;

@@ -36,26 +36,28 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    build(model, nested, aarch32, &[("kernel", &[0; 64])])
+    build(model, nested, aarch32, &["one"], &[("kernel", &[0; 64])])
 }
 
-/// The same with these images, by the keys of the manifest that name them.
-pub fn host_of(model: &Model, images: &[(&str, &[u8])]) -> &'static Host {
-    build(model, false, false, images)
+/// The same with VMs of these names, and these images, by the keys of the manifest that name them.
+pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
+    build(model, false, false, names, images)
 }
 
-fn build(model: &Model, nested: bool, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
+fn build(model: &Model, nested: bool, aarch32: bool, names: &[&str], files: &[(&str, &[u8])]) -> &'static Host {
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
-    let mut vm = DeviceTreeNode::new("one").unwrap();
-    vm.add_property(property("memory", "4M"));
-    vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
-    files.iter().for_each(|(key, _)| vm.add_property(property(key, key)));
-    if nested {
-        vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
-    }
     let mut vms = DeviceTreeNode::new("vms").unwrap();
-    vms.add_child(vm);
+    for name in names {
+        let mut vm = DeviceTreeNode::new(*name).unwrap();
+        vm.add_property(property("memory", "4M"));
+        vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
+        files.iter().for_each(|(key, _)| vm.add_property(property(key, key)));
+        if nested {
+            vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
+        }
+        vms.add_child(vm);
+    }
     let mut tree = DeviceTree::new();
     tree.root.add_property(property("compatible", manifest::COMPATIBLE));
     tree.root.add_child(vms);
@@ -185,6 +187,9 @@ pub struct Cpu<'m> {
     pan: Cell<bool>,
     /// List registers and ICH_HCR_EL2. The guest on it plays on them; its interface lets everything through.
     pub lists: RefCell<([u64; 16], u32)>,
+    time: Cell<u64>,
+    /// How many ticks go by from one look at the counter to the next: none unless a test wants it.
+    pub pace: Cell<u64>,
 }
 
 /// What a walk of stage 1 found.
@@ -200,6 +205,8 @@ impl<'m> Cpu<'m> {
     pub fn new(model: &'m Model) -> Self {
         Self {
             model,
+            time: Cell::new(0),
+            pace: Cell::new(0),
             geometry: Cell::new(None),
             el1: RefCell::new(Context::reset()),
             role: Cell::new(None),
@@ -428,7 +435,8 @@ impl Machine for Cpu<'_> {
     }
 
     fn now(&self) -> u64 {
-        self.model.now()
+        self.time.set(self.time.get() + self.pace.get());
+        self.time.get()
     }
 
     fn signal(&self, cpu: CpuId) {

@@ -1,14 +1,14 @@
 //! Unpacking gzip (RFC 1952) as a stream: a window of 32 KiB, whatever the size of what comes out.
 //!
 //! Key types: [`Workspace`], which is allocated once and used for every unpacking, so that a VM's reset needs no memory;
-//! [`Fault`]. The deflate stream itself (RFC 1951) is miniz_oxide's work. Length and CRC-32 at the stream's end are
+//! [`Unpacking`], which goes on a piece at a time; [`Fault`]. The deflate stream itself (RFC 1951) is miniz_oxide's work. Length and CRC-32 at the stream's end are
 //! checked, so that an image damaged on its way to the board is not run.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, TINFL_LZ_DICT_SIZE, decompress};
+use miniz_oxide::inflate::core::{DecompressorOxide, TINFL_LZ_DICT_SIZE, decompress, decompress_with_limit};
 
 /// The first two bytes of a gzip stream.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -68,38 +68,66 @@ pub fn head<'w>(bytes: &[u8], workspace: &'w mut Workspace) -> Result<&'w [u8], 
 
 const BROKEN: &str = "its compressed data is damaged or cut off";
 
+/// No piece of what is unpacked is longer.
+pub const PIECE: usize = 4096;
+
+/// An unpacking under way, of the same stream and with the same workspace from begin to end.
+#[derive(Debug)]
+pub struct Unpacking {
+    at_in: usize,
+    at_out: u64,
+    in_window: usize,
+    crc: Crc,
+}
+
+impl Unpacking {
+    /// Begins to unpack the stream that `bytes` are, all of them.
+    pub fn begin(bytes: &[u8], workspace: &mut Workspace) -> Result<Self, &'static str> {
+        let at_in = header_len(bytes)?;
+        workspace.state.init();
+        Ok(Self { at_in, at_out: 0, in_window: 0, crc: Crc::new() })
+    }
+
+    /// Unpacks a piece and hands it to `each`, with its place. True once all is unpacked, and is what it was.
+    pub fn step<E>(
+        &mut self,
+        bytes: &[u8],
+        workspace: &mut Workspace,
+        each: impl FnOnce(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<bool, Fault<E>> {
+        let Workspace { state, window } = workspace;
+        let rest = bytes.get(self.at_in..).unwrap_or_default();
+        let (status, read, written) = decompress_with_limit(state, rest, window, self.in_window, PIECE, 0);
+        self.at_in += read;
+        let piece = window.get(self.in_window..self.in_window + written).unwrap_or_default();
+        self.crc.add(piece);
+        if !piece.is_empty() {
+            each(self.at_out, piece).map_err(Fault::Sink)?;
+        }
+        self.at_out += written as u64;
+        self.in_window = (self.in_window + written) % WINDOW;
+        match status {
+            TINFLStatus::Done => {
+                let end = bytes.get(self.at_in..).unwrap_or_default();
+                check_end(end, self.at_out, self.crc.value()).map_err(Fault::Corrupt)?;
+                Ok(true)
+            }
+            // Every step makes bytes out of a stream of bounded length, so there is a last.
+            TINFLStatus::HasMoreOutput if written > 0 => Ok(false),
+            _ => Err(Fault::Corrupt(BROKEN)),
+        }
+    }
+}
+
 /// Unpacks the stream that `bytes` are, all of them, and hands it to `each` piece by piece, with the place of the piece.
-/// No piece is longer than [`WINDOW`].
 pub fn unpack<E>(
     bytes: &[u8],
     workspace: &mut Workspace,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<(), Fault<E>> {
-    let mut at_in = header_len(bytes).map_err(Fault::Corrupt)?;
-    let Workspace { state, window } = workspace;
-    state.init();
-    let mut at_out: u64 = 0;
-    let mut in_window = 0;
-    let mut crc = Crc::new();
-    loop {
-        let rest = bytes.get(at_in..).unwrap_or_default();
-        let (status, read, written) = decompress(state, rest, window, in_window, 0);
-        at_in += read;
-        let piece = window.get(in_window..in_window + written).unwrap_or_default();
-        crc.add(piece);
-        if !piece.is_empty() {
-            each(at_out, piece).map_err(Fault::Sink)?;
-        }
-        at_out += written as u64;
-        in_window = (in_window + written) % WINDOW;
-        match status {
-            TINFLStatus::Done => break,
-            // Every turn makes bytes out of a stream of bounded length, so the loop ends.
-            TINFLStatus::HasMoreOutput if written > 0 => {}
-            _ => return Err(Fault::Corrupt(BROKEN)),
-        }
-    }
-    check_end(bytes.get(at_in..).unwrap_or_default(), at_out, crc.value()).map_err(Fault::Corrupt)
+    let mut unpacking = Unpacking::begin(bytes, workspace).map_err(Fault::Corrupt)?;
+    while !unpacking.step(bytes, workspace, &mut each)? {}
+    Ok(())
 }
 
 /// Checks what stands behind the compressed data: CRC-32, then the length modulo 4 GiB, then nothing.
@@ -148,6 +176,7 @@ fn header_len(bytes: &[u8]) -> Result<usize, &'static str> {
 
 /// CRC-32 as gzip uses it (RFC 1952, 8), a byte at a time. Tables for several bytes at once save little here: where
 /// unaligned words cannot be loaded, their bytes have to be put together first.
+#[derive(Debug)]
 struct Crc(u32);
 
 const CRC_TABLE: [u32; 256] = {
@@ -179,7 +208,7 @@ impl Crc {
         });
     }
 
-    fn value(self) -> u32 {
+    fn value(&self) -> u32 {
         !self.0
     }
 }

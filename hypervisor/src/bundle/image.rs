@@ -9,7 +9,7 @@
 //! A VM with flash starts in that, at 0. Its kernel lies 2 MiB higher, for the firmware to boot, and the device tree at the
 //! base of RAM, where QEMU's `virt` has it for firmware.
 //!
-//! Each may be packed with gzip. Key types: [`Plan`], made once, and [`Sink`], a VM's RAM. [`Plan::load`] unpacks again
+//! Each may be packed with gzip. Key types: [`Plan`], made once, and [`Sink`], a VM's RAM. It is loaded in steps ([`Loading`]) and unpacked again
 //! each time, so a VM starts from pristine images as often as it likes and no unpacked copy is kept. A plan's stretches
 //! lie within RAM and do not overlap; a sink is never asked to write anywhere else. Formats are told apart in
 //! `image/format.rs`, places are found in [`super::place`].
@@ -127,6 +127,24 @@ pub struct Plan<'a> {
     initrd_bytes: &'a [u8],
 }
 
+/// The most bytes that a sink is asked to make zero at once.
+const MOST_ZEROES: u64 = 1 << 20;
+
+/// How far a loading is ([`Plan::begin`]).
+#[derive(Debug)]
+pub struct Loading(Stage);
+
+#[derive(Debug)]
+enum Stage {
+    /// So many bytes of the kernel's file are done.
+    Kernel(u64),
+    Packed(gzip::Unpacking),
+    /// So many zeroes of the segment of this number are done.
+    Zeroes(usize, u64),
+    /// So many bytes of the initrd are done.
+    Initrd(u64),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Packing {
     None,
@@ -187,30 +205,65 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Writes kernel and initrd to `sink`; the device tree is the caller's. May be done again and again, and takes no
-    /// memory but `workspace`. After a failure the sink holds a part of it.
-    pub fn load(&self, workspace: &mut Workspace, sink: &mut impl Sink) -> Result<(), Failure> {
-        match self.packing {
-            Packing::None => self.piece(0, self.kernel, sink).map_err(Failure::Short)?,
-            Packing::Gzip => gzip::unpack(self.kernel, workspace, |at, bytes| {
-                if at.saturating_add(bytes.len() as u64) > self.len {
-                    return Err(Failure::Corrupt("it is longer than it says"));
+    /// Begins to write kernel and initrd to a sink, with a workspace that is this loading's until its end. It can be begun again
+    /// and again.
+    pub fn begin(&self, workspace: &mut Workspace) -> Result<Loading, Failure> {
+        Ok(Loading(match self.packing {
+            Packing::None => Stage::Kernel(0),
+            Packing::Gzip => Stage::Packed(gzip::Unpacking::begin(self.kernel, workspace).map_err(Failure::Corrupt)?),
+        }))
+    }
+
+    /// Goes on with it by a piece; true once all is there, but for the device tree, which is the caller's. After a failure the
+    /// sink holds a part of it.
+    pub fn step(
+        &self,
+        loading: &mut Loading,
+        workspace: &mut Workspace,
+        sink: &mut impl Sink,
+    ) -> Result<bool, Failure> {
+        match &mut loading.0 {
+            Stage::Kernel(done) => match piece_from(self.kernel, done) {
+                Some((at, bytes)) => self.piece(at, bytes, sink).map_err(Failure::Short)?,
+                None => loading.0 = Stage::Zeroes(0, 0),
+            },
+            Stage::Packed(unpacking) => {
+                let each = |at: u64, bytes: &[u8]| {
+                    if at.saturating_add(bytes.len() as u64) > self.len {
+                        return Err(Failure::Corrupt("it is longer than it says"));
+                    }
+                    self.piece(at, bytes, sink).map_err(Failure::Short)
+                };
+                match unpacking.step(self.kernel, workspace, each) {
+                    Ok(false) => {}
+                    Ok(true) => loading.0 = Stage::Zeroes(0, 0),
+                    Err(gzip::Fault::Corrupt(what)) => return Err(Failure::Corrupt(what)),
+                    Err(gzip::Fault::Sink(failure)) => return Err(failure),
                 }
-                self.piece(at, bytes, sink).map_err(Failure::Short)
-            })
-            .map_err(|fault| match fault {
-                gzip::Fault::Corrupt(what) => Failure::Corrupt(what),
-                gzip::Fault::Sink(failure) => failure,
-            })?,
+            }
+            Stage::Zeroes(n, done) => match self.segments.get(*n) {
+                Some(segment) if *done < segment.zeroes => {
+                    let bytes = MOST_ZEROES.min(segment.zeroes - *done);
+                    let at = segment.at.bits().saturating_add(segment.bytes).saturating_add(*done);
+                    sink.zero(Addr::new(at), bytes).map_err(Failure::Short)?;
+                    *done += bytes;
+                }
+                Some(_) => (*n, *done) = (*n + 1, 0),
+                None => loading.0 = Stage::Initrd(0),
+            },
+            Stage::Initrd(done) => match (self.initrd, piece_from(self.initrd_bytes, done)) {
+                (Some(initrd), Some((at, bytes))) => sink.write(initrd.start + at, bytes).map_err(Failure::Short)?,
+                _ => return Ok(true),
+            },
         }
-        for segment in self.segments.iter().filter(|segment| segment.zeroes > 0) {
-            sink.zero(Addr::new(segment.at.bits().saturating_add(segment.bytes)), segment.zeroes)
-                .map_err(Failure::Short)?;
-        }
-        match self.initrd {
-            Some(initrd) => sink.write(initrd.start, self.initrd_bytes).map_err(Failure::Short),
-            None => Ok(()),
-        }
+        Ok(false)
+    }
+
+    /// Writes all of it at once.
+    pub fn load(&self, workspace: &mut Workspace, sink: &mut impl Sink) -> Result<(), Failure> {
+        let mut loading = self.begin(workspace)?;
+        while !self.step(&mut loading, workspace, sink)? {}
+        Ok(())
     }
 
     /// Writes what the segments have of `bytes`, which lie at `at` in the unpacked file.
@@ -242,6 +295,15 @@ fn check_flash(vm: &VmSpec<'_>, findings: &mut Findings) {
             findings.add(format!("/vms/{}/{key}", vm.name), what, "leave out what is behind that");
         }
     }
+}
+
+/// The next piece of `bytes`, of which `done` are done, and its place.
+fn piece_from<'b>(bytes: &'b [u8], done: &mut u64) -> Option<(u64, &'b [u8])> {
+    let at = *done;
+    let rest = bytes.get(usize::try_from(at).ok()?..).filter(|rest| !rest.is_empty())?;
+    let piece = rest.get(..gzip::PIECE).unwrap_or(rest);
+    *done += piece.len() as u64;
+    Some((at, piece))
 }
 
 /// What the file `kernel` is: its layout, its length unpacked, and how it is packed.

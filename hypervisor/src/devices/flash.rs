@@ -303,6 +303,7 @@ impl Bank {
     }
 
     /// The eight bytes around `offset`; nothing beyond the end.
+    #[inline(never)]
     fn word<'m, M: Machine>(&self, m: &'m M, offset: u64) -> Option<&'m AtomicU64> {
         let at = self.start + offset.min(self.bytes - 1);
         let words = m.frame(at.align_down(Size::Page));

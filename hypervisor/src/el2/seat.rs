@@ -120,6 +120,10 @@ impl Seat {
     fn run(&mut self, entity: EntityId, chores: Option<u64>) {
         let Some((vm, slot)) = self.find(entity) else { return };
         if !self.load(vm, slot) {
+            // Its images may be half there: whoever else has something to do on this CPU goes first.
+            if irq::is_pending() {
+                let _ = self.interrupt();
+            }
             return;
         }
         slot.running.store(u32::from(self.cpu.0), Ordering::SeqCst);

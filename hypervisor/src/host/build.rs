@@ -5,7 +5,10 @@ use super::admit::Admitted;
 use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
+use crate::bundle::image::Plan;
+use crate::bundle::place::{self, Ram};
 use crate::bundle::{self, Diagnostic, VmSpec};
+use crate::devices::flash::Bank;
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::virtio::balloon::Balloon;
@@ -19,6 +22,7 @@ use crate::stage2::Refusal;
 use crate::vcpu::nested::Page;
 use crate::vcpu::{Nested, Vcpu};
 use crate::vgic::Vgic;
+use crate::vm::tree::Description;
 use crate::vm::{Devices, Gic, Life, NEVER, Slot, Told, Vm};
 use alloc::boxed::Box;
 use alloc::format;
@@ -37,7 +41,7 @@ pub(super) fn vm<M: Machine>(
     facts: &Facts,
     queue: &mut Queue,
     id: VmId,
-    spec: VmSpec<'static>,
+    (spec, plan): (VmSpec<'static>, Plan<'static>),
     admitted: &Admitted,
 ) -> Result<Vm, Diagnostic> {
     let mut memory = memory(m, pool, facts, id, &spec)?;
@@ -75,7 +79,9 @@ pub(super) fn vm<M: Machine>(
         name: spec.name.to_string(),
         root: memory.root(),
         gic: facts.gic,
+        tree: tree(&spec, &plan, facts.gic)?,
         spec,
+        plan,
         memory: SpinMutex::new(memory),
         vgic: SpinMutex::new(vgic),
         devices: SpinMutex::new(Devices { uart: Uart::new(), rtc: Rtc::new() }),
@@ -90,6 +96,32 @@ pub(super) fn vm<M: Machine>(
         flash: SpinMutex::new(flash),
         merges,
         told: SpinMutex::new(Told::default()),
+    })
+}
+
+/// The device tree that it finds each time it starts.
+fn tree(spec: &VmSpec<'_>, plan: &Plan<'_>, gic: Gic) -> Result<Vec<u8>, Diagnostic> {
+    let tree = Description {
+        name: spec.name,
+        ram: Ram { base: devices::RAM, bytes: spec.memory },
+        vcpus: spec.vcpus,
+        gic,
+        initrd: plan.initrd,
+        bootargs: spec.bootargs,
+        // The balloon.
+        virtio: 1,
+        nested: spec.nested,
+        flash: spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
+        seed: &[],
+    }
+    .build();
+    if tree.len() as u64 <= place::DTB_ROOM {
+        return Ok(tree);
+    }
+    Err(Diagnostic {
+        place: format!("/vms/{}/bootargs", spec.name),
+        what: String::from("its device tree is too long"),
+        remedy: String::from("shorten them"),
     })
 }
 

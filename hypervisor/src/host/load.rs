@@ -1,13 +1,12 @@
-//! Filling a VM's memory: kernel, initrd and device tree, from the bundle, as often as it starts.
+//! Filling a VM's memory: kernel, initrd and device tree, from the bundle, as often as it starts; in steps, between which
+//! the CPU does what else there is to do.
 
 use super::Host;
-use crate::addr::{Addr, Ipa, Size};
-use crate::bundle::image::{self, Sink};
-use crate::bundle::place::{self, Ram};
-use crate::devices::{self, flash::Bank};
+use crate::addr::{Addr, Ipa, Size, VmId};
+use crate::bundle::gzip::Workspace;
+use crate::bundle::image::{self, Failure, Loading, Sink};
 use crate::machine::Machine;
 use crate::vm::Vm;
-use crate::vm::tree::Description;
 use alloc::string::{String, ToString};
 
 const PAGE: usize = 4096;
@@ -65,32 +64,62 @@ impl<M: Machine> Into<'_, M> {
     }
 }
 
-/// Fills `vm`'s memory; returns where its first vCPU starts and with which X0. The error is for the operator.
-pub(super) fn fill<M: Machine>(host: &Host, m: &M, vm: &Vm) -> Result<(u64, u64), String> {
-    let mut workspace = host.workspace.lock();
-    let plan = vm
-        .spec
-        .plan(devices::RAM, &mut workspace)
-        .map_err(|errors| errors.first().map_or_else(|| String::from("its images do not fit"), ToString::to_string))?;
-    let mut into = Into { host, vm, m };
-    plan.load(&mut workspace, &mut into).map_err(|failure| failure.to_string())?;
-    let tree = Description {
-        name: &vm.name,
-        ram: Ram { base: devices::RAM, bytes: vm.spec.memory },
-        vcpus: vm.spec.vcpus,
-        gic: vm.gic,
-        initrd: plan.initrd,
-        bootargs: vm.spec.bootargs,
-        // The balloon.
-        virtio: 1,
-        nested: vm.spec.nested,
-        flash: vm.spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
-        seed: &[],
+/// What fills the memory of VMs, one at a time.
+pub(super) struct Loader {
+    /// Where compressed kernels are unpacked.
+    workspace: Workspace,
+    /// The VM whose images are half there.
+    job: Option<(VmId, Loading)>,
+}
+
+impl Loader {
+    /// One that has nothing to do.
+    pub(super) const fn new(workspace: Workspace) -> Self {
+        Self { workspace, job: None }
     }
-    .build();
-    if tree.len() as u64 > place::DTB_ROOM {
-        return Err(String::from("its device tree is too long; shorten its bootargs"));
+
+    /// `vm` will not be loaded to the end: it is over.
+    pub(super) fn forget(&mut self, vm: VmId) {
+        if self.job.as_ref().is_some_and(|(of, _)| *of == vm) {
+            self.job = None;
+        }
     }
-    into.write(plan.dtb, &tree).map_err(|_| String::from("no memory is left for its device tree"))?;
-    Ok((plan.entry.bits(), plan.dtb.bits()))
+
+    /// The VM whose images are half there, if it is another than `vm`: what is left of them comes first, whoever does it.
+    pub(super) fn other(&self, vm: VmId) -> Option<VmId> {
+        self.job.as_ref().map(|(of, _)| *of).filter(|of| *of != vm)
+    }
+
+    /// Copies `vm`'s images until it `is_late`; whether that was all.
+    fn copy(&mut self, vm: &Vm, into: &mut impl Sink, is_late: impl Fn() -> bool) -> Result<bool, Failure> {
+        let Self { workspace, job } = self;
+        let loading = match job {
+            Some((_, loading)) => loading,
+            None => &mut job.insert((vm.id, vm.plan.begin(workspace)?)).1,
+        };
+        while !vm.plan.step(loading, workspace, into)? {
+            if is_late() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fills `vm`'s memory until it `is_late`; returns where its first vCPU starts and with which X0, or nothing if there is
+    /// more to do. The error is for the operator.
+    pub(super) fn fill<M: Machine>(
+        &mut self,
+        host: &Host,
+        m: &M,
+        vm: &Vm,
+        is_late: impl Fn() -> bool,
+    ) -> Result<Option<(u64, u64)>, String> {
+        let (plan, mut into) = (&vm.plan, Into { host, vm, m });
+        if !self.copy(vm, &mut into, is_late).map_err(|failure| failure.to_string())? {
+            return Ok(None);
+        }
+        into.write(plan.dtb, &vm.tree).map_err(|_| String::from("no memory is left for its device tree"))?;
+        self.job = None;
+        Ok(Some((plan.entry.bits(), plan.dtb.bits())))
+    }
 }

@@ -112,14 +112,17 @@ impl Memory {
         }
     }
 
-    /// Gives RAM back to the pool until it `is_late`, which is asked after each page or block; true once none is left, and
-    /// [`Memory::release_all`] has little to do. All its vCPUs must be off.
-    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, is_late: impl FnMut() -> bool) -> bool {
+    /// Whether [`Memory::release_some`] has left nothing, so that [`Memory::release_all`] has little to do.
+    pub const fn is_released(&self) -> bool {
+        self.released >= self.layout.bytes >> 12
+    }
+
+    /// Gives RAM back to the pool until it `is_late`, which is asked after each page or block. All its vCPUs must be off.
+    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, is_late: impl FnMut() -> bool) {
         self.drop_shadows(m, pool);
         let pages = self.layout.bytes >> 12;
         let at = self.layout.base + (self.released << 12);
         self.released += self.give_up(m, pool, at, pages - self.released, Hole::Absent, is_late);
-        self.released >= pages
     }
 
     /// Gives all RAM and all tables but the root back to the pool, after every CPU has forgotten them; devices handed through

@@ -110,21 +110,30 @@ impl<In: Space, Out: Space> Table<In, Out> {
     fn clear_to<M: Machine>(&self, m: &M, tag: &Tag, last: bool, take: &mut impl FnMut(Part<Out>)) {
         let level = self.geometry.start();
         let mut broken: ArrayVec<Desc, BATCH> = ArrayVec::new();
+        let mut flush = |broken: &mut ArrayVec<Desc, BATCH>| {
+            m.publish();
+            if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
+                m.forget(Forget::Vmid(vmid));
+            }
+            broken.drain(..).for_each(|desc| dissolve(m, desc, level, last, take));
+        };
         for index in 0..self.root_entries() {
             let at = entry(self.root, index);
-            let desc = Desc::decode(m.load(at), level);
+            let word = m.load(at);
+            // As most of it is.
+            if word == Hole::Absent.encode() {
+                continue;
+            }
             m.store(at, Hole::Absent.encode());
+            let desc = Desc::decode(word, level);
             if !matches!(desc, Desc::Hole(_)) {
                 broken.push(desc);
             }
-            if broken.is_full() || index + 1 == self.root_entries() {
-                m.publish();
-                if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
-                    m.forget(Forget::Vmid(vmid));
-                }
-                broken.drain(..).for_each(|desc| dissolve(m, desc, level, last, take));
+            if broken.is_full() {
+                flush(&mut broken);
             }
         }
+        flush(&mut broken);
     }
 }
 
@@ -136,7 +145,10 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, last: bool,
             let table = Addr::new(table);
             if last || below.next().is_some() {
                 for index in 0..ENTRIES {
-                    dissolve(m, Desc::decode(m.load(entry(table, index)), below), below, last, take);
+                    let word = m.load(entry(table, index));
+                    if word != Hole::Absent.encode() {
+                        dissolve(m, Desc::decode(word, below), below, last, take);
+                    }
                 }
             }
             take(Part::Table(table));

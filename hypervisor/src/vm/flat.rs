@@ -49,22 +49,22 @@ impl Value for &str {
     }
 }
 
-/// Bytes as they are.
-impl Value for &[u8] {
+impl Value for u8 {
     fn append(&self, out: &mut Vec<u8>) {
-        out.extend(*self);
+        out.push(*self);
+    }
+}
+
+/// An address and a size, two cells each.
+impl Value for (u64, u64) {
+    fn append(&self, out: &mut Vec<u8>) {
+        self.0.append(out);
+        self.1.append(out);
     }
 }
 
 /// One after another.
-impl<T: Value, const N: usize> Value for [T; N] {
-    fn append(&self, out: &mut Vec<u8>) {
-        self.iter().for_each(|value| value.append(out));
-    }
-}
-
-/// One after another.
-impl<T: Value> Value for Vec<T> {
+impl<T: Value> Value for &[T] {
     fn append(&self, out: &mut Vec<u8>) {
         self.iter().for_each(|value| value.append(out));
     }

@@ -15,7 +15,6 @@ use crate::bundle::image::FLASH_BANK;
 use crate::bundle::place::{Ram, Stretch};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// Where the RAM of the virtual board begins.
@@ -104,6 +103,11 @@ pub struct Description<'a> {
     pub seed: &'a [u8],
 }
 
+/// How many bytes the tree of a VM with one virtio device has at most.
+pub const fn most_bytes(vcpus: u16, bootargs: &str) -> u64 {
+    (2 << 10) + vcpus as u64 * 112 + bootargs.len() as u64
+}
+
 impl Description<'_> {
     /// Makes the device tree, flattened.
     pub fn build(&self) -> Vec<u8> {
@@ -131,7 +135,7 @@ impl Description<'_> {
 
     fn memory(&self) -> Node {
         let mut memory = node(&format!("memory@{:x}", self.ram.base.bits()));
-        set(&mut memory, "reg", reg(&[(self.ram.base.bits(), self.ram.bytes)]));
+        set(&mut memory, "reg", &[(self.ram.base.bits(), self.ram.bytes)][..]);
         set(&mut memory, "device_type", "memory");
         memory
     }
@@ -148,18 +152,18 @@ impl Description<'_> {
         set(&mut intc, "phandle", INTC);
         match self.gic {
             Gic::V2 => {
-                set(&mut intc, "reg", reg(&[(GICD, 0x1_0000), (GICC, 0x1_0000)]));
+                set(&mut intc, "reg", &[(GICD, 0x1_0000), (GICC, 0x1_0000)][..]);
                 set(&mut intc, "compatible", "arm,cortex-a15-gic");
             }
             Gic::V3 => {
                 let redistributors = GICR_BYTES.saturating_mul(self.vcpus.into());
-                set(&mut intc, "reg", reg(&[(GICD, 0x1_0000), (GICR, redistributors)]));
+                set(&mut intc, "reg", &[(GICD, 0x1_0000), (GICR, redistributors)][..]);
                 set(&mut intc, "#redistributor-regions", 1_u32);
                 set(&mut intc, "compatible", "arm,gic-v3");
             }
         }
         if self.nested {
-            set(&mut intc, "interrupts", [PPI, MAINTENANCE, LEVEL]);
+            set(&mut intc, "interrupts", &[PPI, MAINTENANCE, LEVEL][..]);
         }
         flag(&mut intc, "ranges");
         set(&mut intc, "#size-cells", 2_u32);
@@ -195,9 +199,9 @@ impl Description<'_> {
         };
         let timers = if self.nested { &TIMERS[..] } else { &TIMERS[..4] };
         let interrupts: Vec<u32> = timers.iter().flat_map(|&timer| [PPI, timer, flags]).collect();
-        set(&mut timer, "interrupts", interrupts);
+        set(&mut timer, "interrupts", &interrupts[..]);
         flag(&mut timer, "always-on");
-        set(&mut timer, "compatible", vec!["arm,armv8-timer", "arm,armv7-timer"]);
+        set(&mut timer, "compatible", &["arm,armv8-timer", "arm,armv7-timer"][..]);
         timer
     }
 
@@ -228,14 +232,14 @@ fn psci(nested: bool) -> Node {
     set(&mut psci, "cpu_off", 0x8400_0002_u32);
     set(&mut psci, "cpu_suspend", 0xc400_0001_u32);
     set(&mut psci, "method", if nested { "smc" } else { "hvc" });
-    set(&mut psci, "compatible", vec!["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
+    set(&mut psci, "compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"][..]);
     psci
 }
 
 fn flash([firmware, variables]: [u64; 2]) -> Node {
     let mut flash = node("flash@0");
     set(&mut flash, "bank-width", 4_u32);
-    set(&mut flash, "reg", reg(&[(0, firmware), (FLASH_BANK, variables)]));
+    set(&mut flash, "reg", &[(0, firmware), (FLASH_BANK, variables)][..]);
     set(&mut flash, "compatible", "cfi-flash");
     flash
 }
@@ -244,8 +248,8 @@ fn virtio(slot: u32) -> Node {
     let at = VIRTIO + VIRTIO_BYTES * u64::from(slot);
     let mut virtio = node(&format!("virtio_mmio@{at:x}"));
     flag(&mut virtio, "dma-coherent");
-    set(&mut virtio, "interrupts", [SPI, VIRTIO_SPI + slot, EDGE]);
-    set(&mut virtio, "reg", reg(&[(at, VIRTIO_BYTES)]));
+    set(&mut virtio, "interrupts", &[SPI, VIRTIO_SPI + slot, EDGE][..]);
+    set(&mut virtio, "reg", &[(at, VIRTIO_BYTES)][..]);
     set(&mut virtio, "compatible", "virtio,mmio");
     virtio
 }
@@ -254,19 +258,19 @@ fn rtc() -> Node {
     let mut rtc = node(&format!("pl031@{RTC:x}"));
     set(&mut rtc, "clock-names", "apb_pclk");
     set(&mut rtc, "clocks", CLOCK);
-    set(&mut rtc, "interrupts", [SPI, RTC_SPI, LEVEL]);
-    set(&mut rtc, "reg", reg(&[(RTC, 0x1000)]));
-    set(&mut rtc, "compatible", vec!["arm,pl031", "arm,primecell"]);
+    set(&mut rtc, "interrupts", &[SPI, RTC_SPI, LEVEL][..]);
+    set(&mut rtc, "reg", &[(RTC, 0x1000)][..]);
+    set(&mut rtc, "compatible", &["arm,pl031", "arm,primecell"][..]);
     rtc
 }
 
 fn uart() -> Node {
     let mut uart = node(&format!("pl011@{UART:x}"));
-    set(&mut uart, "clock-names", vec!["uartclk", "apb_pclk"]);
-    set(&mut uart, "clocks", [CLOCK, CLOCK]);
-    set(&mut uart, "interrupts", [SPI, UART_SPI, LEVEL]);
-    set(&mut uart, "reg", reg(&[(UART, 0x1000)]));
-    set(&mut uart, "compatible", vec!["arm,pl011", "arm,primecell"]);
+    set(&mut uart, "clock-names", &["uartclk", "apb_pclk"][..]);
+    set(&mut uart, "clocks", &[CLOCK, CLOCK][..]);
+    set(&mut uart, "interrupts", &[SPI, UART_SPI, LEVEL][..]);
+    set(&mut uart, "reg", &[(UART, 0x1000)][..]);
+    set(&mut uart, "compatible", &["arm,pl011", "arm,primecell"][..]);
     uart
 }
 
@@ -299,17 +303,12 @@ fn set(node: &mut Node, name: &'static str, value: impl Value) {
 }
 
 fn flag(node: &mut Node, name: &'static str) {
-    node.set(name, &[][..]);
-}
-
-/// Addresses and sizes of two cells each.
-fn reg(ranges: &[(u64, u64)]) -> Vec<u64> {
-    ranges.iter().flat_map(|&(at, bytes)| [at, bytes]).collect()
+    node.set(name, &[0_u8; 0][..]);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Description, Gic, RAM_BASE};
+    use super::{Description, Gic, RAM_BASE, most_bytes};
     use crate::addr::Addr;
     use crate::bundle::place::{DTB_ROOM, Ram, Stretch};
     use alloc::string::{String, ToString};
@@ -364,6 +363,18 @@ mod tests {
         assert_eq!(get(&intc, "compatible"), b"arm,cortex-a15-gic\0");
         let timer = tree.find_node("/timer").unwrap();
         assert_eq!(cells(get(&timer, "interrupts"))[..6], [1, 13, 0x304, 1, 14, 0x304]);
+    }
+
+    #[test]
+    fn a_tree_is_no_longer_than_is_reckoned_with() {
+        let bootargs = "x".repeat(1000);
+        for (vcpus, bootargs) in [(1, ""), (2, "quiet"), (8, &bootargs), (16, &bootargs)] {
+            let vm = Description { name: "fifteen-letters", vcpus, bootargs, virtio: 1, ..VM };
+            let vm = Description { nested: true, flash: Some([u64::MAX; 2]), ..vm };
+            let bytes = vm.build().len() as u64;
+            let most = most_bytes(vcpus, bootargs);
+            assert!(bytes <= most && bytes + 300 > most, "{vcpus} vCPUs: {bytes}");
+        }
     }
 
     #[test]

@@ -244,5 +244,5 @@ fn running_out_of_memory_is_passed_on() {
     let mut ram = Ram::new(4 * M);
     ram.left = 70_000;
     let failure = plan(&vm(4 * M, &packed, None)).unwrap().load(&mut Workspace::new(), &mut ram).unwrap_err();
-    assert_eq!(failure, Failure::Short(Short { at: Addr::new(BASE + 0x80000 + 2 * 32768) }));
+    assert_eq!(failure, Failure::Short(Short { at: Addr::new(BASE + 0x80000 + 17 * 4096) }));
 }

@@ -1,0 +1,65 @@
+//! Images are loaded in steps: whoever takes them, and whichever VM is stopped between, each VM begins with its own images,
+//! whole.
+
+use super::exits::model;
+use flatland::addr::{Addr, Ipa, VcpuId};
+use flatland::bundle::gzip::pack;
+use flatland::host::Host;
+use flatland::memory::RAM_BASE;
+use flatland::next::Cause;
+use flatland::vm::{State, Vm};
+use harness::cpu::{Cpu, host_of};
+use harness::model::Dice;
+
+/// What a CPU that picked the first vCPU of `vm` does; whether it may run now.
+fn pick(cpu: &Cpu<'_>, host: &Host, vm: &Vm) -> bool {
+    let Some(state) = vm.life.enter() else { return false };
+    let ready = state != State::Loading || host.fill_memory(cpu, vm);
+    vm.life.left();
+    ready
+}
+
+fn read(cpu: &Cpu<'_>, host: &Host, vm: &Vm, at: Addr<Ipa>, bytes: usize) -> Vec<u8> {
+    let mut into = vec![0; bytes];
+    vm.memory.lock().read(cpu, &host.pool, at, &mut into).unwrap();
+    into
+}
+
+#[test]
+fn every_vm_begins_with_its_images_whole() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let mut dice = Dice::new(11);
+    let kernel: Vec<u8> = (0..300_000).map(|n| (dice.roll() >> (n % 7)) as u8 & 0x3f).collect();
+    let initrd: Vec<u8> = (0..123_457).map(|_| dice.roll() as u8).collect();
+    for file in [kernel.clone(), pack(&kernel)] {
+        let host = host_of(&model, &["one", "two", "three"], &[("kernel", &file), ("initrd", &initrd)]);
+        host.begin_all(&cpu);
+        // Each look at the counter is late, so each step is one piece.
+        cpu.pace.set(1 << 20);
+        let (mut steps, mut resets, mut left) = (0, 0, 30);
+        while left > 0 {
+            let vm = &host.vms[dice.below(3) as usize];
+            if dice.one_in(120) && vm.life.state() == State::Loading {
+                host.stop(&cpu, vm, Cause::Reset);
+                while host.settle(&cpu) {}
+                resets += 1;
+            }
+            steps += 1;
+            if !pick(&cpu, host, vm) {
+                continue;
+            }
+            assert_eq!(vm.life.state(), State::Running);
+            assert!(read(&cpu, host, vm, RAM_BASE + 0x8_0000, kernel.len()) == kernel, "the kernel of {}", vm.name);
+            let at = vm.plan.initrd.unwrap().start;
+            assert!(read(&cpu, host, vm, at, initrd.len()) == initrd, "the initrd of {}", vm.name);
+            assert_eq!(read(&cpu, host, vm, vm.plan.dtb, 4), [0xd0, 0x0d, 0xfe, 0xed]);
+            assert_eq!(vm.slot(VcpuId(0)).unwrap().started().0, vm.plan.entry.bits());
+            left -= 1;
+            host.stop(&cpu, vm, Cause::Reset);
+            while host.settle(&cpu) {}
+        }
+        assert!(steps > 30 * (300_000 + 123_457) / 4096 && resets > 5, "{steps} steps, {resets} resets");
+        println!("{steps} steps, {resets} resets while loading");
+    }
+}
