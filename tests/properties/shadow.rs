@@ -413,6 +413,50 @@ fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
 
 /// A guest hypervisor whose guests have a page at each 2 MiB, as far as addresses go, with tables of its own that are three
 /// pages: shadows have no more tables than they may, and the leaf that was asked for is there all the same.
+/// A hypervisor whose guest finds one page at each 2 MiB of 4 GiB.
+fn spread(world: &mut World<'_>) {
+    for n in 0..512 {
+        if n < 4 {
+            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
+        }
+        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
+    }
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+}
+
+#[test]
+fn forgetting_much_is_no_long_work() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let pool = SharedPool::new(pool, 7);
+    let mut world = World::new(&model, &pool, 1);
+    let pages = BLOCKS * 512;
+    for n in 0..pages {
+        world.store(TABLES + 0x2000 + n * 8, PAGES + (n << 12) + 0x4ff);
+    }
+    // All there is, one page, some pages: the last two take what they are for and no more.
+    for (first, bytes, left) in [(0, 1 << 32, 0), (77, 4096, pages - 1), (512, 128 << 12, pages - 128)] {
+        world.enter();
+        for n in 0..pages {
+            world.memory.fill(&model, &pool, world.key, Addr::new(n << 12), Access::Write).unwrap();
+        }
+        let before = model.tally();
+        world.memory.outer_forget(&model, &pool, Scope::Range(1, Addr::new(first << 12), bytes));
+        let after = model.tally();
+        let stores = after.stores - before.stores;
+        assert!(stores <= 256 + 8, "{stores} stores for {bytes:#x} bytes");
+        assert_eq!(world.memory.check(&model, &pool).leaves, left, "{bytes:#x}");
+        for n in (0..pages).filter(|n| (first..first + (bytes >> 12)).contains(n)) {
+            assert!(world.reach(Addr::new(n << 12), Access::Read).is_none(), "{n} is there");
+        }
+    }
+    model.settle();
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
 #[test]
 fn shadows_have_no_more_tables_than_they_may() {
     const LIMIT: u64 = 100;
@@ -424,13 +468,7 @@ fn shadows_have_no_more_tables_than_they_may() {
     let pool = SharedPool::new(pool, 7);
     let mut world = World::new(&model, &pool, 1);
     world.memory.prepare_shadows(1, LIMIT);
-    for n in 0..512 {
-        if n < 4 {
-            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
-        }
-        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
-    }
-    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    spread(&mut world);
     let geometry = world.memory.layout().geometry;
     let before = world.memory.resident().tables;
     let mut dice = Dice::new(3);

@@ -42,6 +42,9 @@ pub const fn most_frames(bytes: u64, pool: u64, vcpus: u16) -> u64 {
     most_tables(bytes, pool) + Reverse::most_frames(bytes) + 2 * (MOST as u64 + vcpus as u64)
 }
 
+/// How many leaves and holes of a shadow a TLBI of a range goes through, before all of the shadow is forgotten instead.
+const MOST_FORGOTTEN: u32 = 256;
+
 /// The key of a shadow that is not in use: no VTCR_EL2 is valid that is all ones.
 const NOBODYS: Key = Key { vttbr: u64::MAX, vtcr: u64::MAX };
 /// Marks of a shadow leaf: that the hypervisor's leaf is larger than a page, than a block.
@@ -428,14 +431,17 @@ impl Memory {
                     let from = start.align_down(wide);
                     let end = start.bits().saturating_add(bytes).saturating_sub(1);
                     let to = Addr::<Ipa2>::new(end).align_down(wide).bits().saturating_add(wide.bytes());
-                    self.forget_range(m, n, start, (from, to), end);
+                    if !self.forget_range(m, n, start, (from, to), end) {
+                        self.empty(m, pool, n);
+                    }
                 }
                 Scope::Vmid(_) | Scope::Range(..) => {}
             }
         }
     }
 
-    /// Takes those leaves of shadow `n` between `from` and `to` that a TLBI from `start` to `end` reaches.
+    /// Takes those leaves of shadow `n` between `from` and `to` that a TLBI from `start` to `end` reaches; false if that would
+    /// take long: to forget all of it takes less.
     fn forget_range<M: Machine>(
         &mut self,
         m: &M,
@@ -443,11 +449,14 @@ impl Memory {
         start: Addr<Ipa2>,
         (from, to): (Addr<Ipa2>, u64),
         end: u64,
-    ) {
-        let Some(shadow) = self.shadows.all.get(n) else { return };
+    ) -> bool {
+        let Some(shadow) = self.shadows.all.get(n) else { return true };
         let limit = to.min(shadow.table.geometry().limit());
         let mut at = from;
-        while at.bits() < limit {
+        for _ in 0..MOST_FORGOTTEN {
+            if at.bits() >= limit {
+                return true;
+            }
             let step = match shadow.table.walk(m, at) {
                 Found::Leaf(leaf) => {
                     // What the hypervisor's leaf spans.
@@ -459,11 +468,12 @@ impl Memory {
                     leaf.size.bytes()
                 }
                 Found::Gap(gap) => gap.rest(at),
-                Found::Outside => return,
+                Found::Outside => return true,
             };
-            let Some(next) = at.checked_add(step) else { return };
+            let Some(next) = at.checked_add(step) else { return true };
             at = next;
         }
+        at.bits() >= limit
     }
 
     /// Makes every CPU forget the guests' stage 1 under this VMID of the guest hypervisor's.
