@@ -22,6 +22,8 @@ enum Flaw {
     Absent,
     /// Images are loaded before the CPU is present.
     Early,
+    /// Memory is given back by whoever saw before that the VM was deserted.
+    Once,
 }
 
 /// Where a CPU is in its loop.
@@ -30,6 +32,9 @@ enum At {
     Serve,
     Unload,
     Settle(usize),
+    /// Saw that the VM is deserted, and waits for its memory.
+    Lock(usize),
+    Release(usize),
     Begin(usize),
     Pick,
     Load(usize, usize),
@@ -54,6 +59,8 @@ struct Vm {
     lives: u64,
     /// Whether a CPU loads its images.
     filling: bool,
+    /// Whether a CPU has its memory's lock.
+    locked: bool,
     /// The life that a CPU which tells its vCPUs has in mind.
     telling: u64,
     ready: [bool; VCPUS],
@@ -105,7 +112,25 @@ impl Sim {
                 At::Settle(0)
             }
             At::Settle(VMS) => At::Pick,
-            At::Settle(n) if self.vms[n].life.settle(&self.stopping).is_some() => {
+            At::Settle(n) if self.vms[n].life.is_deserted() => At::Lock(n),
+            At::Lock(n) if self.vms[n].locked => At::Lock(n),
+            At::Lock(n) => {
+                self.vms[n].locked = true;
+                At::Release(n)
+            }
+            At::Release(n) => {
+                let vm = &mut self.vms[n];
+                vm.locked = false;
+                if self.flaw != Flaw::Once && !vm.life.is_deserted() {
+                    self.cpus[c].at = At::Settle(n + 1);
+                    return Ok(());
+                }
+                if !matches!(vm.life.state(), State::Stopping(_)) {
+                    return Err(format!("VM {n} loses the memory of its next life"));
+                }
+                if vm.life.settle(&self.stopping).is_none() {
+                    return Err(format!("VM {n} is deserted and cannot be settled"));
+                }
                 if self.cpus.iter().any(|cpu| cpu.loaded.is_some_and(|(vm, _)| vm == n)) {
                     return Err(format!("VM {n} is settled, and loaded"));
                 }
@@ -280,7 +305,7 @@ fn every_vm_that_stops_is_settled_once() {
 
 #[test]
 fn what_could_go_wrong_is_found() {
-    for flaw in [Flaw::Flag, Flaw::Absent, Flaw::Early] {
+    for flaw in [Flaw::Flag, Flaw::Absent, Flaw::Early, Flaw::Once] {
         let error = (1..=20).find_map(|seed| run(seed, 100_000, flaw).err());
         println!("{flaw:?}: {}", error.as_deref().unwrap_or("not found"));
         assert!(error.is_some(), "{flaw:?}");
