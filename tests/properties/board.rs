@@ -233,3 +233,17 @@ fn every_tree_that_linux_boots_with_is_read_and_reservations_hold() {
     }
     println!("600 trees, up to {most} reservations");
 }
+
+#[test]
+fn a_boot_stub_that_stays_to_answer_psci_is_kept_whatever_its_length() {
+    let pi = include_bytes!("../../platform/fixtures/bcm2711.dtb");
+    let mut tree = DeviceTree::from_fdt(&Fdt::new(pi).unwrap());
+    let reserved = |tree: &DeviceTree| {
+        let mut blob = tree.to_dtb();
+        tidy(&mut blob).unwrap();
+        Board::from_tree(&blob).unwrap().reserved[0]
+    };
+    assert_eq!(reserved(&tree), Range { start: 0, end: 0x1000 }, "what the firmware's own says");
+    tree.root.add_child(node("psci", &[("compatible", b"arm,psci-1.0\0"), ("method", b"smc\0")]));
+    assert_eq!(reserved(&tree), Range { start: 0, end: 0x8_0000 });
+}

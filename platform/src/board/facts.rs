@@ -41,6 +41,9 @@ pub(super) fn memory(tree: &Tree<'_>) -> Result<ArrayVec<Range, 16>, BoardError>
     Ok(memory)
 }
 
+/// Where a Raspberry Pi's firmware loads a kernel.
+const KERNEL: u64 = 0x8_0000;
+
 /// Reads `/memreserve/` and `/reserved-memory`, and adds the pages that waiting CPUs poll.
 pub(super) fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> ArrayVec<Range, 32> {
     let mut reserved = ArrayVec::new();
@@ -55,6 +58,11 @@ pub(super) fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> ArrayVec<Range, 32> {
                 insert_or_join(&mut reserved, window.frames_around());
             }
         }
+    }
+    // The boot stub of a Raspberry Pi 4's firmware reserves a page for itself. One that stays, to answer PSCI, may be longer
+    // than what it replaces; the kernel is loaded behind what there is room for.
+    if tree.root().is_compatible(&["brcm,bcm2711"]) && psci(tree) == Some(Conduit::Smc) {
+        insert_or_join(&mut reserved, Range { start: 0, end: KERNEL });
     }
     for cpu in cpus {
         if let Enable::SpinTable { release } = cpu.enable {
