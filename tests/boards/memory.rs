@@ -300,3 +300,51 @@ fn all_limits_are_reached_in_one_bundle() {
         ended.has(&format!("[{}] {said}", vm.name));
     }
 }
+
+/// A guest that makes its host's work as long as it can and resets itself, and on a board that has them two hypervisors whose
+/// guests find a page at each place there is, one of them promised far more memory than there is: beside one that measures its
+/// timer and one that checks each word of its memory. For as many seconds as FLATLAND_SIEGE says, or a few.
+fn siege(board: Board, has_hypervisors: bool) {
+    let seconds: u32 = std::env::var("FLATLAND_SIEGE").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
+    let until = seconds * 1000;
+    let bare = |name, kernel: &str, memory, arguments: &str, more: &str| Vm {
+        name,
+        vcpus: 1,
+        memory,
+        rest: format!("kernel = \"{kernel}.bin\"; bootargs = \"{arguments}\"; {more}"),
+    };
+    let mut vms = vec![
+        bare("late", "late", "16M", &format!("until={until}"), "shares = <8000>;"),
+        bare("churn", "churn", "64M", &format!("set=32 rounds={} pause=500", seconds * 2 / 3 + 2), "domain = \"lab\";"),
+        bare("hog", "hog", "256M", &format!("until={until}"), "granule = \"4K\";"),
+    ];
+    if has_hypervisors {
+        let arguments = format!("only=spread until={until}");
+        vms.push(bare("eater", "nest", "64M", &arguments, "nested;"));
+        vms.push(bare("giant", "nest", "64G", &arguments, "nested; min = \"64M\";"));
+    }
+    let mut run = Run::start(board, &manifest(&vms), &["--mem", "1G"], seconds * 2 + 200);
+    run.send("\x1dcheck on\r\x1d");
+    let ended = run.end();
+    ended.last_line("[late] late:");
+    for (vm, verdict) in [("late", "guest late: PASS"), ("churn", "guest churn: PASS"), ("hog", "guest hog: PASS")] {
+        ended.has(&format!("[{vm}] {verdict}"));
+    }
+    if has_hypervisors {
+        ended.has("[eater] nest: OK").has("[giant] nest: OK");
+        ended.last_line("flatland: shadows:");
+    }
+    let resets = ended.output.matches(": reset, for the ").count();
+    assert!(resets > 2, "{resets} resets");
+    ended.lacks("FAIL").lacks("PANIC").lacks("crashed:").exits_with(0);
+}
+
+#[test]
+fn hostile_work_harms_nobody_else_on_virt() {
+    siege(Board::Virt, true);
+}
+
+#[test]
+fn hostile_work_harms_nobody_else_on_raspi4b() {
+    siege(Board::Raspi4b, false);
+}

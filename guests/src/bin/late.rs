@@ -48,7 +48,7 @@ fn main() {
     let worst = ns(WORST.load(Ordering::SeqCst));
     println!(
         "late: {n} timers, {} ns late on average, {worst} ns at worst",
-        ns(TOTAL.load(Ordering::SeqCst)) / n.max(1)
+        ns(TOTAL.load(Ordering::SeqCst) / n.max(1))
     );
     println!("bench late {worst}");
     check!(CAME.load(Ordering::SeqCst) == n, "each timer came");

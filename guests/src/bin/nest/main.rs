@@ -19,6 +19,7 @@ mod memory;
 mod ops;
 mod registers;
 mod remap;
+mod spread;
 mod stage1;
 mod tables;
 mod translate;
@@ -40,6 +41,7 @@ const GROUPS: &[(&str, fn())] = &[
     ("translate", translate::run),
     ("cpus", cpus::run),
     ("many", many::run),
+    ("spread", spread::run),
 ];
 
 fn main() {
