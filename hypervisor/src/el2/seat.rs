@@ -106,6 +106,10 @@ impl Seat {
 
     /// Sleeps until an interrupt, or until `chores` are to be done.
     fn idle(&mut self, chores: Option<u64>, settling: bool) {
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.vm.life.state() == State::Paused) {
+            // For who wants to look at its registers.
+            self.unload();
+        }
         let (scan, busy) = self.host.idle(&El2);
         let queue = self.host.queue.lock().deadline(self.cpu);
         timer::set(earliest([queue, chores, scan]));
