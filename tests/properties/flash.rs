@@ -3,10 +3,13 @@
 
 use super::exits::{here, model, turn_on};
 use flatland::addr::{Addr, Pa};
+use flatland::arm::el1::El1;
+use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
 use flatland::devices::FLASH_BANK;
 use flatland::devices::flash::{BLOCK, Bank};
 use flatland::exit::{self, Here};
+use flatland::machine::Machine;
 use flatland::next::{Cause, Next};
 use flatland::vcpu::Vcpu;
 use harness::cpu::{BOARD, BOARD_BYTES, Cpu, Op, Outcome, host_of};
@@ -235,6 +238,14 @@ fn tables_of_stage_1_may_lie_in_it() {
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);
     turn_on(&cpu, 0x1000);
+    // Where its array is not shown there is no table: who fetches is told of a fetch.
+    here.vm.flash.lock()[0].write(&cpu, 0, 4, 0x70);
+    for (op, class) in [(Op::Fetch, ec::IABT_SAME), (Op::Read, ec::DABT_SAME)] {
+        (vcpu.registers.pstate, vcpu.registers.pc) = (psr::EL1H, 0x4000_0010);
+        assert!(matches!(cpu.insist(here, &mut vcpu, op, 0x4000_0010), (1, Some((Outcome::Exit, Next::Resume)))));
+        assert_eq!(cpu.get(El1::Esr) >> 26, class, "{op:?}");
+    }
+    here.vm.flash.lock()[0].write(&cpu, 0, 4, 0xff);
     for (op, exits) in [(Op::Write, 3), (Op::Read, 0)] {
         let (took, end) = cpu.insist(here, &mut vcpu, op, 0x4000_0010);
         assert!(took == exits && matches!(end, Some((Outcome::Done(_), _))), "{op:?}: {took} {end:?}");

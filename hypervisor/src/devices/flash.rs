@@ -39,57 +39,11 @@ const PROGRAM_FAILED: u8 = 1 << 4;
 /// Status: the block is locked.
 const LOCKED: u8 = 1 << 1;
 
-/// Query bytes 0x10 to 0x3f, as QEMU's `virt` has them, but for the size of the bank and of the buffer.
-const QUERY: [u8; 48] = [
-    b'Q',
-    b'R',
-    b'Y',
-    0x01,
-    0,
-    0x31,
-    0,
-    0,
-    0,
-    0,
-    0, // Command set 0001, whose table is at 0x31.
-    0x45,
-    0x55,
-    0,
-    0, // Volts.
-    0x07,
-    0x07,
-    0x0a,
-    0,
-    0x04,
-    0x04,
-    0x04,
-    0, // How long things take, as powers of two.
-    0,
-    0x02,
-    0, // Chips of 8 or 16 bits.
-    BUFFER.trailing_zeros() as u8 - 1,
-    0, // Half of the buffer is in each chip.
-    1,
-    0,
-    0,
-    0,
-    (BLOCK >> 17) as u8, // One region of blocks; their size in 256 bytes, of which each chip has half.
-    b'P',
-    b'R',
-    b'I',
-    b'1',
-    b'0',
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-];
+/// Query bytes 0x10 to 0x3f, as QEMU's `virt` has them, but for those that [`Bank::query`] knows: command set 0001, whose table
+/// is at 0x31; volts; how long things take, as powers of two; chips of 8 or 16 bits; one region of blocks; that table, which
+/// offers nothing.
+const QUERY: [u8; 48] = *b"QRY\x01\0\x31\0\0\0\0\0\x45\x55\0\0\x07\x07\x0a\0\x04\x04\x04\0\0\x02\0\0\0\x01\0\0\0\0\
+                           PRI10\0\0\0\0\0\0\0\0\0\0";
 
 /// The command that makes the status forget what failed.
 const CLEAR: u8 = 0x50;
@@ -219,8 +173,12 @@ impl Bank {
         match at {
             // Half of the bank is in each chip.
             0x27 => self.bytes.trailing_zeros() as u8 - 1,
+            // So has its half of the buffer.
+            0x2a => BUFFER.trailing_zeros() as u8 - 1,
             // At most 256 blocks.
             0x2d => (self.bytes / BLOCK - 1) as u8,
+            // The high byte of a block's size in 256 bytes, half again.
+            0x30 => (BLOCK >> 17) as u8,
             _ => at.checked_sub(0x10).and_then(|at| QUERY.get(at as usize)).copied().unwrap_or(0),
         }
     }

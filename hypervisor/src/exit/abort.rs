@@ -57,8 +57,7 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     }
     let Some(ipa) = place else { return Next::Resume };
     if let Some((bank, offset)) = devices::flash_at(ipa) {
-        let transfer = if abort.walk { None } else { Transfer::decode(vcpu.registers.syndrome()) };
-        return flash(here, m, vcpu, (ipa, bank, offset), access, transfer);
+        return flash(here, m, vcpu, abort, (ipa, bank, offset));
     }
     if here.vm.blocked.load(Ordering::Relaxed) {
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
@@ -112,10 +111,11 @@ fn flash<M: Machine>(
     here: Here<'_>,
     m: &M,
     vcpu: &mut Vcpu,
+    abort: Abort,
     (ipa, bank, offset): (Addr<Ipa>, usize, u64),
-    access: Access,
-    transfer: Option<Transfer>,
 ) -> Next {
+    let access = abort.needs();
+    let transfer = if abort.walk { None } else { Transfer::decode(vcpu.registers.syndrome()) };
     let mut value = 0;
     if access == Access::Write
         && let Some(transfer) = transfer
@@ -125,7 +125,7 @@ fn flash<M: Machine>(
     match here.host.flash(m, here.vm, (ipa, bank, offset), access, transfer.map(|transfer| transfer.bytes), value) {
         Answer::Mapped => return Next::Resume,
         Answer::Short => return here.host.starve(m, here.vm),
-        Answer::Refused => return refuse(here, m, vcpu, access, ipa, "flash does not answer to that"),
+        Answer::Refused => return refuse(here, m, vcpu, abort.access, ipa, "flash does not answer to that"),
         Answer::Done(read) => {
             if access == Access::Read
                 && let Some(transfer) = transfer
