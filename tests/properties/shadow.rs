@@ -52,6 +52,18 @@ struct World<'w> {
     tally: [u64; 6],
 }
 
+fn records() -> Vec<Record> {
+    vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize]
+}
+
+/// A pool of all the board's RAM.
+fn pool(records: &mut [Record]) -> SharedPool<'_> {
+    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
+    let mut pool = Pool::new(records, &ram).unwrap();
+    pool.donate(ram[0]);
+    SharedPool::new(pool, 7)
+}
+
 fn rule(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
@@ -300,11 +312,8 @@ impl<'w> World<'w> {
 
 fn run(seed: u64, steps: u64, flaw: Flaw) -> Result<[u64; 6], (u64, String)> {
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, seed, flaw);
-    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
-    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
-    let mut pool = Pool::new(&mut records, &ram).unwrap();
-    pool.donate(ram[0]);
-    let pool = SharedPool::new(pool, 7);
+    let mut records = records();
+    let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, seed);
     for step in 0..steps {
         world.step().map_err(|why| (step, why))?;
@@ -353,11 +362,8 @@ fn a_page_that_goes_takes_all_its_aliases_along() {
 /// Returns how many shadows were emptied.
 fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, aliases + shadows, Flaw::None);
-    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
-    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
-    let mut pool = Pool::new(&mut records, &ram).unwrap();
-    pool.donate(ram[0]);
-    let pool = SharedPool::new(pool, 7);
+    let mut records = records();
+    let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
     // One page behind each address.
     for n in 0..aliases {
@@ -411,27 +417,11 @@ fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
     }
 }
 
-/// A guest hypervisor whose guests have a page at each 2 MiB, as far as addresses go, with tables of its own that are three
-/// pages: shadows have no more tables than they may, and the leaf that was asked for is there all the same.
-/// A hypervisor whose guest finds one page at each 2 MiB of 4 GiB.
-fn spread(world: &mut World<'_>) {
-    for n in 0..512 {
-        if n < 4 {
-            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
-        }
-        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
-    }
-    world.store(TABLES + 0x2000, PAGES + 0x4ff);
-}
-
 #[test]
 fn forgetting_much_is_no_long_work() {
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
-    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
-    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
-    let mut pool = Pool::new(&mut records, &ram).unwrap();
-    pool.donate(ram[0]);
-    let pool = SharedPool::new(pool, 7);
+    let mut records = records();
+    let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
     let pages = BLOCKS * 512;
     for n in 0..pages {
@@ -457,18 +447,23 @@ fn forgetting_much_is_no_long_work() {
     assert_eq!(model.errors(), Vec::<String>::new());
 }
 
+/// A guest hypervisor whose guests have a page at each 2 MiB, as far as addresses go, with tables of its own that are three
+/// pages: shadows have no more tables than they may, and the leaf that was asked for is there all the same.
 #[test]
 fn shadows_have_no_more_tables_than_they_may() {
     const LIMIT: u64 = 100;
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
-    let mut records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize];
-    let ram = [(Addr::new(BOARD), BOARD_BYTES)];
-    let mut pool = Pool::new(&mut records, &ram).unwrap();
-    pool.donate(ram[0]);
-    let pool = SharedPool::new(pool, 7);
+    let mut records = records();
+    let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
     world.memory.prepare_shadows(1, LIMIT);
-    spread(&mut world);
+    for n in 0..512 {
+        if n < 4 {
+            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
+        }
+        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
+    }
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
     let geometry = world.memory.layout().geometry;
     let before = world.memory.resident().tables;
     let mut dice = Dice::new(3);

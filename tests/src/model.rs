@@ -97,8 +97,6 @@ pub struct Tally {
     pub coherent: u64,
     /// Bytes cleaned to the point of unification.
     pub unified: u64,
-    /// Invalidations of all instruction caches.
-    pub invalidations: u64,
 }
 
 /// What a CPU has in VTTBR_EL2.
@@ -653,9 +651,7 @@ impl Machine for Model {
     }
 
     fn invalidate_instructions(&self) {
-        let mut state = self.state();
-        state.tally.invalidations += 1;
-        state.fetched.clear();
+        self.state().fetched.clear();
     }
 
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {

@@ -138,9 +138,7 @@ impl Abort {
         let offset = if walk { 0 } else { syndrome.far & (Size::Page.bytes() - 1) };
         Self { fault, access, walk, ipa: known.then(|| Addr::new(page | offset)), far_valid: iss >> 10 & 1 == 0 }
     }
-}
 
-impl Abort {
     /// What stage 2 has to allow. Whatever the instruction wanted, a walk reads; where it is refused what may be read, it was
     /// about to write an access flag or a dirty state into the table (FEAT_HAFDBS; Arm ARM D8.5.3).
     pub const fn needs(&self) -> Access {

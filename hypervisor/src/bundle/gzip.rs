@@ -1,8 +1,8 @@
 //! Unpacking gzip (RFC 1952) as a stream: a window of 32 KiB, whatever the size of what comes out.
 //!
 //! Key types: [`Workspace`], which is allocated once and used for every unpacking, so that a VM's reset needs no memory;
-//! [`Unpacking`], which goes on a piece at a time; [`Fault`]. The deflate stream itself (RFC 1951) is miniz_oxide's work. Length and CRC-32 at the stream's end are
-//! checked, so that an image damaged on its way to the board is not run.
+//! [`Unpacking`], which goes on a piece at a time; [`Fault`]. The deflate stream itself (RFC 1951) is miniz_oxide's work.
+//! Length and CRC-32 at the stream's end are checked, so that an image damaged on its way to the board is not run.
 
 use alloc::boxed::Box;
 use alloc::vec;

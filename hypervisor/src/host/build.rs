@@ -6,9 +6,8 @@ use crate::addr::{Addr, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
 use crate::bundle::image::Plan;
-use crate::bundle::place::{self, Ram};
+use crate::bundle::place;
 use crate::bundle::{self, Diagnostic, VmSpec};
-use crate::devices::flash::Bank;
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use crate::devices::virtio::balloon::Balloon;
@@ -101,20 +100,7 @@ pub(super) fn vm<M: Machine>(
 
 /// The device tree that it finds each time it starts.
 fn tree(spec: &VmSpec<'_>, plan: &Plan<'_>, gic: Gic) -> Result<Vec<u8>, Diagnostic> {
-    let tree = Description {
-        name: spec.name,
-        ram: Ram { base: devices::RAM, bytes: spec.memory },
-        vcpus: spec.vcpus,
-        gic,
-        initrd: plan.initrd,
-        bootargs: spec.bootargs,
-        // The balloon.
-        virtio: 1,
-        nested: spec.nested,
-        flash: spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
-        seed: &[],
-    }
-    .build();
+    let tree = Description::of(spec, plan, gic).build();
     if tree.len() as u64 <= place::DTB_ROOM {
         return Ok(tree);
     }

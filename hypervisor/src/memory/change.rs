@@ -1,4 +1,5 @@
-//! Changing a VM's memory from our side: devices handed through, flash that is read, splitting and joining, giving everything back.
+//! Changing a VM's memory from our side: devices handed through, flash that is read, splitting and joining, giving
+//! everything back.
 
 use super::pack::vacate;
 use super::{Memory, Resident, give_back};

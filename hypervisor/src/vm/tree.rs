@@ -11,8 +11,10 @@
 
 use super::flat::{Node, Value};
 use crate::addr::{Addr, Ipa};
-use crate::bundle::image::FLASH_BANK;
+use crate::bundle::VmSpec;
+use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
+use crate::devices::flash::Bank;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -108,7 +110,24 @@ pub const fn most_bytes(vcpus: u16, bootargs: &str) -> u64 {
     (2 << 10) + vcpus as u64 * 112 + bootargs.len() as u64
 }
 
-impl Description<'_> {
+impl<'a> Description<'a> {
+    /// What the tree of a VM says whose images go where `plan` has them.
+    pub fn of(spec: &VmSpec<'a>, plan: &Plan<'_>, gic: Gic) -> Self {
+        Self {
+            name: spec.name,
+            ram: Ram { base: RAM_BASE, bytes: spec.memory },
+            vcpus: spec.vcpus,
+            gic,
+            initrd: plan.initrd,
+            bootargs: spec.bootargs,
+            // The balloon.
+            virtio: 1,
+            nested: spec.nested,
+            flash: spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
+            seed: &[],
+        }
+    }
+
     /// Makes the device tree, flattened.
     pub fn build(&self) -> Vec<u8> {
         let root = &mut Node::default();

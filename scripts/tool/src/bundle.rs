@@ -7,7 +7,6 @@ use flatland::bundle::gzip::Workspace;
 use flatland::bundle::image::{Plan, Short, Sink};
 use flatland::bundle::place::DTB_ROOM;
 use flatland::bundle::{Amount, Bundle, Diagnostic, Limits, MANIFEST, VmSpec, cpio, manifest};
-use flatland::devices::flash::Bank;
 use flatland::vm::tree::{Description, Gic, RAM_BASE};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -57,19 +56,7 @@ pub(crate) fn tree(mut arguments: Arguments) -> Result<(), Failure> {
     let Some((vm, plan)) = bundle.vms.iter().zip(&plans).find(|(vm, _)| Path::new(vm.name) == name) else {
         return Err(Failure::Work(format!("{}: there is no VM {}", file.display(), name.display())));
     };
-    let ram = flatland::bundle::place::Ram { base: RAM_BASE, bytes: vm.memory };
-    let description = Description {
-        name: vm.name,
-        ram,
-        vcpus: vm.vcpus,
-        gic,
-        initrd: plan.initrd,
-        bootargs: vm.bootargs,
-        virtio: 1,
-        nested: vm.nested,
-        flash: vm.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
-        seed: &[],
-    };
+    let description = Description::of(vm, plan, gic);
     std::fs::write(&out, description.build()).map_err(|error| Failure::Work(format!("{}: {error}", out.display())))
 }
 
