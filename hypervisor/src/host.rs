@@ -446,28 +446,31 @@ impl Host {
     }
 
     /// Copies `vm`'s images into its memory, or a part of them; with the last, sets where its first vCPU starts. Stops it where
-    /// that fails. True if it can run.
+    /// that fails. The caller has entered its life. True if it can run.
     pub fn fill_memory<M: Machine>(&self, m: &M, vm: &Vm) -> bool {
         let mut loader = self.loader.lock();
-        match loader.other(vm.id).and_then(|other| self.vms.get(usize::from(other.0))) {
-            None => self.fill_some(m, vm, &mut loader),
-            Some(other) => {
+        // Who found it loading may have waited here while another CPU copied the last piece: only now it is certain.
+        if vm.life.state() == State::Loading {
+            match loader.other(vm.id).and_then(|other| self.vms.get(usize::from(other.0))) {
+                None => self.fill_some(m, vm, &mut loader),
                 // If it is over, what was loaded of it is forgotten with the rest.
-                if let Some(state) = other.life.enter() {
-                    if state == State::Loading {
-                        self.fill_some(m, other, &mut loader);
+                Some(other) => {
+                    if let Some(state) = other.life.enter() {
+                        if state == State::Loading {
+                            self.fill_some(m, other, &mut loader);
+                        }
+                        other.life.left();
                     }
-                    other.life.left();
                 }
-                false
             }
         }
+        vm.life.state() == State::Running
     }
 
-    fn fill_some<M: Machine>(&self, m: &M, vm: &Vm, loader: &mut Loader) -> bool {
+    fn fill_some<M: Machine>(&self, m: &M, vm: &Vm, loader: &mut Loader) {
         let until = m.now().saturating_add(self.frequency.ticks(LATE));
         match loader.fill(self, m, vm, || m.now() >= until) {
-            Ok(None) => false,
+            Ok(None) => {}
             Ok(Some((pc, x0))) => {
                 if let Some(first) = vm.slots.first() {
                     first.aim(pc, x0);
@@ -479,13 +482,11 @@ impl Host {
                     vm.offset.store(now, Ordering::Relaxed);
                 }
                 vm.life.run(now);
-                true
             }
             Err(why) => {
                 loader.forget(vm.id);
                 self.say(format_args!("{}: {why}", vm.name));
                 self.stop(m, vm, Cause::Crash("its images could not be loaded"));
-                false
             }
         }
     }

@@ -19,6 +19,13 @@ fn pick(cpu: &Cpu<'_>, host: &Host, vm: &Vm) -> bool {
     ready
 }
 
+/// Another CPU goes on that found `vm` loading some time ago.
+fn go_on(cpu: &Cpu<'_>, host: &Host, vm: &Vm) {
+    let ready = host.fill_memory(cpu, vm);
+    assert_eq!(ready, vm.life.state() == State::Running, "{} may run once it is whole", vm.name);
+    vm.life.left();
+}
+
 fn read(cpu: &Cpu<'_>, host: &Host, vm: &Vm, at: Addr<Ipa>, bytes: usize) -> Vec<u8> {
     let mut into = vec![0; bytes];
     vm.memory.lock().read(cpu, &host.pool, at, &mut into).unwrap();
@@ -37,29 +44,50 @@ fn every_vm_begins_with_its_images_whole() {
         host.begin_all(&cpu);
         // Each look at the counter is late, so each step is one piece.
         cpu.pace.set(1 << 20);
-        let (mut steps, mut resets, mut left) = (0, 0, 30);
+        let (mut steps, mut resets, mut late, mut left) = (0, 0, 0, 30);
+        // One that another CPU has found loading, and not gone on with yet.
+        let mut found: Option<&Vm> = None;
         while left > 0 {
             let vm = &host.vms[dice.below(3) as usize];
-            if dice.one_in(120) && vm.life.state() == State::Loading {
+            let stops = match vm.life.state() {
+                State::Loading => dice.one_in(120),
+                _ => dice.one_in(400),
+            };
+            if stops || dice.one_in(200) {
+                if let Some(vm) = found.take() {
+                    late += u32::from(vm.life.state() == State::Running);
+                    go_on(&cpu, host, vm);
+                }
+            } else if found.is_none() && vm.life.state() == State::Loading {
+                found = vm.life.enter().map(|_| vm);
+            }
+            if stops {
+                resets += 1;
                 host.stop(&cpu, vm, Cause::Reset);
                 while host.settle(&cpu) {}
-                resets += 1;
             }
             steps += 1;
+            let states = || host.vms.iter().map(|vm| vm.life.state()).collect::<Vec<_>>();
+            assert!(steps < 100_000, "with {left} to come, they are {:?}", states());
+            let was = vm.life.state();
             if !pick(&cpu, host, vm) {
                 continue;
             }
             assert_eq!(vm.life.state(), State::Running);
+            if was == State::Running {
+                continue;
+            }
             assert!(read(&cpu, host, vm, RAM_BASE + 0x8_0000, kernel.len()) == kernel, "the kernel of {}", vm.name);
             let at = vm.plan.initrd.unwrap().start;
             assert!(read(&cpu, host, vm, at, initrd.len()) == initrd, "the initrd of {}", vm.name);
             assert_eq!(read(&cpu, host, vm, vm.plan.dtb, 4), [0xd0, 0x0d, 0xfe, 0xed]);
             assert_eq!(vm.slot(VcpuId(0)).unwrap().started().0, vm.plan.entry.bits());
             left -= 1;
-            host.stop(&cpu, vm, Cause::Reset);
-            while host.settle(&cpu) {}
         }
-        assert!(steps > 30 * (300_000 + 123_457) / 4096 && resets > 5, "{steps} steps, {resets} resets");
-        println!("{steps} steps, {resets} resets while loading");
+        assert!(
+            steps > 30 * (300_000 + 123_457) / 4096 && resets > 5 && late > 5,
+            "{steps} steps, {resets} resets, {late} late"
+        );
+        println!("{steps} steps, {resets} resets, {late} found loading what ran when they went on");
     }
 }
