@@ -31,6 +31,7 @@ guests! {
     timers_fire: "timers", 2, "";
     psci_answers: "psci", 2, "";
     system_registers_are_consistent: "sysregs", 2, "";
+    every_encoding_gives_what_is_announced: "encodings", 1, "strict";
     hostile_accesses_harm_the_guest_alone: "hostile", 2, "rounds=300";
     waiting_ends: "wfi", 8, "";
     the_uart_and_the_clock_work: "uart", 1, "echo=no";
@@ -47,6 +48,19 @@ fn nobody_meets_anothers_breakpoints() {
     let ended = Run::start(Board::Virt, &manifest(&vms), &[], 120).end();
     for name in ["debug", "none", "unset", "other"] {
         ended.has(&format!("[{name}] guest debug: PASS"));
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC");
+}
+
+#[test]
+fn nobody_finds_what_another_left_in_a_register() {
+    let vms = [("one", 1), ("two", 2)].map(|(name, mark)| {
+        let rest = format!("kernel = \"encodings.bin\"; bootargs = \"strict mark={mark}\";");
+        Vm { name, vcpus: 1, memory: "16M", rest }
+    });
+    let ended = Run::start(Board::Virt, &manifest(&vms), &["--smp", "1"], 120).end();
+    for name in ["one", "two"] {
+        ended.has(&format!("[{name}] guest encodings: PASS")).has(&format!("[{name}] encodings: its mark was gone "));
     }
     ended.exits_with(0).lacks("FAIL").lacks("PANIC");
 }

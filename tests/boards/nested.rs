@@ -92,10 +92,23 @@ fn a_guests_guest_finds_the_machine_that_it_should() {
     let ended =
         Run::start(Board::Virt, &manifest(&[flatland("one", 2, "256M", "bare", "")]), &["--monitor", "check on"], 500)
             .end();
-    for guest in ["timers", "gic", "fp", "psci", "sysregs", "debug", "memory", "hostile"] {
+    for guest in ["timers", "gic", "fp", "psci", "sysregs", "encodings", "debug", "memory", "hostile"] {
         ended.has(&format!("[{guest}] guest {guest}: PASS"));
     }
     ended.exits_with(0).lacks("FAIL").lacks("PANIC").has(" wrong=0 ");
+}
+
+#[test]
+fn every_encoding_at_a_virtual_el2_gives_what_is_announced() {
+    let vms = [("without", "strict"), ("with", "strict vhe")].map(|(name, arguments)| {
+        let rest = format!("nested; kernel = \"encodings.bin\"; bootargs = \"{arguments}\";");
+        Vm { name, vcpus: 1, memory: "64M", rest }
+    });
+    let ended = Run::start(Board::Virt, &manifest(&vms), &[], 120).end();
+    for name in ["without", "with"] {
+        ended.has(&format!("[{name}] guest encodings: PASS"));
+    }
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC");
 }
 
 /// The guest hypervisor that checks what is below it.

@@ -19,19 +19,33 @@ pub enum Instruction {
     Smc(u16),
 }
 
-/// The encoding of a system register: op0 (2 or 3), op1, CRn, CRm, op2, as bits 20 to 5 of MRS without the direction.
+/// The encoding of a system register (op0 2 or 3) or of a system instruction (SYS and SYSL, op0 1): op0, op1, CRn, CRm,
+/// op2, as bits 20 to 5 of MRS without the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoding(u32);
 
 impl Encoding {
-    /// Makes an encoding of five fields; bits beyond a field's width are cut off.
+    /// Makes an encoding of five fields; bits beyond a field's width are cut off, and op0 0, which is barriers and PSTATE, is
+    /// taken for 1.
     pub const fn new(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> Self {
-        Encoding((op0 & 3 | 2) << 19 | (op1 & 7) << 16 | (crn & 15) << 12 | (crm & 15) << 8 | (op2 & 7) << 5)
+        let op0 = if op0 & 3 == 0 { 1 } else { op0 & 3 };
+        Encoding(op0 << 19 | (op1 & 7) << 16 | (crn & 15) << 12 | (crm & 15) << 8 | (op2 & 7) << 5)
     }
 
     /// Returns (op0, op1, CRn, CRm, op2).
+    #[inline(always)]
     pub const fn fields(self) -> (u32, u32, u32, u32, u32) {
         (self.0 >> 19 & 3, self.0 >> 16 & 7, self.0 >> 12 & 15, self.0 >> 8 & 15, self.0 >> 5 & 7)
+    }
+
+    /// MRS of it into x0, or SYSL.
+    pub(crate) const fn read_word(self) -> u32 {
+        0xd520_0000 | self.0
+    }
+
+    /// MSR of it from x0, or SYS.
+    pub(crate) const fn write_word(self) -> u32 {
+        0xd500_0000 | self.0
     }
 
     /// Returns whether writing garbage cannot change the program's view of memory or where its exceptions go.
@@ -64,15 +78,16 @@ struct Buffer([AtomicU32; 16]);
 
 static BUFFERS: [Buffer; cpu::MAX] = [const { Buffer([const { AtomicU32::new(0) }; 16]) }; cpu::MAX];
 
-const RET: u32 = 0xd65f_03c0;
+/// RET.
+pub(crate) const RET: u32 = 0xd65f_03c0;
 
 /// Runs an instruction with x0 to x3 as given and returns them as they are afterwards.
 pub fn run(instruction: Instruction, args: [u64; 4]) -> [u64; 4] {
     let word = match instruction {
-        Instruction::Mrs(register) => 0xd520_0000 | register.0,
+        Instruction::Mrs(register) => register.read_word(),
         Instruction::Msr(register) => {
             assert!(register.is_harmless_to_write(), "{register} is not to be written");
-            0xd500_0000 | register.0
+            register.write_word()
         }
         Instruction::Hvc(immediate) => 0xd400_0002 | u32::from(immediate) << 5,
         Instruction::Smc(immediate) => 0xd400_0003 | u32::from(immediate) << 5,
@@ -98,7 +113,7 @@ pub fn fetch_from_device(address: u64) {
 }
 
 /// Calls `at`. The code there must keep to SMCCC clobbers: x0 to x17 and flags.
-unsafe fn jump(at: u64, args: [u64; 4]) -> [u64; 4] {
+pub(crate) unsafe fn jump(at: u64, args: [u64; 4]) -> [u64; 4] {
     let [mut x0, mut x1, mut x2, mut x3] = args;
     // SAFETY: the caller's; x30 and all that SMCCC lets a call change are declared.
     unsafe {

@@ -142,6 +142,7 @@ writers! {
     write_tpidrro_el0 "tpidrro_el0";
     write_par "par_el1";
     write_csselr "csselr_el1";
+    write_disr "S3_0_C12_C1_1";
 }
 
 /// Cleans and invalidates the data caches by set and way, all levels that there are, as boot loaders do before they turn

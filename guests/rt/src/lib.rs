@@ -8,7 +8,7 @@
 //! or run code that is not here ([`psci`], [`code`]).
 //!
 //! Floors, each may use those above it: [`board`], [`cpu`], [`mmio`] | [`console`], [`fdt`], [`psci`], [`exception`] |
-//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`debug`], [`code`], [`fp`], [`random`] | [`smp`], [`report`], [`el2`].
+//! [`args`], [`gic`], [`timer`], [`ram`], [`mmu`], [`debug`], [`code`], [`fp`], [`random`] | [`smp`], [`report`], [`el2`], [`sweep`].
 
 #![no_std]
 
@@ -33,6 +33,7 @@ pub mod random;
 pub mod report;
 pub mod smp;
 pub mod start;
+pub mod sweep;
 pub mod timer;
 
 pub use exception::{Fault, expect_exception};

@@ -75,9 +75,15 @@ fn present(raw: u64, fields: &[Field]) -> u64 {
 }
 
 /// What a VM that starts at EL2 sees besides, or instead: EL2 in AArch64, VHE, FEAT_NV2, 8-bit VMIDs. The access flag is not set by
-/// hardware: that would be promised for its stage 2, too.
-const NESTED: &[(u8, u8, Field)] =
-    &[(4, 0, Fixed(8, 1)), (7, 1, Fixed(0, 0)), (7, 1, Fixed(4, 0)), (7, 1, Fixed(8, 1)), (7, 2, Fixed(24, 2))];
+/// hardware: that would be promised for its stage 2, too; SPECRES's instructions trap at a virtual EL2 (HCR_EL2.NV).
+const NESTED: &[(u8, u8, Field)] = &[
+    (4, 0, Fixed(8, 1)),
+    (6, 1, Fixed(40, 0)),
+    (7, 1, Fixed(0, 0)),
+    (7, 1, Fixed(4, 0)),
+    (7, 1, Fixed(8, 1)),
+    (7, 2, Fixed(24, 2)),
+];
 
 /// What the board adds to the CPU's own values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

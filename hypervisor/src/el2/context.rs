@@ -79,6 +79,10 @@ pub(crate) fn load(context: &Context, role: &Role) {
     write!("vtcr_el2", role.vtcr);
     write!("vmpidr_el2", role.vmpidr);
     write!("cntvoff_el2", role.cntvoff);
+    if cpu::has_ras() {
+        // VDISR_EL2 is the guest's DISR_EL1, which nothing traps (Arm ARM D24.5.2): it would keep what another wrote.
+        write!("S3_4_C12_C1_1", 0);
+    }
     if let Some(traps) = &role.nested {
         control(traps);
     }

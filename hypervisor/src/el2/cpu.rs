@@ -36,6 +36,11 @@ pub(crate) fn hcr() -> u64 {
     BASE[0].load(Ordering::Relaxed)
 }
 
+/// Whether the CPUs have FEAT_RAS, which no guest is shown.
+pub(crate) fn has_ras() -> bool {
+    hcr() & HCR_TERR != 0
+}
+
 /// MDCR_EL2 as it is for every guest.
 pub(crate) fn mdcr() -> u64 {
     BASE[1].load(Ordering::Relaxed)
@@ -109,6 +114,10 @@ pub(crate) fn init() {
     }
     if field(mmfr1, 40) != 0 {
         write!("S3_4_C1_C2_2", 0);
+    }
+    if has_ras() {
+        // VSESR_EL2: the syndrome of virtual SErrors, which are a guest hypervisor's; UNKNOWN out of reset.
+        write!("S3_4_C5_C2_3", 0);
     }
     isb();
     // What an earlier life of the board may have left in the TLBs.

@@ -339,14 +339,8 @@ impl Nested {
         match register {
             Own::Sctlr => value | SCTLR,
             Own::Tcr => tcr_as_el1(value),
-            // TFP: EL2's own use of FP is an exception to EL2.
-            Own::Cptr => {
-                if value >> 10 & 1 != 0 {
-                    0
-                } else {
-                    0b11 << 20
-                }
-            }
+            // TFP: EL2's own use of FP is an exception to EL2. SVE and SME, which are hidden, trap to us whatever it says.
+            Own::Cptr => cpacr::ZEN | cpacr::SMEN | if value >> 10 & 1 != 0 { 0 } else { cpacr::FPEN },
             Own::Ttbr1 | Own::Contextidr => 0,
             _ => value,
         }
@@ -435,6 +429,16 @@ impl Nested {
             self.write(m, page::ICH_AP1R + n as u64 * 8, u64::from(*ap1r));
         }
     }
+}
+
+/// CPACR_EL1: which of EL1's and EL0's instructions do not trap to EL1.
+mod cpacr {
+    /// SVE.
+    pub(super) const ZEN: u64 = 3 << 16;
+    /// FP and SIMD.
+    pub(super) const FPEN: u64 = 3 << 20;
+    /// SME.
+    pub(super) const SMEN: u64 = 3 << 24;
 }
 
 /// TCR_EL1 for a TCR_EL2 with E2H clear (Arm ARM D24.2.189): one range, the lower.

@@ -24,12 +24,20 @@ enum Place {
     Page(u64),
     Timer(Which, Field),
     Cntkctl,
+    Rvbar,
     Vtr,
     Misr,
     Eisr,
     Elrsr,
     /// Reads as this, ignores writes.
     Fixed(u64),
+}
+
+impl Place {
+    /// Whether MSR of it is UNDEFINED.
+    const fn is_read_only(self) -> bool {
+        matches!(self, Self::Rvbar | Self::Vtr | Self::Misr | Self::Eisr | Self::Elrsr)
+    }
 }
 
 /// A timer whose registers trap.
@@ -88,7 +96,8 @@ fn place(encoding: Encoding, vhe: bool) -> Option<Place> {
         (4, 10, 2, 0) => Some(Place::Own(Own::Mair)),
         (4, 10, 3, 0) => Some(Place::Own(Own::Amair)),
         (4, 12, 0, 0) => Some(Place::Own(Own::Vbar)),
-        (4, 12, 0, 1 | 2) => Some(Place::Fixed(0)),
+        (4, 12, 0, 1) => Some(Place::Rvbar),
+        (4, 12, 0, 2) => Some(Place::Fixed(0)),
         (4, 12, 9, 5) => Some(Place::Fixed(SRE)),
         (4, 12, 11, 1) => Some(Place::Vtr),
         (4, 12, 11, 2) => Some(Place::Misr),
@@ -151,17 +160,20 @@ pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
     if sysreg::decode(encoding) == Some(sysreg::Register::SetWay) {
         return None;
     }
-    if op0 == 1 {
+    let is_read = iss & 1 != 0;
+    // There is no SYSL.
+    if op0 == 1 && !is_read {
         here.slot.count(Counter::SystemRegister);
         return Some(instruction(here, m, vcpu, encoding, rt));
     }
-    let Some(place) = place(encoding, vhe) else {
-        // A register of an EL2 feature that is hidden.
+    let place = place(encoding, vhe).filter(|place| is_read || !place.is_read_only());
+    let Some(place) = place else {
+        // A register of an EL2 feature that is hidden, or one that is not for that.
         return matches!(op1, 4 | 5).then(|| deny(here, m, vcpu));
     };
     here.slot.count(Counter::SystemRegister);
     let mut next = Next::Resume;
-    if iss & 1 != 0 {
+    if is_read {
         let value = read(m, vcpu, place);
         vcpu.registers.write(rt, value);
     } else {
@@ -183,6 +195,7 @@ fn read<M: Machine>(m: &M, vcpu: &Vcpu, place: Place) -> u64 {
         Place::Page(offset) => nested.read(m, offset),
         Place::Cntkctl => nested.cntkctl,
         Place::Fixed(value) => value,
+        Place::Rvbar => 0,
         Place::Vtr => m.interface_type(),
         Place::Misr => lists::maintenance(nested, m),
         Place::Eisr => lists::eisr(nested, m),
@@ -218,7 +231,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
         },
         Place::Page(offset) => nested.write(m, offset, value),
         Place::Cntkctl => nested.cntkctl = value,
-        Place::Fixed(_) | Place::Vtr | Place::Misr | Place::Eisr | Place::Elrsr => {}
+        Place::Fixed(_) | Place::Rvbar | Place::Vtr | Place::Misr | Place::Eisr | Place::Elrsr => {}
         Place::Timer(which, field) => {
             let (mut timer, offset) = timer(nested, m, which);
             match field {
