@@ -32,6 +32,7 @@ guests! {
     psci_answers: "psci", 2, "";
     system_registers_are_consistent: "sysregs", 2, "";
     every_encoding_gives_what_is_announced: "encodings", 1, "strict";
+    every_offset_of_a_device_gives_what_its_register_does: "windows", 2, "strict sample=32";
     hostile_accesses_harm_the_guest_alone: "hostile", 2, "rounds=300";
     waiting_ends: "wfi", 8, "";
     the_uart_and_the_clock_work: "uart", 1, "echo=no";

@@ -92,7 +92,7 @@ fn a_guests_guest_finds_the_machine_that_it_should() {
     let ended =
         Run::start(Board::Virt, &manifest(&[flatland("one", 2, "256M", "bare", "")]), &["--monitor", "check on"], 500)
             .end();
-    for guest in ["timers", "gic", "fp", "psci", "sysregs", "encodings", "debug", "memory", "hostile"] {
+    for guest in ["timers", "gic", "fp", "psci", "sysregs", "encodings", "windows", "debug", "memory", "hostile"] {
         ended.has(&format!("[{guest}] guest {guest}: PASS"));
     }
     ended.exits_with(0).lacks("FAIL").lacks("PANIC").has(" wrong=0 ");
