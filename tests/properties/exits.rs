@@ -424,3 +424,57 @@ fn an_address_translated_for_a_hypervisor_is_as_its_pan_says() {
         }
     }
 }
+
+#[test]
+fn a_virtual_el2_has_what_its_encodings_say() {
+    /// EL2's registers that are read alone: op2, CRn, CRm of RVBAR_EL2, ICH_VTR_EL2, ICH_MISR_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2.
+    const READ_ONLY: [(u64, u64, u64); 5] = [(1, 12, 0), (1, 12, 11), (2, 12, 11), (3, 12, 11), (5, 12, 11)];
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // Whether an instruction was done, rather than UNDEFINED.
+    let mut does = |value: u64, iss: u64| {
+        begin(&cpu, here, &mut vcpu, value);
+        // The first exit sees HCR_EL2.E2H.
+        let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 3 << 20 | 1);
+        vcpu.registers.pc = ram(4);
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, iss), Next::Resume);
+        vcpu.registers.pc == ram(4) + 4
+    };
+    for value in [hcr::RW, hcr::RW | hcr::E2H | hcr::TGE] {
+        for (op2, crn, crm) in READ_ONLY {
+            let iss = 3 << 20 | op2 << 17 | 4 << 14 | crn << 10 | crm << 1;
+            assert!(does(value, iss | 1), "MRS of S3_4_C{crn}_C{crm}_{op2}");
+            assert!(!does(value, iss), "MSR of S3_4_C{crn}_C{crm}_{op2}");
+        }
+        // TLBI ALLE2 and AT S1E2R, and what would be SYSL of them.
+        for (op2, crn, crm) in [(0, 8, 7), (0, 7, 8)] {
+            let iss = 1 << 20 | op2 << 17 | 4 << 14 | crn << 10 | crm << 1;
+            assert!(does(value, iss), "SYS S1_4_C{crn}_C{crm}_{op2}");
+            assert!(!does(value, iss | 1), "SYSL S1_4_C{crn}_C{crm}_{op2}");
+        }
+    }
+}
+
+#[test]
+fn what_is_hidden_traps_to_us_from_a_virtual_el2_whatever_it_sets() {
+    /// CPACR_EL1: ZEN and SMEN, with which SVE and SME do not trap to EL1; FPEN.
+    const SVE_SME: u64 = 3 << 16 | 3 << 24;
+    const FPEN: u64 = 3 << 20;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    begin(&cpu, here, &mut vcpu, hcr::RW);
+    assert_eq!(cpu.get(El1::Cpacr), SVE_SME | FPEN, "CPTR_EL2 after a reset");
+    // TCPAC, TTA, TSM, TFP, TZ.
+    for value in [0, !0, 1 << 31, 1 << 20, 1 << 12, 1 << 10, 1 << 8] {
+        vcpu.registers.x[0] = value;
+        let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 3 << 20 | 2 << 17 | 4 << 14 | 1 << 10 | 1 << 1);
+        let fp = if value >> 10 & 1 != 0 { 0 } else { FPEN };
+        assert_eq!(cpu.get(El1::Cpacr), SVE_SME | fp, "CPTR_EL2 {value:#x}");
+    }
+}

@@ -1,10 +1,10 @@
 //! What a vCPU is made of, as data.
 
-use super::nested::Nested;
+use super::nested::{Nested, Own};
 use super::timer::Timer;
 use crate::addr::VcpuId;
 use crate::arm::debug::Debug;
-use crate::arm::el1::Context;
+use crate::arm::el1::{Context, El1};
 use crate::arm::esr::{self, Syndrome};
 use crate::arm::exception::psr;
 use crate::arm::gic::Interface;
@@ -215,6 +215,7 @@ impl Vcpu {
         *self = Self::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
         self.nested = nested.map(|mut nested| {
             *nested = Nested::new(nested.page, nested.lists);
+            self.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.kept.get(Own::Cptr)));
             nested
         });
         self.registers.pc = pc;
