@@ -116,7 +116,7 @@ fn main() {
         for offset in (0..device.size).step_by(4) {
             let row = device.row(offset);
             // Those of which no table speaks have no widths.
-            if row.widths != 0 || offset / 4 % sample == 0 {
+            if row.widths != 0 || (offset / 4).is_multiple_of(sample) {
                 word(device, offset, row, &mut tally);
             }
         }
@@ -174,7 +174,7 @@ fn keeps(device: &Device<'_>, at: u64, before: u64, mask: u32, tally: &mut Tally
     let offset = at - device.base;
     // An affinity: Aff2 to Aff0, then Aff3.
     let mask = match (device.name, offset) {
-        ("GICD", 0x6100..0x8000) if offset % 8 == 0 => 0x00ff_ffff,
+        ("GICD", 0x6100..0x8000) if offset.is_multiple_of(8) => 0x00ff_ffff,
         ("GICD", 0x6100..0x8000) => 0xff,
         _ => mask,
     };
@@ -224,7 +224,7 @@ fn widths(device: &Device<'_>, at: u64, row: Row, tally: &mut Tally) {
             }
         }
     }
-    if at % 8 != 0 || is_read_once(device, at + 4 - device.base) {
+    if !at.is_multiple_of(8) || is_read_once(device, at + 4 - device.base) {
         return;
     }
     let (got, high) = (tally.read(at, 8), tally.read(at + 4, 4).unwrap_or(0));
