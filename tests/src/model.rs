@@ -95,8 +95,10 @@ pub struct Tally {
     pub accesses: u64,
     /// Bytes cleaned to the point of coherency.
     pub coherent: u64,
-    /// Bytes cleaned to the point of unification.
+    /// Bytes cleaned to the point of unification, which invalidates instruction caches.
     pub unified: u64,
+    /// Invalidations of whole instruction caches.
+    pub instructions: u64,
 }
 
 /// What a CPU has in VTTBR_EL2.
@@ -651,7 +653,9 @@ impl Machine for Model {
     }
 
     fn invalidate_instructions(&self) {
-        self.state().fetched.clear();
+        let mut state = self.state();
+        state.fetched.clear();
+        state.tally.instructions += 1;
     }
 
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {

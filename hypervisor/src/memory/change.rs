@@ -2,11 +2,11 @@
 //! everything back.
 
 use super::pack::vacate;
-use super::{Memory, Resident, give_back};
+use super::{Access, Memory, Resident, give_back};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::frames::SharedPool;
-use crate::machine::{Machine, Point};
+use crate::machine::Machine;
 use crate::stage2::Refusal;
 use crate::stage2::join::Part;
 use crate::stage2::walk::Found;
@@ -68,8 +68,8 @@ impl Memory {
         frame: Addr<Pa>,
     ) -> Result<(), Refusal> {
         // It was written with caches, and the guest may read without; and what was there before may have been fetched.
-        m.clean(frame, Size::Page.bytes(), Point::Coherency);
-        m.clean(frame, Size::Page.bytes(), Point::Unification);
+        // That it may write, too, is not for this.
+        let _ = self.show(m, frame, Size::Page, Access::Execute);
         // What was written to it must not be seen later than the leaf.
         m.publish();
         let attr = Attr { rights: Rights::RX, marks: Marks::KEPT, ..self.ram_attr() };
