@@ -293,7 +293,12 @@ impl<M: Machine> Supply for Tables<'_, '_, M> {
 }
 
 /// Gives back what a table named; the pool counts it if its records contradict.
+#[inline(always)]
 fn give_back(pool: &SharedPool<'_>, at: Addr<Pa>, order: impl Into<Order>, owner: VmId) {
+    give_back_run(pool, at, order.into(), owner);
+}
+
+fn give_back_run(pool: &SharedPool<'_>, at: Addr<Pa>, order: Order, owner: VmId) {
     let mut pool = pool.lock();
     if let Some(frame) = pool.reclaim(at, order, owner) {
         pool.give_back(frame);

@@ -30,6 +30,7 @@
 
 pub mod join;
 pub mod map;
+pub mod unlinked;
 pub mod vmid;
 pub mod walk;
 

@@ -203,8 +203,12 @@ impl<'a> Pool<'a> {
 
     /// Takes a run of frames for `owner`, aligned to its size, or nothing where there is none so long (nobody's fault), or
     /// `owner` is beyond [`MAX_OWNERS`].
+    #[inline(always)]
     pub fn take(&mut self, order: impl Into<Order>, owner: VmId, purpose: Use) -> Option<Frame<Dirty>> {
-        let order = order.into();
+        self.take_run(order.into(), owner, purpose)
+    }
+
+    fn take_run(&mut self, order: Order, owner: VmId, purpose: Use) -> Option<Frame<Dirty>> {
         owner_index(owner)?;
         let kept = if order == Order::PAGE { self.reserve } else { self.tight.max(self.reserve) };
         if purpose == Use::Guest && self.counts[State::Free as usize] < kept + order.frames() {
@@ -256,8 +260,12 @@ impl<'a> Pool<'a> {
 
     /// Makes a `Frame` again of a run that a table named and names no more, if the records agree that `owner` held all of
     /// it alone.
+    #[inline(always)]
     pub fn reclaim(&mut self, start: Addr<Pa>, order: impl Into<Order>, owner: VmId) -> Option<Frame<Dirty>> {
-        let order = order.into();
+        self.reclaim_run(start, order.into(), owner)
+    }
+
+    fn reclaim_run(&mut self, start: Addr<Pa>, order: Order, owner: VmId) -> Option<Frame<Dirty>> {
         let agreed = self.locate(start.bits() >> 12, order).is_some_and(|(_, at)| {
             let run = at as usize..at as usize + (1 << order.number());
             self.records[run].iter().all(|r| r.owner() == Some(owner))

@@ -94,7 +94,7 @@ impl Host {
         }
         if sum.filled > 0 {
             let Checked { leaves, wrong, stale } = self.overcommit.lock().checked;
-            let ShadowCounts { filled, moved, killed, dropped } = sum;
+            let ShadowCounts { filled, moved, killed, dropped, .. } = sum;
             self.say(format_args!(
                 "shadows: filled={filled} moved={moved} killed={killed} dropped={dropped} checked={leaves} wrong={wrong} stale={stale} exits={exits}"
             ));

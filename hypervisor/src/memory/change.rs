@@ -119,8 +119,10 @@ impl Memory {
     }
 
     /// Gives RAM back to the pool until it `is_late`, which is asked after each page or block. All its vCPUs must be off.
-    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, is_late: impl FnMut() -> bool) {
-        self.drop_shadows(m, pool);
+    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, mut is_late: impl FnMut() -> bool) {
+        if !self.drop_shadows(m, pool, &mut is_late) {
+            return;
+        }
         let pages = self.layout.bytes >> 12;
         let at = self.layout.base + (self.released << 12);
         self.released += self.give_up(m, pool, at, pages - self.released, Hole::Absent, is_late);
@@ -132,7 +134,7 @@ impl Memory {
     /// All its vCPUs must be off. A CPU may still have its root in VTTBR_EL2: that leads nowhere.
     pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
         let owner = self.layout.owner;
-        self.drop_shadows(m, pool);
+        self.drop_shadows(m, pool, &mut || false);
         self.released = 0;
         let mut left = self.resident;
         let mut put_away: Resident = self.resident;

@@ -1,7 +1,8 @@
 //! From a page of a VM's own to the shadow leaves that hang on it.
 //!
 //! One word for each page and one for each block, in frames of the pool: which shadow, and where in it. A page that two
-//! shadow leaves hang on has the others in a short list; where that is full, a whole shadow is dropped.
+//! shadow leaves hang on has the others in a short list; where that is full, the one that was put there first makes way, and
+//! with it its leaf.
 //!
 //! The words may be stale, never missing: a shadow leaf that went otherwise leaves its word, and who reads one looks whether
 //! the shadow's leaf still names the page's frame. A word is overwritten only if that is not so.
@@ -80,6 +81,8 @@ impl Of {
 pub(super) struct Reverse {
     root: Option<Addr<Pa>>,
     more: Vec<(Of, Hanger)>,
+    /// Who makes way next, once the list is full.
+    oldest: usize,
 }
 
 impl Reverse {
@@ -155,59 +158,43 @@ impl Reverse {
     }
 
     /// Remembers that `hanger` hangs on a page or block, whose words exist. `is_live` tells whether another still does.
-    /// False if the list is full.
+    /// Returns who made way for it, if the list was full: the caller takes that leaf, if it is there, out of its shadow.
     pub(super) fn hang<M: Machine>(
         &mut self,
         m: &M,
         of: Of,
         hanger: Hanger,
-        mut is_live: impl FnMut(Of, Hanger) -> bool,
-    ) -> bool {
+        is_live: impl FnOnce(Of, Hanger) -> bool,
+    ) -> Option<(Of, Hanger)> {
         match self.first(m, of) {
-            Some(old) if old == hanger => return true,
+            Some(old) if old == hanger => return None,
             Some(old) if is_live(of, old) => {}
             _ => {
                 self.set_first(m, of, hanger.word());
-                return true;
+                return None;
             }
         }
         if self.more.contains(&(of, hanger)) {
-            return true;
+            return None;
         }
-        if self.more.len() >= MORE {
-            self.more.retain(|&(of, hanger)| is_live(of, hanger));
+        if self.more.len() < MORE {
+            self.more.push((of, hanger));
+            return None;
         }
-        if self.more.len() >= MORE {
-            return false;
-        }
-        self.more.push((of, hanger));
-        true
+        self.oldest = (self.oldest + 1) % MORE;
+        self.more.get_mut(self.oldest).map(|slot| core::mem::replace(slot, (of, hanger)))
     }
 
-    /// The shadow that has most leaves in the list.
-    pub(super) fn most_listed(&self) -> usize {
-        let mut leaves = [0_u16; 1 << u8::BITS];
-        for (_, hanger) in &self.more {
-            // A number of eight bits; and the list is shorter than what 16 bits count.
-            leaves[usize::from(hanger.shadow)] += 1;
-        }
-        (0..leaves.len()).max_by_key(|n| leaves.get(*n)).unwrap_or(0)
+    /// Forgets the first that hangs on a page or block, and returns it.
+    pub(super) fn take_first<M: Machine>(&mut self, m: &M, of: Of) -> Option<Hanger> {
+        let hanger = self.first(m, of)?;
+        self.set_first(m, of, 0);
+        Some(hanger)
     }
 
-    /// Calls `each` for all that may hang on a page or block, and forgets them.
-    pub(super) fn take<M: Machine>(&mut self, m: &M, of: Of, mut each: impl FnMut(Hanger)) {
-        if let Some(hanger) = self.first(m, of) {
-            self.set_first(m, of, 0);
-            each(hanger);
-        }
-        if !self.more.is_empty() {
-            self.more.retain(|&(other, hanger)| {
-                if other == of {
-                    each(hanger);
-                }
-                other != of
-            });
-        }
+    /// Forgets those of the list for which `takes` returns true.
+    pub(super) fn take_listed(&mut self, mut takes: impl FnMut(Of, Hanger) -> bool) {
+        self.more.retain(|&(of, hanger)| !takes(of, hanger));
     }
 
     /// Whether `hanger` is remembered for a page or block.
@@ -215,14 +202,32 @@ impl Reverse {
         self.first(m, of) == Some(hanger) || self.more.contains(&(of, hanger))
     }
 
-    /// Forgets all, and hands back the frames.
-    pub(super) fn clear<M: Machine>(&mut self, m: &M, mut give: impl FnMut(Addr<Pa>)) {
+    /// Forgets all, and hands back `most` frames, or all that there are.
+    pub(super) fn clear_some<M: Machine>(&mut self, m: &M, most: u32, mut give: impl FnMut(Addr<Pa>)) {
         self.more.clear();
-        let Some(root) = self.root.take() else { return };
-        for blocks in (0..PAGES as usize).filter_map(|n| Self::below(m, root, n)) {
-            (0..BLOCKS).filter_map(|n| Self::below(m, blocks, n * 2 + 1)).for_each(&mut give);
-            give(blocks);
+        let Some(root) = self.root else { return };
+        let mut left = most;
+        // Those below first; the name goes with the frame.
+        let mut cut = |at: Addr<Pa>, n: usize, frame: Addr<Pa>| {
+            if let Some(slot) = m.frame(at).get(n) {
+                slot.store(0, Relaxed);
+            }
+            give(frame);
+            left -= 1;
+            left == 0
+        };
+        for n in 0..PAGES as usize {
+            let Some(blocks) = Self::below(m, root, n) else { continue };
+            for at in (0..BLOCKS).map(|n| n * 2 + 1) {
+                if Self::below(m, blocks, at).is_some_and(|frame| cut(blocks, at, frame)) {
+                    return;
+                }
+            }
+            if cut(root, n, blocks) {
+                return;
+            }
         }
+        self.root = None;
         give(root);
     }
 }

@@ -16,6 +16,7 @@ use crate::addr::{Addr, Ipa, Ipa2, Pa, Size, VcpuId};
 use crate::arm::desc::{Attr, Hole, Marks};
 use crate::frames::{Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
+use crate::stage2::unlinked::Unlinked;
 use crate::stage2::vmid::Tag;
 use crate::stage2::walk::Found;
 use crate::stage2::{Leaf, Refusal, Supply, Table};
@@ -41,6 +42,9 @@ pub const fn most_frames(bytes: u64, pool: u64, vcpus: u16) -> u64 {
     // A root is at most 16 tables (Arm ARM D8.2.5), and two for the 40 bits that VMs have.
     most_tables(bytes, pool) + Reverse::most_frames(bytes) + 2 * (MOST as u64 + vcpus as u64)
 }
+
+/// How many frames of tables that were unlinked are given back at once: some 15 us.
+const SOME: u32 = 16;
 
 /// How many leaves and holes of a shadow a TLBI of a range goes through, before all of the shadow is forgotten instead.
 const MOST_FORGOTTEN: u32 = 256;
@@ -93,6 +97,8 @@ pub struct ShadowCounts {
     pub killed: u64,
     /// Shadows that were emptied for want of room.
     pub dropped: u64,
+    /// Leaves that made way for others of the same page, of which there are too many.
+    pub displaced: u64,
 }
 
 impl AddAssign for ShadowCounts {
@@ -101,6 +107,7 @@ impl AddAssign for ShadowCounts {
         self.moved += other.moved;
         self.killed += other.killed;
         self.dropped += other.dropped;
+        self.displaced += other.displaced;
     }
 }
 
@@ -112,6 +119,8 @@ pub(super) struct Shadow {
     used: u64,
     /// Its frames of tables, the root's apart.
     tables: u64,
+    /// The parts of its root ([`Table::root_part`]) in which there may be something.
+    root_parts: u64,
     /// Whether some of its leaves are parts of larger ones of the hypervisor's: the marks.
     parts: u8,
 }
@@ -121,6 +130,8 @@ pub(super) struct Shadow {
 pub(super) struct Shadows {
     pub(super) all: Vec<Shadow>,
     pub(super) reverse: Reverse,
+    /// Tables of shadows that were emptied.
+    unlinked: Unlinked,
     /// For each vCPU the page that must stay where it is.
     pins: Vec<Option<Addr<Ipa>>>,
     /// For shadows that are yet to come.
@@ -187,7 +198,7 @@ impl Memory {
         };
         let is_full = self.shadows.all.len() >= MOST;
         if let Some(at) = free.or_else(|| if is_full { oldest() } else { None }) {
-            self.empty(m, pool, at);
+            self.empty(m, at);
             self.shadows.counts.dropped += u64::from(free.is_none());
             if let Some(shadow) = self.shadows.all.get_mut(at) {
                 shadow.key = key;
@@ -200,65 +211,98 @@ impl Memory {
         let table = Table::new(root.zero(m).into_table(), geometry);
         self.resident.tables += geometry.root_tables();
         let tag = self.shadows.tags.pop().unwrap_or_else(|| Arc::new(Tag::new()));
-        self.shadows.all.push(Shadow { key, table, tag, used: 0, tables: 0, parts: 0 });
+        self.shadows.all.push(Shadow { key, table, tag, used: 0, tables: 0, root_parts: 0, parts: 0 });
         Ok(self.shadows.all.len() - 1)
     }
 
     /// Sees to it that a leaf more does not make it more tables than shadows may have: shadows are emptied that were entered
-    /// least lately, and `n` last.
+    /// least lately, and `n` last. Each time some of what they had is given back, more than a leaf needs.
     fn make_room<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, n: usize) {
         let Some(limit) = self.shadows.limit else { return };
-        while self.resident.shadows + MOST_NEW > limit {
-            let full = self.shadows.all.iter().enumerate().filter(|(_, shadow)| shadow.tables > 0);
-            let Some((at, _)) = full.min_by_key(|(at, shadow)| (*at == n, shadow.used)) else { return };
-            self.empty(m, pool, at);
-            self.shadows.counts.dropped += 1;
+        loop {
+            self.free_unlinked(m, pool, SOME);
+            if self.resident.shadows + MOST_NEW <= limit {
+                return;
+            }
+            if self.shadows.unlinked.is_empty() {
+                let full = self.shadows.all.iter().enumerate().filter(|(_, shadow)| shadow.tables > 0);
+                let Some((at, _)) = full.min_by_key(|(at, shadow)| (*at == n, shadow.used)) else { return };
+                self.empty(m, at);
+                self.shadows.counts.dropped += 1;
+            }
         }
     }
 
-    /// Gives back the tables of the shadow that was entered least lately, of those that no vCPU is in. Returns how many frames
-    /// came free.
+    /// Gives back tables of the shadow that was entered least lately, of those that no vCPU is in. Returns how many frames
+    /// came free: some, as often as it is asked, until there is no more.
     pub fn drop_idle_shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) -> u64 {
-        let idle = |shadow: &Shadow| shadow.tables > 0 && Arc::strong_count(&shadow.tag) == 1;
-        let idle = self.shadows.all.iter().enumerate().filter(|(_, shadow)| idle(shadow));
-        let Some((at, shadow)) = idle.min_by_key(|(_, shadow)| shadow.used) else { return 0 };
-        let freed = shadow.tables;
-        self.empty(m, pool, at);
-        self.shadows.counts.dropped += 1;
-        freed
+        if self.shadows.unlinked.is_empty() {
+            let idle = |shadow: &Shadow| shadow.tables > 0 && Arc::strong_count(&shadow.tag) == 1;
+            let idle = self.shadows.all.iter().enumerate().filter(|(_, shadow)| idle(shadow));
+            let Some((at, _)) = idle.min_by_key(|(_, shadow)| shadow.used) else { return 0 };
+            self.empty(m, at);
+            self.shadows.counts.dropped += 1;
+        }
+        self.free_unlinked(m, pool, SOME)
     }
 
-    /// Takes all leaves out of a shadow.
-    fn empty<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: usize) {
+    /// Takes all leaves out of a shadow. Its tables are given back later.
+    #[inline(never)]
+    fn empty<M: Machine>(&mut self, m: &M, at: usize) {
+        let Shadows { all, unlinked, .. } = &mut self.shadows;
+        let Some(shadow) = all.get_mut(at).filter(|shadow| shadow.root_parts != 0) else { return };
+        shadow.table.unlink(m, &shadow.tag, shadow.root_parts, |table, level| unlinked.push(m, table, level));
+        (shadow.parts, shadow.tables, shadow.root_parts) = (0, 0, 0);
+    }
+
+    /// Gives back some of the tables of shadows that were emptied. Returns how many frames.
+    #[inline(never)]
+    fn free_unlinked<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, most: u32) -> u64 {
         let owner = self.layout.owner;
-        let Some(shadow) = self.shadows.all.get_mut(at) else { return };
-        shadow.parts = 0;
         let mut freed = 0;
-        shadow.table.clear_tables(m, &shadow.tag, |table| {
+        self.shadows.unlinked.free_some(m, most, |table| {
             give_back(pool, table, Size::Page, owner);
             freed += 1;
         });
-        shadow.tables -= freed;
         self.resident.shadows -= freed;
         self.resident.tables -= freed;
+        freed
     }
 
-    /// Gives all that shadows hold back to the pool. No vCPU may be in one.
-    pub(super) fn drop_shadows<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
-        let owner = self.layout.owner;
-        for at in 0..self.shadows.all.len() {
-            self.empty(m, pool, at);
-        }
-        let mut freed = 0;
-        self.shadows.reverse.clear(m, |frame| {
-            give_back(pool, frame, Size::Page, owner);
-            freed += 1;
-        });
-        self.resident.tables -= freed;
-        self.shadows.pins.clear();
+    /// Gives all that shadows hold back to the pool, until it `is_late`; true if that was all. No vCPU may be in one.
+    #[inline(never)]
+    pub(super) fn drop_shadows<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        is_late: &mut dyn FnMut() -> bool,
+    ) -> bool {
         // The roots stay: a CPU may still have one in VTTBR_EL2. They are used again.
-        for shadow in &mut self.shadows.all {
-            shadow.key = NOBODYS;
+        for at in 0..self.shadows.all.len() {
+            self.empty(m, at);
+            if let Some(shadow) = self.shadows.all.get_mut(at) {
+                shadow.key = NOBODYS;
+            }
+        }
+        self.shadows.pins.clear();
+        let owner = self.layout.owner;
+        loop {
+            let mut freed = 0;
+            if self.shadows.unlinked.is_empty() {
+                self.shadows.reverse.clear_some(m, SOME, |frame| {
+                    give_back(pool, frame, Size::Page, owner);
+                    freed += 1;
+                });
+                self.resident.tables -= freed;
+                if freed == 0 {
+                    return true;
+                }
+            } else {
+                self.free_unlinked(m, pool, SOME);
+            }
+            if is_late() {
+                return false;
+            }
         }
     }
 
@@ -328,6 +372,7 @@ impl Memory {
             self.remember(m, pool, n, of, at.align_down(size))?;
             let Some(output) = own.output_of(ipa.align_down(size)) else { return Err(Miss::NotRam) };
             let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
+            shadow.root_parts |= shadow.table.root_part(at);
             let before = self.resident.tables;
             let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
             let ready = shadow.table.prepare(m, at.align_down(size), size, &mut supply);
@@ -363,28 +408,23 @@ impl Memory {
         }
         // There are at most MOST, and one for each vCPU.
         let hanger = Hanger { shadow: n as u8, at };
-        for _ in 0..=self.shadows.all.len() {
-            let base = self.layout.base;
-            let Shadows { all, reverse, .. } = &mut self.shadows;
-            let table = &self.table;
-            let is_live = |of: Of, hanger: Hanger| {
-                let ipa = base + (u64::from(of.page()) << 12);
-                let frame = match table.walk(m, ipa) {
-                    Found::Leaf(leaf) => leaf.output_of(ipa),
-                    _ => None,
-                };
-                let shadow = all.get(usize::from(hanger.shadow));
-                frame.is_some_and(|frame| shadow.is_some_and(|shadow| shadow.naming(m, hanger.at, frame).is_some()))
-            };
-            if reverse.hang(m, of, hanger, is_live) {
-                return Ok(());
-            }
-            // The list is full of leaves that are there: the shadow that has most of them gives way, this one or another.
-            let most = reverse.most_listed();
-            self.empty(m, pool, most);
-            self.shadows.counts.dropped += 1;
+        let base = self.layout.base;
+        let table = self.table;
+        let Shadows { all, reverse, counts, .. } = &mut self.shadows;
+        let live = |of: Of, hanger: Hanger| {
+            let ipa = base + (u64::from(of.page()) << 12);
+            let Found::Leaf(leaf) = table.walk(m, ipa) else { return None };
+            let shadow = all.get(usize::from(hanger.shadow))?;
+            shadow.naming(m, hanger.at, leaf.output_of(ipa)?).map(|_| shadow)
+        };
+        let displaced = reverse.hang(m, of, hanger, |of, hanger| live(of, hanger).is_some());
+        if let Some((of, hanger)) = displaced
+            && let Some(shadow) = live(of, hanger)
+        {
+            let _ = shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent);
+            counts.displaced += 1;
         }
-        Err(Miss::Short)
+        Ok(())
     }
 
     /// The own leaf of `size` at `ipa`, which named `frame`, has gone or has lost rights: so do the shadow leaves that hang on
@@ -401,30 +441,37 @@ impl Memory {
         let page = self.page_number(ipa);
         let Shadows { all, reverse, counts, .. } = &mut self.shadows;
         counts.moved += 1;
-        let mut one = |of: Of, frame: Addr<Pa>| {
-            reverse.take(m, of, |hanger| {
-                if let Some(shadow) = all.get(usize::from(hanger.shadow))
-                    && shadow.naming(m, hanger.at, frame).is_some()
-                    && shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent).is_ok()
-                {
-                    counts.killed += 1;
-                }
-            });
+        let mut one = |hanger: Hanger, frame: Addr<Pa>| {
+            if let Some(shadow) = all.get(usize::from(hanger.shadow))
+                && shadow.naming(m, hanger.at, frame).is_some()
+                && shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent).is_ok()
+            {
+                counts.killed += 1;
+            }
         };
-        one(Of::new(page, Size::Block), frame);
-        for n in 0..size.frames() {
-            // Below 2^26 pages.
-            one(Of::Page(page + n as u32), frame + n * 4096);
+        let block = Of::new(page, Size::Block);
+        // Below 2^26 pages.
+        let pages = page..page + size.frames() as u32;
+        let frame_of = |of: Of| match of {
+            Of::Page(n) if pages.contains(&n) => Some(frame + u64::from(n - page) * 4096),
+            Of::Block(_) if of == block => Some(frame),
+            _ => None,
+        };
+        for of in core::iter::once(block).chain(pages.clone().map(Of::Page)) {
+            if let (Some(hanger), Some(frame)) = (reverse.take_first(m, of), frame_of(of)) {
+                one(hanger, frame);
+            }
         }
+        reverse.take_listed(|of, hanger| frame_of(of).map(|frame| one(hanger, frame)).is_some());
     }
 
     /// Does what a TLBI of the guest hypervisor's asks for.
-    pub fn outer_forget<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, scope: Scope) {
+    pub fn outer_forget<M: Machine>(&mut self, m: &M, scope: Scope) {
         for n in 0..self.shadows.all.len() {
             let Some(shadow) = self.shadows.all.get(n) else { return };
             match scope {
-                Scope::All => self.empty(m, pool, n),
-                Scope::Vmid(vmid) if vmid == shadow.key.vmid() => self.empty(m, pool, n),
+                Scope::All => self.empty(m, n),
+                Scope::Vmid(vmid) if vmid == shadow.key.vmid() => self.empty(m, n),
                 Scope::Range(vmid, start, bytes) if vmid == shadow.key.vmid() => {
                     // Any part of a leaf stands for all of it.
                     let wide = marked(shadow.parts);
@@ -432,7 +479,7 @@ impl Memory {
                     let end = start.bits().saturating_add(bytes).saturating_sub(1);
                     let to = Addr::<Ipa2>::new(end).align_down(wide).bits().saturating_add(wide.bytes());
                     if !self.forget_range(m, n, start, (from, to), end) {
-                        self.empty(m, pool, n);
+                        self.empty(m, n);
                     }
                 }
                 Scope::Vmid(_) | Scope::Range(..) => {}

@@ -9,7 +9,7 @@ use super::vmid::Tag;
 use super::{Refusal, Supply, Table, entry};
 use crate::addr::{Addr, Pa, Size, Space};
 use crate::arm::desc::{Attr, Desc, Hole};
-use crate::arm::vmsa::{ENTRIES, Level};
+use crate::arm::vmsa::{ENTRIES, Geometry, Level};
 use crate::machine::{Forget, Machine};
 use arrayvec::ArrayVec;
 
@@ -95,30 +95,52 @@ impl<In: Space, Out: Space> Table<In, Out> {
     ///
     /// No vCPU that uses the table may be running, or it would fault and fill it again.
     pub fn clear<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Part<Out>)) {
-        self.clear_to(m, tag, true, &mut take);
+        break_root(m, (self.root, self.geometry), tag, !0, &mut |desc, level| dissolve(m, desc, level, &mut take));
     }
 
-    /// The same, where leaves and holes are nobody's: only tables are shown, and the last level is not looked at.
-    pub fn clear_tables<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Addr<Pa>)) {
-        self.clear_to(m, tag, false, &mut |part| {
-            if let Part::Table(table) = part {
-                take(table);
+    /// The same, where leaves and holes are nobody's: `take` gets the tables that the root led to, with their level, to go
+    /// through them later. Of the root, those parts of [`Table::root_part`] are looked at whose bits are set.
+    pub fn unlink<M: Machine>(&self, m: &M, tag: &Tag, parts: u64, mut take: impl FnMut(Addr<Pa>, Level)) {
+        break_root(m, (self.root, self.geometry), tag, parts, &mut |desc, level: Level| {
+            if let (Desc::Table(table), Some(below)) = (desc, level.next()) {
+                take(Addr::new(table), below);
             }
         });
     }
 
-    fn clear_to<M: Machine>(&self, m: &M, tag: &Tag, last: bool, take: &mut impl FnMut(Part<Out>)) {
-        let level = self.geometry.start();
-        let mut broken: ArrayVec<Desc, BATCH> = ArrayVec::new();
-        let mut flush = |broken: &mut ArrayVec<Desc, BATCH>| {
-            m.publish();
-            if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
-                m.forget(Forget::Vmid(vmid));
-            }
-            broken.drain(..).for_each(|desc| dissolve(m, desc, level, last, take));
-        };
-        for index in 0..self.root_entries() {
-            let at = entry(self.root, index);
+    /// Which 64th of the root speaks for `at`, as a bit.
+    pub fn root_part(&self, at: Addr<In>) -> u64 {
+        let index = self.geometry.root_index(at.bits()).unwrap_or(0);
+        1 << (index / self.root_entries().div_ceil(u64::BITS.into()))
+    }
+}
+
+/// Takes out of a root what there is in `parts` of it, and shows it to `take` once every CPU has forgotten it. Once for all
+/// spaces: it is long, and they make no difference.
+#[inline(never)]
+fn break_root<M: Machine>(
+    m: &M,
+    (root, geometry): (Addr<Pa>, Geometry),
+    tag: &Tag,
+    parts: u64,
+    take: &mut dyn FnMut(Desc, Level),
+) {
+    let (level, entries) = (geometry.start(), geometry.root_tables() * ENTRIES);
+    let mut broken: ArrayVec<Desc, BATCH> = ArrayVec::new();
+    let mut flush = |broken: &mut ArrayVec<Desc, BATCH>| {
+        m.publish();
+        if let Some(vmid) = tag.vmid().filter(|_| !broken.is_empty()) {
+            m.forget(Forget::Vmid(vmid));
+        }
+        broken.drain(..).for_each(|desc| take(desc, level));
+    };
+    let part = entries.div_ceil(u64::BITS.into());
+    for first in (0..entries).step_by(part as usize) {
+        if parts >> (first / part) & 1 == 0 {
+            continue;
+        }
+        for index in first..first + part {
+            let at = entry(root, index);
             let word = m.load(at);
             // As most of it is.
             if word == Hole::Absent.encode() {
@@ -133,22 +155,20 @@ impl<In: Space, Out: Space> Table<In, Out> {
                 flush(&mut broken);
             }
         }
-        flush(&mut broken);
     }
+    flush(&mut broken);
 }
 
 /// Recursion as deep as there are levels: each call goes one further.
-fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, last: bool, take: &mut impl FnMut(Part<Out>)) {
+fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut impl FnMut(Part<Out>)) {
     match (desc, level.next(), level.leaf()) {
         (Desc::Leaf(output, attr), _, Some(size)) => take(Part::Leaf(Addr::new(output), size, attr)),
         (Desc::Table(table), Some(below), _) => {
             let table = Addr::new(table);
-            if last || below.next().is_some() {
-                for index in 0..ENTRIES {
-                    let word = m.load(entry(table, index));
-                    if word != Hole::Absent.encode() {
-                        dissolve(m, Desc::decode(word, below), below, last, take);
-                    }
+            for index in 0..ENTRIES {
+                let word = m.load(entry(table, index));
+                if word != Hole::Absent.encode() {
+                    dissolve(m, Desc::decode(word, below), below, take);
                 }
             }
             take(Part::Table(table));

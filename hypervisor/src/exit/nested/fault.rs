@@ -120,12 +120,12 @@ pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm:
     match (op1, crm, op2) {
         // IPAS2E1, IPAS2LE1 and their ranges, inner shareable, outer shareable and local.
         (4, 0 | 4, _) => {
-            memory.outer_forget(m, &here.host.pool, ipas2(vmid, crm, op2, value));
+            memory.outer_forget(m, ipas2(vmid, crm, op2, value));
         }
         // VMALLS12E1, ALLE1.
-        (4, 1 | 3 | 7, 6) => memory.outer_forget(m, &here.host.pool, Scope::Vmid(vmid)),
+        (4, 1 | 3 | 7, 6) => memory.outer_forget(m, Scope::Vmid(vmid)),
         (4, 1 | 3 | 7, 4) => {
-            memory.outer_forget(m, &here.host.pool, Scope::All);
+            memory.outer_forget(m, Scope::All);
             here.vm.root.forget(m);
         }
         // EL2's own, by address or all: its translations have our VMID.
