@@ -5,6 +5,7 @@ use flatland::arm::desc::{Attr, Desc, Hole, Marks, MemType, Rights};
 use flatland::arm::vmsa::{Geometry, VmidBits, vttbr};
 use flatland::machine::Machine;
 use flatland::stage2::join::Part;
+use flatland::stage2::unlinked::Unlinked;
 use flatland::stage2::vmid::{Tag, Vmids};
 use flatland::stage2::walk::Found;
 use flatland::stage2::{Leaf, Refusal, Supply, Table};
@@ -385,5 +386,46 @@ fn one_leaf_costs_one_invalidation_of_its_own() {
                 world.stock.free.push(at);
             }
         });
+    }
+}
+
+/// Tables that are unlinked from a root of any shape come back once each, a few at a time, and none is left.
+#[test]
+fn unlinked_tables_come_back_once_and_a_few_at_a_time() {
+    const STOCK: u64 = 2_000;
+    const MOST: u32 = 8;
+    for (bits, spread) in [32, 39, 40, 44, 48].into_iter().flat_map(|bits| [(bits, 21), (bits, 30), (bits, 12)]) {
+        let model = Model::new(Addr::new(RAM), (STOCK + 16) << 12, 5, Flaw::None);
+        let mut world = World::new(&model, bits, 9);
+        world.stock.free = (16..16 + STOCK).map(|frame| Addr::new(RAM + frame * 4096)).collect();
+        let (table, mut dice) = (world.table, Dice::new(u64::from(bits)));
+        let (mut parts, mut places) = (0, Vec::new());
+        for _ in 0..500 {
+            let at: Addr<Ipa> = Addr::new((dice.roll() >> 20 << spread) % table.geometry().limit());
+            let attr = world.attr();
+            if let Ok(ready) = table.prepare(&model, at, Size::Page, &mut world.stock) {
+                ready.commit(&model, Addr::new(RAM), attr);
+                parts |= table.root_part(at);
+                places.push(at);
+            }
+        }
+        let taken = STOCK - world.stock.free.len() as u64;
+        let mut unlinked = Unlinked::default();
+        table.unlink(&model, &world.tag, parts, |table, level| unlinked.push(&model, table, level));
+        assert!(places.iter().all(|at| matches!(table.walk(&model, *at), Found::Gap(_))), "{bits} bits by {spread}");
+        let mut steps = 0;
+        while !unlinked.is_empty() {
+            let had = world.stock.free.len();
+            unlinked.free_some(&model, MOST, |table| world.stock.give(table));
+            assert!(world.stock.free.len() - had <= MOST as usize);
+            steps += 1;
+            assert!(steps <= taken, "{bits} bits by {spread}: {steps} steps for {taken} tables");
+        }
+        assert_eq!(world.stock.free.len() as u64, STOCK, "{bits} bits by {spread}, of {taken}");
+        assert!(steps >= taken / u64::from(MOST));
+        // Links are between us; only descriptors have to be published.
+        model.publish();
+        model.settle();
+        assert_eq!(model.errors(), Vec::<String>::new(), "{bits} bits by {spread}");
     }
 }
