@@ -421,6 +421,7 @@ impl Memory {
         if let Some((of, hanger)) = displaced
             && let Some(shadow) = live(of, hanger)
         {
+            // It is there: that was looked at just now.
             let _ = shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent);
             counts.displaced += 1;
         }
