@@ -529,3 +529,36 @@ fn shadows_end_in_steps() {
     assert_eq!(world.memory.check(&model, &pool).wrong, 0);
     assert_eq!(model.errors(), Vec::<String>::new());
 }
+
+/// A leaf that is part of a larger one of the hypervisor's goes with any part of that, though the shadow that it is in was
+/// emptied to make room for it.
+#[test]
+fn a_leaf_that_made_room_for_itself_goes_with_the_larger_one_it_is_of() {
+    const LIMIT: u64 = 64;
+    const BLOCK: u64 = 511 << 21;
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1);
+    world.memory.prepare_shadows(1, LIMIT);
+    world.store(TABLES, TABLES + 0x1000 + 3);
+    for n in 0..511 {
+        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
+    }
+    world.store(TABLES + 0x1000 + 511 * 8, (PAGES & !0x1f_ffff) + 0x4fd);
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    world.enter();
+    for n in 0.. {
+        if world.memory.resident().shadows + 3 > LIMIT {
+            break;
+        }
+        world.memory.fill(&model, &pool, world.key, Addr::new(n << 21), Access::Read).unwrap();
+    }
+    let at: Addr<Ipa2> = Addr::new(BLOCK);
+    world.memory.fill(&model, &pool, world.key, at, Access::Read).unwrap();
+    assert_eq!(world.memory.shadow_counts().dropped, 1, "it was emptied for that");
+    assert!(world.reach(at, Access::Read).is_some());
+    world.memory.outer_forget(&model, Scope::Range(1, Addr::new(BLOCK + 0x5000), 4096));
+    assert!(world.reach(at, Access::Read).is_none(), "any part of a leaf stands for all of it");
+    assert_eq!(model.errors(), Vec::<String>::new());
+}

@@ -364,7 +364,6 @@ impl Memory {
         if matches!(shadow.table.walk(m, at), Found::Leaf(_)) {
             let _ = shadow.table.unmap(m, &shadow.tag, at, Hole::Absent);
         }
-        shadow.parts |= attr.marks.bits();
         self.make_room(m, pool, n);
         let owner = self.layout.owner;
         loop {
@@ -372,7 +371,9 @@ impl Memory {
             self.remember(m, pool, n, of, at.align_down(size))?;
             let Some(output) = own.output_of(ipa.align_down(size)) else { return Err(Miss::NotRam) };
             let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
+            // Only now: it may have been emptied to make room.
             shadow.root_parts |= shadow.table.root_part(at);
+            shadow.parts |= attr.marks.bits();
             let before = self.resident.tables;
             let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
             let ready = shadow.table.prepare(m, at.align_down(size), size, &mut supply);

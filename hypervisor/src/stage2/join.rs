@@ -109,9 +109,11 @@ impl<In: Space, Out: Space> Table<In, Out> {
     }
 
     /// Which 64th of the root speaks for `at`, as a bit.
+    #[inline(always)]
     pub fn root_part(&self, at: Addr<In>) -> u64 {
-        let index = self.geometry.root_index(at.bits()).unwrap_or(0);
-        1 << (index / self.root_entries().div_ceil(u64::BITS.into()))
+        // A root is a power of two of tables.
+        let more = self.root_entries().ilog2().saturating_sub(u64::BITS.ilog2());
+        1 << (at.bits() >> (self.geometry.start().shift() + more) & 63)
     }
 }
 
