@@ -447,6 +447,17 @@ fn forgetting_much_is_no_long_work() {
     assert_eq!(model.errors(), Vec::<String>::new());
 }
 
+/// A hypervisor whose guest finds one page at each 2 MiB of 4 GiB.
+fn spread(world: &mut World<'_>) {
+    for n in 0..512 {
+        if n < 4 {
+            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
+        }
+        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
+    }
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+}
+
 /// A guest hypervisor whose guests have a page at each 2 MiB, as far as addresses go, with tables of its own that are three
 /// pages: shadows have no more tables than they may, and the leaf that was asked for is there all the same.
 #[test]
@@ -459,13 +470,7 @@ fn shadows_have_no_more_tables_than_they_may() {
     let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
     world.memory.prepare_shadows(1, LIMIT);
-    for n in 0..512 {
-        if n < 4 {
-            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
-        }
-        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
-    }
-    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    spread(&mut world);
     let geometry = world.memory.layout().geometry;
     let before = world.memory.resident().tables;
     let mut dice = Dice::new(3);
@@ -505,11 +510,7 @@ fn shadows_end_in_steps() {
     let mut records = records();
     let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
-    for n in 0..512 {
-        world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
-        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
-    }
-    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    spread(&mut world);
     world.enter();
     for n in 0..300_u64 {
         world.memory.fill(&model, &pool, world.key, Addr::new(n << 21), Access::Read).unwrap();
@@ -541,12 +542,8 @@ fn a_leaf_that_made_room_for_itself_goes_with_the_larger_one_it_is_of() {
     let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1);
     world.memory.prepare_shadows(1, LIMIT);
-    world.store(TABLES, TABLES + 0x1000 + 3);
-    for n in 0..511 {
-        world.store(TABLES + 0x1000 + n * 8, TABLES + 0x2000 + 3);
-    }
+    spread(&mut world);
     world.store(TABLES + 0x1000 + 511 * 8, (PAGES & !0x1f_ffff) + 0x4fd);
-    world.store(TABLES + 0x2000, PAGES + 0x4ff);
     world.enter();
     for n in 0.. {
         if world.memory.resident().shadows + 3 > LIMIT {

@@ -97,10 +97,20 @@ pub fn run(instruction: Instruction, args: [u64; 4]) -> [u64; 4] {
     buffer[0].store(word, Ordering::SeqCst);
     buffer[1].store(RET, Ordering::SeqCst);
     let at = buffer.as_ptr() as u64;
-    // SAFETY: data and instruction caches of the buffer's one line are made to agree.
-    unsafe { asm!("dc cvau, {0}", "dsb ish", "ic ivau, {0}", "dsb ish", "isb", in(reg) at) };
+    publish(buffer);
     // SAFETY: the buffer holds one instruction of the closed list and RET; it is this CPU's own.
     unsafe { jump(at, args) }
+}
+
+/// Makes instruction fetches see what was written.
+pub(crate) fn publish(words: &[AtomicU32]) {
+    let start = words.as_ptr() as u64;
+    for line in (start..start + size_of_val(words) as u64).step_by(64) {
+        // SAFETY: cleaning loses no data, and what was fetched before is not run again.
+        unsafe { asm!("dc cvau, {0}", "dsb ish", "ic ivau, {0}", in(reg) line, options(nostack)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack)) };
 }
 
 /// Fetches an instruction from a device address below RAM, and comes back when that faults.

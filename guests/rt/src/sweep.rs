@@ -7,7 +7,6 @@
 use crate::code::{self, Encoding, RET};
 use crate::exception::Fault;
 use crate::{args, cpu, expect_exception};
-use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What came of one encoding.
@@ -61,7 +60,7 @@ pub fn all(mut each: impl FnMut(Encoding, Answer)) {
             CODE.0[4 * n].store(encoding(n).read_word(), Ordering::Relaxed);
             CODE.0[4 * n + 2].store(encoding(n).write_word(), Ordering::Relaxed);
         }
-        publish();
+        code::publish(&CODE.0[..4 * GROUP]);
         for n in 0..GROUP {
             let encoding = encoding(n);
             if !is_left_alone(encoding) {
@@ -83,15 +82,4 @@ fn answer(n: usize, encoding: Encoding) -> Answer {
     let read = call(4 * n, 0);
     let written = call(4 * n + 2, harmless(encoding, read.ok())).map(|_| ());
     Answer { read, written }
-}
-
-/// Makes instruction fetches see [`CODE`].
-fn publish() {
-    let start = CODE.0.as_ptr() as u64;
-    for line in (start..start + 16 * GROUP as u64).step_by(64) {
-        // SAFETY: cleaning loses no data, and what was fetched before is not run again.
-        unsafe { asm!("dc cvau, {0}", "dsb ish", "ic ivau, {0}", in(reg) line, options(nostack)) };
-    }
-    // SAFETY: barriers.
-    unsafe { asm!("dsb ish", "isb", options(nostack)) };
 }

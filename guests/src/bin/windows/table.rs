@@ -150,9 +150,9 @@ static VIRTIO: &[&[Row]] = &[&[
 /// The distributor, in which `n` interrupts have a bit or a field each.
 fn distributor(n: u64) -> [Row; 32] {
     let is_v2 = gic::is_v2();
-    let private = |v2: Kind| if is_v2 { v2 } else { Kind::Is(0, !0) };
+    // Private interrupts are the redistributors', with affinity routing.
     let v2_only = |kind| if is_v2 { kind } else { Kind::Is(0, !0) };
-    let targets = if is_v2 && args::n_cpus() > 1 { Kind::Keeps(0x0101_0101) } else { Kind::Is(0, !0) };
+    let targets = v2_only(if args::n_cpus() > 1 { Kind::Keeps(0x0101_0101) } else { Kind::Is(0, !0) });
     let end = if is_v2 { 0xfd0 } else { 0xffd0 };
     let routes = if is_v2 { 0x6100 } else { 0x6000 + 8 * n.min(1020) };
     [
@@ -165,26 +165,26 @@ fn distributor(n: u64) -> [Row; 32] {
         // Message-based SPIs, which GICD_TYPER.MBIS announces.
         row(0x040, 0x060, Kind::Free),
         row(0x020, 0x040, Kind::Free),
-        one(0x080, private(Kind::Live)),
+        one(0x080, v2_only(Kind::Live)),
         row(0x084, 0x080 + n / 8, Kind::Keeps(!0)),
         // SGIs and PPIs of a GICv2: some are always enabled, some have a line.
-        row(0x100, 0x100 + 4, private(Kind::Live)),
+        row(0x100, 0x104, v2_only(Kind::Live)),
         row(0x104, 0x100 + n / 8, Kind::Sets(!0)),
-        row(0x180, 0x184, private(Kind::Live)),
+        row(0x180, 0x184, v2_only(Kind::Live)),
         row(0x184, 0x180 + n / 8, Kind::Clears),
-        row(0x200, 0x204, private(Kind::Live)),
+        row(0x200, 0x204, v2_only(Kind::Live)),
         row(0x204, 0x200 + n / 8, Kind::Sets(!0)),
-        row(0x280, 0x284, private(Kind::Live)),
+        row(0x280, 0x284, v2_only(Kind::Live)),
         row(0x284, 0x280 + n / 8, Kind::Clears),
-        row(0x300, 0x304, private(Kind::Live)),
+        row(0x300, 0x304, v2_only(Kind::Live)),
         row(0x304, 0x300 + n / 8, Kind::Sets(!0)),
-        row(0x380, 0x384, private(Kind::Live)),
+        row(0x380, 0x384, v2_only(Kind::Live)),
         row(0x384, 0x380 + n / 8, Kind::Clears),
-        bytes(0x400, 0x420, private(Kind::Keeps(0xf0f0_f0f0))),
+        bytes(0x400, 0x420, v2_only(Kind::Keeps(0xf0f0_f0f0))),
         bytes(0x420, 0x400 + n, Kind::Keeps(0xf0f0_f0f0)),
         bytes(0x800, 0x820, v2_only(Kind::Fixed)),
-        bytes(0x820, 0x800 + n, if is_v2 { targets } else { Kind::Is(0, !0) }),
-        row(0xc00, 0xc08, private(Kind::Live)),
+        bytes(0x820, 0x800 + n, targets),
+        row(0xc00, 0xc08, v2_only(Kind::Live)),
         row(0xc08, 0xc00 + n / 4, Kind::Keeps(0xaaaa_aaaa)),
         // PPISR, SPISR and their kind are the implementation's; NSACR is RES0 without security, and so is IGRPMODR.
         row(0xd00, 0xe00, v2_only(Kind::Free)),
