@@ -30,7 +30,8 @@ struct Shared {
 }
 
 static SHARED: Once<Shared> = Once::new();
-static ONLINE: AtomicU32 = AtomicU32::new(1);
+/// How many CPUs have joined the first.
+static JOINED: AtomicU32 = AtomicU32::new(0);
 
 /// How long the other CPUs get to come up, in seconds.
 const PATIENCE: u64 = 2;
@@ -108,7 +109,7 @@ fn join(me: CpuId) -> ! {
     if irq::init_cpu(shared.board, me).is_err() {
         el2::power::park();
     }
-    ONLINE.fetch_add(1, Ordering::AcqRel);
+    JOINED.fetch_add(1, Ordering::AcqRel);
     Seat::new(shared.host, me).serve()
 }
 
@@ -151,7 +152,7 @@ fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
 fn start_others(board: &'static Board, stacks: &[flatland::addr::Addr<flatland::addr::Pa>]) {
     let me = smp::affinity();
     let others: Vec<_> = board.cpus.iter().filter(|cpu| cpu.mpidr & 0xff_00ff_ffff != me).collect();
-    let mut expected = 1;
+    let mut expected = 0;
     for ((n, cpu), stack) in (1_u16..).zip(others).zip(stacks) {
         match smp::start(cpu, CpuId(n), *stack) {
             Ok(()) => expected += 1,
@@ -159,12 +160,12 @@ fn start_others(board: &'static Board, stacks: &[flatland::addr::Addr<flatland::
         }
     }
     let deadline = flatland::machine::Machine::now(&El2) + PATIENCE * timer::frequency();
-    while ONLINE.load(Ordering::Acquire) < expected && flatland::machine::Machine::now(&El2) < deadline {
+    while JOINED.load(Ordering::Acquire) < expected && flatland::machine::Machine::now(&El2) < deadline {
         core::hint::spin_loop();
     }
-    let online = ONLINE.load(Ordering::Acquire);
-    if online < expected {
-        info!("only {online} of {expected} CPUs came up");
+    let joined = JOINED.load(Ordering::Acquire);
+    if joined < expected {
+        info!("only {} of {} CPUs came up", joined + 1, expected + 1);
     } else {
         mmu::drop_identity();
     }

@@ -75,6 +75,18 @@ start:
     stp     xzr, xzr, [x1], #16
     b       1b
 2:
+    // .data from where it was loaded to where it is.
+    adrp    x1, __data_start
+    adrp    x2, __data_end
+    add     x2, x2, :lo12:__data_end
+    adrp    x3, __data_from
+    add     x3, x3, :lo12:__data_from
+1:  cmp     x1, x2
+    b.hs    2f
+    ldp     x4, x5, [x3], #16
+    stp     x4, x5, [x1], #16
+    b       1b
+2:
     // The image at its link address, page by page, each section with its rights.
     adrp    x22, __image_start
     adrp    x21, boot_l3
@@ -108,7 +120,7 @@ start:
     orr     x5, x2, x3
     str     x5, [x8, x1, lsl #3]
 
-    adrp    x1, __bss_start
+    adrp    x1, __data_start
     adrp    x2, __image_end
     bl      invalidate
 
@@ -132,6 +144,7 @@ secondary_start:
     mrs     x1, mpidr_el1
     ldr     x2, =0xff00ffffff
     and     x1, x1, x2
+    orr     x1, x1, #(1 << 63)      // an entry in use says so
     adrp    x4, SECONDARIES
     add     x4, x4, :lo12:SECONDARIES
     mov     x5, #16                 // entries in it: mpidr, stack top, argument, unused

@@ -14,19 +14,20 @@ pub(crate) const MAX: usize = 16;
 /// What a starting CPU needs to know. boot.S knows this layout.
 #[repr(C)]
 struct Secondary {
+    /// Its affinity and [`IN_USE`].
     mpidr: AtomicU64,
     stack: AtomicU64,
     argument: AtomicU64,
     unused: AtomicU64,
 }
 
-/// Affinity that no CPU has, so that unused entries match nobody.
-const NOBODY: u64 = u64::MAX;
+/// Set in an entry for a CPU: one of zeroes matches nobody, and has no place in the image. boot.S knows it.
+const IN_USE: u64 = 1 << 63;
 
 #[unsafe(no_mangle)]
 static SECONDARIES: [Secondary; MAX] = [const {
     Secondary {
-        mpidr: AtomicU64::new(NOBODY),
+        mpidr: AtomicU64::new(0),
         stack: AtomicU64::new(0),
         argument: AtomicU64::new(0),
         unused: AtomicU64::new(0),
@@ -48,7 +49,7 @@ pub(crate) fn start(cpu: &Cpu, n: CpuId, stack: Addr<Pa>) -> Result<(), &'static
     let entry = SECONDARIES.get(usize::from(n.0)).ok_or("more CPUs than Flatland uses")?;
     entry.stack.store(top, Ordering::Relaxed);
     entry.argument.store(u64::from(n.0), Ordering::Relaxed);
-    entry.mpidr.store(cpu.mpidr & 0xff_00ff_ffff, Ordering::Release);
+    entry.mpidr.store(cpu.mpidr & 0xff_00ff_ffff | IN_USE, Ordering::Release);
     // It reads this with its caches off.
     clean(core::ptr::from_ref(entry) as u64, core::mem::size_of::<Secondary>() as u64);
     let at = mmu::image_pa((&raw const secondary_start) as u64);
