@@ -116,18 +116,18 @@ const TABLE: &[Place] = &[
         ]),
     },
     Place {
-        file: "el2/seat.rs",
+        file: "run/switch.rs",
         from: "fn unload(",
         why: "who did it is charged with it, before its registers and its name are gone",
         section: "D1.3.2",
-        seen: Text(&["guest::drain()", "BROKEN", "context::save(", "context::unload();", "drop(loaded.vcpu);"]),
+        seen: Text(&["m.drain_serrors()", "SERROR", "m.save_context(", "m.be_nobody();", "drop(loaded.vcpu);"]),
     },
     Place {
-        file: "el2/seat.rs",
+        file: "run/switch.rs",
         from: "fn load(",
         why: "what EL2 did between two vCPUs is not the fault of the second",
         section: "D1.3.2",
-        seen: Text(&["self.unload();", "guest::drain()", "context::load("]),
+        seen: Text(&["self.unload(m);", "m.drain_serrors()", "m.load_context("]),
     },
     Place {
         file: "el2/context.rs",

@@ -19,7 +19,7 @@ pub(crate) mod mmu;
 pub(crate) mod panic;
 pub(crate) mod percpu;
 pub(crate) mod power;
-pub(crate) mod seat;
+pub(crate) mod run;
 pub(crate) mod smp;
 pub(crate) mod sysreg;
 pub(crate) mod timer;

@@ -37,12 +37,12 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
             here.slot.count(Counter::Wait);
             vcpu.registers.step(syndrome.instruction_bytes());
             // TI, bits 1:0: 0 WFI, 1 WFE, 2 WFIT, 3 WFET. WFE may end at once (Arm ARM D1.6.2), and so may the timed forms.
-            if syndrome.iss() & 1 != 0 { Next::Yield } else { Next::Wait }
+            if syndrome.iss() & 1 != 0 { Next::Yield } else { Next::WaitForInterrupt }
         }
         ec::SMC64 => call::smc(here, m, vcpu),
         ec::FP => {
             here.slot.count(Counter::Fp);
-            Next::Fp
+            Next::LoadFp
         }
         _ => {
             // A trapped feature that the ID registers do not show (SVE, SME, PAuth, AArch32 coprocessors, ...).

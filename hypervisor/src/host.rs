@@ -40,7 +40,7 @@ use load::Loader;
 use overcommit::Overcommit;
 pub use scan::Scanner;
 use spin::mutex::SpinMutex;
-pub use watch::WATCHMAN;
+pub use watch::HOUSEKEEPING_CPU;
 
 /// What the board and its CPUs offer to VMs.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ pub struct Host {
     /// How many VMs are stopping.
     pub stopping: Stopping,
     /// Whether some VM has a watchdog or has set an alarm.
-    has_chores: AtomicBool,
+    has_housekeeping: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
     closed: AtomicBool,
     /// For each VM: its signs of life when they last grew, and when that was.
@@ -227,7 +227,7 @@ impl Host {
             held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: Stopping::default(),
-            has_chores: AtomicBool::new(vms.iter().any(|vm| vm.spec.watchdog.is_some())),
+            has_housekeeping: AtomicBool::new(vms.iter().any(|vm| vm.spec.watchdog.is_some())),
             watched: SpinMutex::new(vms.iter().map(|_| (0, 0)).collect()),
             order: SpinMutex::new(None),
             top: SpinMutex::new((0, Vec::new())),

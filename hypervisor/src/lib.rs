@@ -23,6 +23,7 @@
 //! | 5 | [`monitor`] |
 //! | 6 | [`host`] |
 //! | 7 | [`exit`], [`operator`] |
+//! | 8 | [`run`] |
 //!
 //! # Locks
 //!
@@ -57,6 +58,7 @@ pub mod monitor;
 pub mod next;
 pub mod operator;
 pub mod policy;
+pub mod run;
 pub mod sched;
 pub mod stage2;
 pub mod vcpu;

@@ -11,13 +11,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use el2::machine::El2;
-use el2::seat::Seat;
 use el2::{cpu, entry, irq, lists, logger, mmu, percpu, smp, timer};
 use flatland::addr::{Addr, CpuId};
 use flatland::arm::idreg::{IdRegs, Offer};
 use flatland::arm::vmsa::{PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits};
 use flatland::host::{self, Facts, Host};
+use flatland::run::RunLoop;
 use flatland::vm::Gic;
 use log::info;
 use platform::board::{self, Board};
@@ -98,7 +98,7 @@ fn boot(image: u64, dtb: u64) -> ! {
     start_others(board, &stacks);
     host.begin_all(&El2);
     el2::uart::listen(host);
-    Seat::new(host, CpuId(0)).serve()
+    RunLoop::new(host, &El2, CpuId(0)).serve(&El2)
 }
 
 /// Every other CPU.
@@ -110,7 +110,7 @@ fn join(me: CpuId) -> ! {
         el2::power::park();
     }
     JOINED.fetch_add(1, Ordering::AcqRel);
-    Seat::new(shared.host, me).serve()
+    RunLoop::new(shared.host, &El2, me).serve(&El2)
 }
 
 fn mib(board: &Board) -> u64 {

@@ -10,15 +10,15 @@ pub enum Next {
     /// Run it again.
     Resume,
     /// Put its FP registers onto the CPU and run it again: it uses them.
-    Fp,
+    LoadFp,
     /// Ask the queue who is to run: something about that may have changed.
-    Look,
+    Reschedule,
     /// Let another run first, it stays ready.
     Yield,
     /// It needs memory that is not there: it tries again a little later.
-    Rest,
+    WaitForMemory,
     /// It waits for an interrupt (WFI); it need not run until one can be delivered.
-    Wait,
+    WaitForInterrupt,
     /// It is off (PSCI CPU_OFF), until another vCPU turns it on.
     Off,
     /// Its whole VM stops.

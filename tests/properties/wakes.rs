@@ -62,7 +62,7 @@ fn what_a_vcpu_ended_before_it_sleeps_wakes_the_one_it_goes_to_now() {
     cpu.lists.borrow_mut().0[0] ^= STATE;
     comes_elsewhere(here);
     cpu.lists.borrow_mut().0[0] &= !STATE;
-    assert_eq!(leave(&cpu, here, &mut vcpu, ec::WFX, 0), Next::Wait);
+    assert_eq!(leave(&cpu, here, &mut vcpu, ec::WFX, 0), Next::WaitForInterrupt);
     assert!(!irq::wakes(here, &cpu, &mut vcpu), "nothing is left for this one");
     assert!(is_told(here), "nobody told the other");
 }

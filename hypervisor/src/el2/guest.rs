@@ -1,19 +1,7 @@
 //! Entering and leaving a guest.
 
+use flatland::run::Exit;
 use flatland::vcpu::Registers;
-
-/// Why the guest left.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Exit {
-    /// It did something: the syndrome is in its registers.
-    Synchronous,
-    /// An interrupt for us.
-    Interrupt,
-    /// An SError of the board.
-    SError,
-    /// Its PSTATE is none that it may have: it did not go on.
-    Illegal,
-}
 
 unsafe extern "C" {
     fn enter_guest(registers: *mut Registers) -> u64;

@@ -1,20 +1,16 @@
-//! Physical interrupts: the board's GIC as EL2 uses it, and what each interrupt is for.
+//! Physical interrupts: the board's GIC as EL2 uses it, and which of its interrupts is for what.
 //!
-//! Interrupts are masked at EL2: one that arrives in a guest is an exit, one that arrives elsewhere waits. EOImode is 1:
-//! the end of an interrupt drops its priority, and the virtual timer's stays active until its guest ends it.
+//! Interrupts are masked at EL2: one that arrives in a guest is an exit, one that arrives elsewhere waits until the run loop
+//! takes it ([`flatland::run`]). EOImode is 1: the end of an interrupt drops its priority, and does not deactivate it.
 
 use super::mmio::{self, Mmio};
 use super::mmu::MapError;
 use super::sysreg::{dsb, isb, read, write};
-use super::{lists, percpu, smp, timer, uart};
+use super::{lists, percpu, smp};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use flatland::addr::CpuId;
 use flatland::devices::VIRTUAL_TIMER_INTID;
-use flatland::exit::{self, Here};
-use flatland::host::Host;
-use flatland::next::Next;
-use flatland::vcpu::Vcpu;
-use flatland::vm::request;
+use flatland::run::Irq;
 use platform::board::{Board, Gic};
 use platform::gic::{Ack, Trigger, v2, v3};
 use spin::Once;
@@ -23,9 +19,6 @@ use spin::Once;
 const NUDGE: u32 = 0;
 /// Tells a CPU to ask the queue.
 const SIGNAL: u32 = 1;
-/// How many interrupts are taken at one exit, so that it ends.
-const BATCH: usize = 16;
-
 /// The board's interrupt controller, mapped.
 enum Controller {
     V2 { dist: Mmio<v2::Distributor>, cpu: Mmio<v2::CpuInterface>, hyp: Mmio<v2::VirtualInterface> },
@@ -225,23 +218,36 @@ pub(crate) fn release(intid: u32) {
     }
 }
 
-/// Acknowledges the next interrupt: its number, and what ending it takes.
+/// Acknowledges the next interrupt: what it is for, and what ending it takes.
 #[inline(always)]
-fn acknowledge(shared: &Shared) -> Option<(u32, Ack)> {
-    match &shared.controller {
-        Controller::V2 { cpu, .. } => cpu.ack().map(|ack| (ack.intid(), ack)),
+pub(crate) fn acknowledge() -> Option<(Irq, Ack)> {
+    let shared = shared()?;
+    let ack = match &shared.controller {
+        Controller::V2 { cpu, .. } => cpu.ack()?,
         Controller::V3 { .. } => {
             // INTIDs of SGIs, PPIs and SPIs have 10 bits.
             let ack = Ack::new(read!("S3_0_C12_C12_0") as u32)?;
             dsb();
-            Some((ack.intid(), ack))
+            ack
         }
-    }
+    };
+    let intid = ack.intid();
+    let irq = match intid {
+        NUDGE => Irq::Nudge,
+        SIGNAL => Irq::Signal,
+        _ if intid == shared.hyp_timer => Irq::Deadline,
+        _ if intid == shared.virtual_timer => Irq::VirtualTimer,
+        _ if intid == shared.maintenance => Irq::Maintenance,
+        _ if Some(intid) == shared.uart => Irq::Uart,
+        _ => Irq::Other,
+    };
+    Some((irq, ack))
 }
 
 /// Ends an interrupt, and deactivates it unless its guest will.
 #[inline(always)]
-fn end(shared: &Shared, ack: Ack, deactivate: bool) {
+pub(crate) fn end(ack: Ack, deactivate: bool) {
+    let Some(shared) = shared() else { return };
     match &shared.controller {
         Controller::V2 { cpu, .. } => {
             cpu.eoi(ack);
@@ -259,55 +265,8 @@ fn end(shared: &Shared, ack: Ack, deactivate: bool) {
     }
 }
 
-/// Takes the interrupts that wait for this CPU while `vcpu` is loaded on it.
-pub(crate) fn handle(here: Here<'_>, vcpu: &mut Vcpu) -> Next {
-    take(here.host, false, |intid, shared| {
-        if intid == shared.virtual_timer {
-            exit::irq::timer(here, vcpu);
-            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-            // If it waits, it has to be woken; the queue knows.
-            here.host.wake(&super::machine::El2, here.slot);
-        } else if intid == shared.maintenance {
-            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        }
-    })
-}
-
 /// Whether an interrupt waits for this CPU.
 pub(crate) fn is_pending() -> bool {
     // At EL2 these are the physical ones, whatever HCR_EL2 says (Arm ARM D24.2.82).
     read!("isr_el1") & (1 << 7) != 0
-}
-
-/// Takes the interrupts that wait for this CPU while nobody is loaded on it.
-pub(crate) fn handle_alone(host: &Host) -> Next {
-    take(host, true, |_, _| {})
-}
-
-fn take(host: &Host, alone: bool, mut vcpus: impl FnMut(u32, &Shared)) -> Next {
-    let mut next = Next::Resume;
-    let Some(shared) = shared() else { return next };
-    for _ in 0..BATCH {
-        let Some((intid, ack)) = acknowledge(shared) else { break };
-        if intid == NUDGE {
-            // The request is seen before its vCPU runs again.
-        } else if intid == SIGNAL {
-            next = Next::Look;
-        } else if intid == shared.hyp_timer {
-            timer::set(None);
-            next = Next::Look;
-        } else if Some(intid) == shared.uart {
-            uart::serve(host);
-            next = Next::Look;
-        } else {
-            vcpus(intid, shared);
-        }
-        // After its cause is gone: levels would come again. The virtual timer's is its vCPU's to deactivate, if there is one.
-        end(shared, ack, alone || intid != shared.virtual_timer);
-        if intid == shared.maintenance {
-            // Its cause goes as the lists are filled, before the vCPU runs again: until then it would be all that comes.
-            break;
-        }
-    }
-    next
 }

@@ -61,7 +61,7 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
     }
     if here.vm.blocked.load(Ordering::Relaxed) {
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
-        return Next::Rest;
+        return Next::WaitForMemory;
     }
     let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, access);
     match result {
@@ -324,7 +324,7 @@ impl Here<'_> {
                 drop(devices);
                 self.host.ring(m, self.vm, now);
                 // The CPU that watches alarms may be asleep, or this one.
-                m.signal(host::WATCHMAN);
+                m.signal(host::HOUSEKEEPING_CPU);
             }
             Region::Virtio(0) => self.host.balloon_write(m, self, offset, bytes, value),
             Region::Virtio(_) => {}

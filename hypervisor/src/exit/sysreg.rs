@@ -170,7 +170,7 @@ fn deactivate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, value: u64) {
 /// Its emulated physical timer changed: the line follows, and the CPU's own deadline has to.
 fn timer_changed<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let _ = poll_timer(here, m, vcpu);
-    Next::Look
+    Next::Reschedule
 }
 
 /// Sets the line of the emulated physical timer to what its registers say now, and returns when it will fire, if it is

@@ -1,6 +1,6 @@
 //! The policy at work: once a second it is told how things are, and what it orders is carried out.
 //!
-//! The watchman's CPU does this, with its other chores. What is ordered to be put away is done a few pages at a time
+//! The housekeeping CPU does this, with the rest of its work. What is ordered to be put away is done a few pages at a time
 //! between them, so that nobody waits long for that CPU.
 
 use super::Host;

@@ -108,11 +108,11 @@ impl Host {
             return Next::Stop(Cause::Crash("the board has no memory left for it, and nothing more can be compressed"));
         }
         // Others may have memory to give: their balloons fill while they run.
-        Next::Rest
+        Next::WaitForMemory
     }
 
     /// Until when a vCPU rests that needs memory, at counter value `now`.
-    pub fn rest_until(&self, now: u64) -> u64 {
+    pub fn retry_at(&self, now: u64) -> u64 {
         now.saturating_add(self.frequency.ticks(REST))
     }
 }

@@ -1,4 +1,4 @@
-//! What has to be looked after from time to time: watchdogs, alarms, and memory. One CPU does, [`WATCHMAN`].
+//! What has to be looked after from time to time: watchdogs, alarms, and memory. One CPU does, [`HOUSEKEEPING_CPU`].
 
 use super::Host;
 use crate::addr::CpuId;
@@ -10,18 +10,18 @@ use crate::vm::{NEVER, Slot, State, Vm};
 use core::sync::atomic::Ordering;
 
 /// The CPU that looks after watchdogs and alarms.
-pub const WATCHMAN: CpuId = CpuId(0);
+pub const HOUSEKEEPING_CPU: CpuId = CpuId(0);
 
 impl Host {
     /// Does what is due. Returns when something is due again, if anything ever is.
     #[inline]
-    pub fn chores<M: Machine>(&self, m: &M) -> Option<u64> {
+    pub fn housekeeping<M: Machine>(&self, m: &M) -> Option<u64> {
         let managed = self.manage(m);
         if self.held.load(Ordering::Relaxed) {
             // Perhaps it has been held back for long enough.
             self.to_send.store(true, Ordering::Release);
         }
-        if !self.has_chores.load(Ordering::Relaxed) {
+        if !self.has_housekeeping.load(Ordering::Relaxed) {
             return Some(managed);
         }
         sched::earliest([self.watch(m), self.alarms(m), Some(managed)])
@@ -34,7 +34,7 @@ impl Host {
         let alarm = devices.rtc.alarm();
         vm.alarm.store(alarm.unwrap_or(NEVER), Ordering::Relaxed);
         if alarm.is_some() {
-            self.has_chores.store(true, Ordering::Relaxed);
+            self.has_housekeeping.store(true, Ordering::Relaxed);
         }
         self.line(m, vm, RTC_INTID, devices.rtc.line().into());
     }

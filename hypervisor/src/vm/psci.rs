@@ -72,7 +72,7 @@ pub fn call(vm: &Vm, vcpu: &Vcpu) -> Outcome {
         Call::CpuOff => Outcome::ends(Next::Off),
         // Every power state is treated as standby: the vCPU comes back behind the call at the next interrupt, which
         // PSCI allows for any state that was asked for (DEN0022 5.4.1).
-        Call::CpuSuspend => Outcome { next: Next::Wait, kicks: Kicks::NONE, x0: Some(0) },
+        Call::CpuSuspend => Outcome { next: Next::WaitForInterrupt, kicks: Kicks::NONE, x0: Some(0) },
         Call::SystemOff => Outcome::ends(Next::Stop(Cause::Off)),
         Call::SystemReset => Outcome::ends(Next::Stop(Cause::Reset)),
         // Type 0 is the architectural warm reset; others are the vendor's, and there are none.

@@ -241,7 +241,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
             }
             set_timer(nested, m, which, timer);
             here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-            return Next::Look;
+            return Next::Reschedule;
         }
     }
     Next::Resume

@@ -116,7 +116,7 @@ pub fn watch<M: Machine>(m: &M, vcpu: &Vcpu) -> Next {
     let Some(nested) = &vcpu.nested else { return Next::Resume };
     let timers = others(nested, vcpu, m, m.now());
     if timers.iter().any(|(_, timer)| timer.is_armed() && timer.cval < nested.watched) {
-        Next::Look
+        Next::Reschedule
     } else {
         Next::Resume
     }

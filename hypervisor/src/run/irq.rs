@@ -1,0 +1,63 @@
+//! Physical interrupts: taken between the steps of a CPU, in batches, and what each is for.
+//!
+//! EOImode is 1: the end of an interrupt drops its priority, and the virtual timer's stays active until its guest ends it.
+
+use super::{Cpu, Irq};
+use crate::exit::{self, Here};
+use crate::host::Host;
+use crate::next::Next;
+use crate::vcpu::Vcpu;
+use crate::vm::request;
+use core::sync::atomic::Ordering;
+
+/// How many interrupts are taken at one exit, so that it ends.
+const BATCH: usize = 16;
+
+/// Takes the interrupts that wait for this CPU while `vcpu` is loaded on it.
+#[inline(never)]
+pub(super) fn take<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu) -> Next {
+    each(here.host, m, false, |irq| {
+        if irq == Irq::VirtualTimer {
+            exit::irq::timer(here, vcpu);
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+            // If it waits, it has to be woken; the queue knows.
+            here.host.wake(m, here.slot);
+        } else if irq == Irq::Maintenance {
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        }
+    })
+}
+
+/// Takes the interrupts that wait for this CPU while nobody is loaded on it.
+#[inline(never)]
+pub(super) fn take_alone<C: Cpu>(host: &Host, m: &C) -> Next {
+    each(host, m, true, |_| {})
+}
+
+fn each<C: Cpu>(host: &Host, m: &C, alone: bool, mut of_vcpu: impl FnMut(Irq)) -> Next {
+    let mut next = Next::Resume;
+    for _ in 0..BATCH {
+        let Some((irq, ack)) = m.acknowledge() else { break };
+        match irq {
+            // The request is seen before its vCPU runs again.
+            Irq::Nudge => {}
+            Irq::Signal => next = Next::Reschedule,
+            Irq::Deadline => {
+                m.set_deadline(None);
+                next = Next::Reschedule;
+            }
+            Irq::Uart => {
+                m.serve_uart(host);
+                next = Next::Reschedule;
+            }
+            Irq::VirtualTimer | Irq::Maintenance | Irq::Other => of_vcpu(irq),
+        }
+        // After its cause is gone: levels would come again. The virtual timer's is its vCPU's to deactivate, if there is one.
+        m.end(ack, alone || irq != Irq::VirtualTimer);
+        if irq == Irq::Maintenance {
+            // Its cause goes as the lists are filled, before the vCPU runs again: until then it would be all that comes.
+            break;
+        }
+    }
+    next
+}

@@ -1,0 +1,119 @@
+//! Loading a vCPU onto a CPU and unloading it (KVM's `vcpu_load` and `vcpu_put`, Xen's `context_switch`).
+//!
+//! Its registers stay on the CPU when it sleeps or others wait, until they are needed for another, or its VM stops or is paused:
+//! a CPU that wakes the vCPU it put to sleep loads nothing.
+
+use super::{Cpu, Loaded, RunLoop, SERROR};
+use crate::arm::el1::El1;
+use crate::exit::{self, Here};
+use crate::machine::Machine;
+use crate::sched::earliest;
+use crate::vcpu::{Timer, Vcpu};
+use crate::vm::{Power, Slot, State, Vm, request};
+use core::sync::atomic::Ordering;
+
+impl<'h> RunLoop<'h> {
+    /// Puts a vCPU's registers onto this CPU. False if it turned out not to be ready.
+    pub(super) fn load<C: Cpu>(&mut self, m: &C, vm: &'h Vm, slot: &'h Slot) -> bool {
+        if let Some(loaded) = &self.loaded
+            && core::ptr::eq(loaded.slot, slot)
+        {
+            return true;
+        }
+        self.unload(m);
+        let Some(state) = vm.life.enter() else { return false };
+        // A vCPU that was picked in its VM's former life is off in this one.
+        if slot.power() == Power::Off || state == State::Loading && !self.host.fill_memory(m, vm) {
+            vm.life.left();
+            return false;
+        }
+        // What EL2 itself did since nobody was loaded is not the fault of who comes.
+        if m.drain_serrors() {
+            log::warn!("the board raised an SError while no VM ran on CPU {}", self.cpu.0);
+        }
+        let mut vcpu = slot.vcpu.lock();
+        if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
+            let (pc, x0) = slot.started();
+            vcpu.reset(pc, x0);
+            if let Some(nested) = &vcpu.nested {
+                nested.reset_page(m, self.host.midr, vcpu.mpidr);
+            }
+        }
+        let here = Here { host: self.host, vm, slot };
+        m.load_context(&vcpu.saved, &exit::nested::enter::role(here, m, &vcpu, self.cpu));
+        exit::sysreg::arm(m, &vcpu, vcpu.saved.get(El1::Mdscr));
+        // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
+        if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
+            && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)
+        {
+            m.forget_stage1();
+        }
+        if vcpu.lends_interface() {
+            exit::nested::lists::lend(m, &mut vcpu);
+        } else {
+            m.load_interface(&vcpu.interface);
+        }
+        if vcpu.timer_active {
+            m.set_timer_active(true);
+        }
+        self.loaded = Some(Loaded { vm, slot, vcpu, fp: false });
+        super::refill_before_run(slot);
+        let set = self.host.queue.lock().loaded(slot.entity, self.cpu, m.now());
+        self.host.signal(m, set);
+        true
+    }
+
+    /// Takes the loaded vCPU's registers off this CPU.
+    pub(super) fn unload<C: Cpu>(&mut self, m: &C) {
+        let Some(mut loaded) = self.loaded.take() else { return };
+        // Now, or it would hit who comes next; with all registers still there for the report.
+        if m.drain_serrors() {
+            self.host.stop_with_report(m, loaded.vm, &loaded.vcpu, SERROR);
+        }
+        let _ = exit::irq::wakes(loaded.here(self.host), m, &mut loaded.vcpu);
+        if loaded.vcpu.timer_active {
+            m.set_timer_active(false);
+        }
+        if loaded.vcpu.lends_interface() {
+            exit::nested::lists::put_guests_away(m, &mut loaded.vcpu);
+        } else {
+            let in_hardware = core::mem::take(&mut loaded.vcpu.in_hardware);
+            m.save_interface(&mut loaded.vcpu.interface, in_hardware);
+        }
+        if loaded.fp {
+            m.save_fp(&mut loaded.vcpu.fp);
+        }
+        exit::nested::enter::keep_abort(m, &loaded.vcpu);
+        m.save_context(&mut loaded.vcpu.saved);
+        m.be_nobody();
+        if loaded.vcpu.nested.is_some() {
+            m.reset_traps();
+        }
+        let deadline = sleep_deadline(loaded.vm, &loaded.vcpu, m);
+        let entity = loaded.slot.entity;
+        drop(loaded.vcpu);
+        loaded.vm.life.left();
+        let now = m.now();
+        let mut queue = self.host.queue.lock();
+        let set = queue.unloaded(entity, now);
+        let more = queue.wake_by(entity, deadline, now);
+        drop(queue);
+        self.host.signal(m, set);
+        self.host.signal(m, more);
+    }
+}
+
+/// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.
+fn sleep_deadline<M: Machine>(vm: &Vm, vcpu: &Vcpu, m: &M) -> Option<u64> {
+    let now = m.now();
+    if vcpu.nested.is_some() {
+        let own = exit::nested::timers::saved_deadline(vcpu, m);
+        return earliest([own, exit::nested::timers::deadline(vcpu, m, now)]);
+    }
+    let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval));
+    // An interrupt that is active already fires no more.
+    let own =
+        (timer.is_armed() && !vcpu.timer_active).then(|| timer.cval.wrapping_add(vm.offset.load(Ordering::Relaxed)));
+    let emulated = exit::sysreg::timer_deadline(vcpu).filter(|at| *at > now);
+    earliest([own, emulated])
+}
