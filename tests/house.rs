@@ -392,3 +392,20 @@ fn rules_find_what_breaks_them() {
     }
     assert_eq!(names_no_machine(&upstairs("target/work/x")).len(), 0);
 }
+
+#[test]
+fn every_script_tells_what_it_is_called_with_by_its_own_name() {
+    let files = tree();
+    let scripts: Vec<_> = files
+        .iter()
+        .filter(|file| file.path.starts_with("scripts/") && file.text.starts_with("#!") && !file.path.contains('.'))
+        .filter(|file| file.path.matches('/').count() == 1)
+        .collect();
+    assert!(scripts.len() >= 9, "only {} scripts", scripts.len());
+    for script in scripts {
+        let told = std::process::Command::new(root().join(&script.path)).arg("--help").output().expect("a script");
+        let text = String::from_utf8_lossy(&told.stdout);
+        assert!(told.status.success(), "{} --help fails: {}", script.path, String::from_utf8_lossy(&told.stderr));
+        assert!(text.contains(&script.path), "{} --help calls itself otherwise:\n{text}", script.path);
+    }
+}

@@ -11,4 +11,5 @@ pub mod role;
 pub mod smccc;
 pub mod speculation;
 pub mod sysreg;
+pub mod trap;
 pub mod vmsa;

@@ -6,6 +6,7 @@ mod board;
 mod caches;
 mod exits;
 mod flash;
+mod forward;
 mod frames;
 mod life;
 mod loading;

@@ -13,33 +13,11 @@ use crate::addr::{Addr, Pa, Size};
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
 use crate::arm::gic;
+pub use crate::arm::trap::hcr;
 use crate::machine::{Machine, Words};
 use crate::memory::Root;
 use crate::vcpu::{Interface, Timer};
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Bits of HCR_EL2 that have a name here.
-#[allow(missing_docs)]
-pub mod hcr {
-    pub const VM: u64 = 1;
-    pub const PTW: u64 = 1 << 2;
-    pub const FMO: u64 = 1 << 3;
-    pub const IMO: u64 = 1 << 4;
-    pub const AMO: u64 = 1 << 5;
-    pub const VSE: u64 = 1 << 8;
-    pub const TWI: u64 = 1 << 13;
-    pub const TTLB: u64 = 1 << 25;
-    pub const TVM: u64 = 1 << 26;
-    pub const TGE: u64 = 1 << 27;
-    pub const HCD: u64 = 1 << 29;
-    pub const TRVM: u64 = 1 << 30;
-    pub const RW: u64 = 1 << 31;
-    pub const E2H: u64 = 1 << 34;
-    pub const NV: u64 = 1 << 42;
-    pub const NV1: u64 = 1 << 43;
-    pub const AT: u64 = 1 << 44;
-    pub const NV2: u64 = 1 << 45;
-}
 
 /// Offsets in the page that VNCR_EL2 names (Arm ARM D8.11.3, table of registers and offsets).
 #[allow(missing_docs)]

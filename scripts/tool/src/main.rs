@@ -166,6 +166,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // A script that stands for a command goes by its own name.
+    let plain = format!("tool {}", command.display());
+    let name = std::env::var("FLATLAND_SCRIPT").unwrap_or_else(|_| plain.clone());
+    let help = help.replace(&plain, &name);
     let words: Vec<_> = words.collect();
     if words.iter().take_while(|word| *word != "--").any(|word| word == "-h" || word == "--help") {
         print!("{help}");
@@ -175,7 +179,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
             let usage = help.lines().next().unwrap_or_default();
-            eprintln!("tool {}: {text}\n{usage}", command.display());
+            eprintln!("{name}: {text}\n{usage}");
             ExitCode::from(2)
         }
         Err(Failure::Work(text)) => {

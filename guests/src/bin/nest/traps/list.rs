@@ -109,6 +109,8 @@ pub(crate) fn others(vm: &mut Vm) {
     read(vm, "ACTLR_EL1", Bit::Hcr(21), Sys(3, 0, 1, 0, 1));
     read(vm, "an IMPLEMENTATION DEFINED register", Bit::Hcr(20), Sys(3, 0, 15, 0, 0));
     read(vm, "another IMPLEMENTATION DEFINED register", Bit::Hcr(20), Sys(3, 3, 11, 15, 7));
+    write(vm, "an IMPLEMENTATION DEFINED instruction", Bit::Hcr(20), Sys(1, 0, 15, 0, 0));
+    write(vm, "another IMPLEMENTATION DEFINED instruction", Bit::Hcr(20), Sys(1, 7, 11, 15, 7));
     // ID_AA64PFR0_EL1.RAS
     if Register::Pfr0.read() >> 28 & 15 != 0 {
         read(vm, "ERRIDR_EL1", Bit::Hcr(36), Sys(3, 0, 5, 3, 0));
