@@ -349,6 +349,7 @@ impl Host {
         let held = vm.life.pause();
         if held {
             self.send_off(m, vm, |queue, entity, now| queue.pause(entity, now));
+            vm.life.left();
             self.signal_all(m);
         }
         held
@@ -503,6 +504,8 @@ impl Host {
         for slot in &vm.slots {
             slot.requests.store(0, Ordering::SeqCst);
             slot.turn_off();
+            // Who paused it may have said so only after it was stopped.
+            let _ = self.queue.lock().stop(slot.entity, m.now());
         }
         let again = match cause {
             Cause::Off | Cause::Operator => false,

@@ -1,7 +1,7 @@
 //! The loop that each CPU runs from the end of boot on: who runs here, until when, and what comes after.
 //!
 //! [`RunLoop::turn`] is one pass of it (KVM's `vcpu_run` with what the scheduler does around it; Xen's `idle_loop` and
-//! `schedule`): settle VMs that stop, do what is due on this CPU, pick a vCPU from the queue, load it ([`switch`]), and run it
+//! `schedule`): settle VMs that stop, do what is due on this CPU, pick a vCPU from the queue, load it (`switch`), and run it
 //! until something other than the guest wants the CPU. What touches registers is behind [`Cpu`]: EL2 on a board, a model in
 //! the tests, which lets other CPUs run at any point where this one holds no lock.
 //!
@@ -16,7 +16,7 @@
 //! # What is held
 //!
 //! A CPU that has a vCPU loaded holds its lock for as long; no other lock is held while a guest runs, while this CPU sleeps, or from one
-//! turn to the next. Interrupts stay masked at EL2: they are taken between steps, here ([`irq`]).
+//! turn to the next. Interrupts stay masked at EL2: they are taken between steps, here (`irq`).
 
 mod irq;
 mod switch;
@@ -254,10 +254,8 @@ impl<'h> RunLoop<'h> {
 
     /// Takes the interrupts that wait for this CPU while it is not in a guest.
     fn take_interrupts<C: Cpu>(&mut self, m: &C) -> Next {
-        match &mut self.loaded {
-            Some(loaded) => irq::take(loaded.here(self.host), m, &mut loaded.vcpu),
-            None => irq::take_alone(self.host, m),
-        }
+        let host = self.host;
+        irq::take(host, m, self.loaded.as_mut().map(|loaded| (loaded.here(host), &mut *loaded.vcpu)))
     }
 
     /// What the end of a run means for the queue.
@@ -269,13 +267,14 @@ impl<'h> RunLoop<'h> {
             Next::Yield => self.host.queue.lock().yield_now(self.cpu),
             Next::WaitForInterrupt | Next::WaitForMemory => self.wait(m, entity, next == Next::WaitForMemory),
             Next::Off => {
-                self.unload(m);
-                slot.running.store(NOWHERE, Ordering::SeqCst);
+                // All this while its VM cannot be settled: in its next life it may have been turned on.
                 slot.turn_off();
-                self.host.queue.lock().off(entity, m.now());
                 if vm.slots.iter().all(|slot| slot.power() == Power::Off) {
                     self.host.stop(m, vm, Cause::Crash("all its vCPUs are off"));
                 }
+                self.unload(m);
+                slot.running.store(NOWHERE, Ordering::SeqCst);
+                self.host.queue.lock().off(entity, m.now());
             }
             Next::Stop(cause) => {
                 self.host.stop_with_report(m, vm, &loaded.vcpu, cause);
@@ -297,10 +296,10 @@ impl<'h> RunLoop<'h> {
         }
         // Its balloon goes on when it enters again, and that may be what it waits for.
         let balloon = asked & request::SERVE != 0;
-        let retry = (for_memory || balloon).then(|| self.host.retry_at(m.now()));
+        let now = m.now();
+        let retry = (for_memory || balloon).then(|| self.host.retry_at(now));
         let until = if for_memory { retry } else { earliest([own, retry]) };
         slot.running.store(NOWHERE, Ordering::SeqCst);
-        let now = m.now();
         let mut queue = self.host.queue.lock();
         queue.block(entity, until, now);
         if slot.requests.load(Ordering::SeqCst) & request::REFILL != 0 {
@@ -322,7 +321,7 @@ fn run_guest<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, has_fp: &mut bool) 
                 Requests::Leave => return Next::Reschedule,
                 Requests::Met => {}
                 // Its work is long: whoever else has something to do on this CPU goes first.
-                Requests::More => match m.is_interrupt_pending().then(|| irq::take(here, m, vcpu)) {
+                Requests::More => match m.is_interrupt_pending().then(|| irq::take(here.host, m, Some((here, vcpu)))) {
                     None | Some(Next::Resume) => continue,
                     Some(next) => return next,
                 },
@@ -332,7 +331,7 @@ fn run_guest<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, has_fp: &mut bool) 
             Exit::Synchronous => exit::handle(here, m, vcpu),
             Exit::Interrupt => {
                 here.slot.count(Counter::Interrupt);
-                irq::take(here, m, vcpu)
+                irq::take(here.host, m, Some((here, vcpu)))
             }
             // Not ours to be contained: the board reports an error that no access of EL2 caused. It goes to who ran.
             Exit::SError => Next::Stop(SERROR),

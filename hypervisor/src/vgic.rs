@@ -339,6 +339,14 @@ impl Vgic {
         }
     }
 
+    /// `vcpu` is reset, and with it the timers and the virtual interface that drive its PPIs: their wires are low. What is latched
+    /// stays pending, as the interrupt controller is not reset. The kicks would be for this vCPU, which looks before it runs.
+    pub fn lower_ppis(&mut self, vcpu: VcpuId) {
+        for intid in 16..32 {
+            let _ = self.set_line(vcpu, IntId(intid), Line::Low);
+        }
+    }
+
     /// Pulses the wire of an interrupt: makes it pending if it is edge-triggered, and is not noticed otherwise.
     pub fn pend(&mut self, vcpu: VcpuId, intid: IntId) -> Kicks {
         let (n, _, bit) = place(intid);

@@ -13,6 +13,7 @@ mod loading;
 mod memory;
 mod policy;
 mod races;
+mod run;
 mod sched;
 mod shadow;
 mod stage2;

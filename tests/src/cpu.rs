@@ -36,15 +36,27 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    build(model, nested, aarch32, &["one"], &[("kernel", &[0; 64])])
+    build(model, 1, nested, aarch32, &["one"], &[("kernel", &[0; 64])])
 }
 
 /// The same with VMs of these names, and these images, by the keys of the manifest that name them.
 pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
-    build(model, false, false, names, images)
+    build(model, 1, false, false, names, images)
 }
 
-fn build(model: &Model, nested: bool, aarch32: bool, names: &[&str], files: &[(&str, &[u8])]) -> &'static Host {
+/// The same with so many CPUs, and an empty kernel.
+pub fn host_on(model: &Model, n_cpus: usize, names: &[&str]) -> &'static Host {
+    build(model, n_cpus, false, false, names, &[("kernel", &[0; 64])])
+}
+
+fn build(
+    model: &Model,
+    n_cpus: usize,
+    nested: bool,
+    aarch32: bool,
+    names: &[&str],
+    files: &[(&str, &[u8])],
+) -> &'static Host {
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
@@ -86,7 +98,7 @@ fn build(model: &Model, nested: bool, aarch32: bool, names: &[&str], files: &[(&
     let pa_range = PaRange::from_mmfr0(4);
     let ids = IdRegs::new(raw, Offer { gic_registers: true, pa_range: 4 });
     let facts = Facts {
-        n_cpus: 1,
+        n_cpus,
         gic: Gic::V3,
         gicv: None,
         lists: 4,

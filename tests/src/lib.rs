@@ -3,3 +3,4 @@
 pub mod cpu;
 pub mod model;
 pub mod qemu;
+pub mod race;

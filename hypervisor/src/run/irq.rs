@@ -13,34 +13,15 @@ use core::sync::atomic::Ordering;
 /// How many interrupts are taken at one exit, so that it ends.
 const BATCH: usize = 16;
 
-/// Takes the interrupts that wait for this CPU while `vcpu` is loaded on it.
+/// Takes the interrupts that wait for this CPU, on which a vCPU is `loaded` or none.
 #[inline(never)]
-pub(super) fn take<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu) -> Next {
-    each(here.host, m, false, |irq| {
-        if irq == Irq::VirtualTimer {
-            exit::irq::timer(here, vcpu);
-            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-            // If it waits, it has to be woken; the queue knows.
-            here.host.wake(m, here.slot);
-        } else if irq == Irq::Maintenance {
-            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        }
-    })
-}
-
-/// Takes the interrupts that wait for this CPU while nobody is loaded on it.
-#[inline(never)]
-pub(super) fn take_alone<C: Cpu>(host: &Host, m: &C) -> Next {
-    each(host, m, true, |_| {})
-}
-
-fn each<C: Cpu>(host: &Host, m: &C, alone: bool, mut of_vcpu: impl FnMut(Irq)) -> Next {
+pub(super) fn take<C: Cpu>(host: &Host, m: &C, mut loaded: Option<(Here<'_>, &mut Vcpu)>) -> Next {
     let mut next = Next::Resume;
     for _ in 0..BATCH {
         let Some((irq, ack)) = m.acknowledge() else { break };
         match irq {
             // The request is seen before its vCPU runs again.
-            Irq::Nudge => {}
+            Irq::Nudge | Irq::Other => {}
             Irq::Signal => next = Next::Reschedule,
             Irq::Deadline => {
                 m.set_deadline(None);
@@ -50,14 +31,30 @@ fn each<C: Cpu>(host: &Host, m: &C, alone: bool, mut of_vcpu: impl FnMut(Irq)) -
                 m.serve_uart(host);
                 next = Next::Reschedule;
             }
-            Irq::VirtualTimer | Irq::Maintenance | Irq::Other => of_vcpu(irq),
+            Irq::VirtualTimer | Irq::Maintenance => {
+                if let Some((here, vcpu)) = &mut loaded {
+                    of_vcpu(*here, m, vcpu, irq);
+                }
+            }
         }
         // After its cause is gone: levels would come again. The virtual timer's is its vCPU's to deactivate, if there is one.
-        m.end(ack, alone || irq != Irq::VirtualTimer);
+        m.end(ack, loaded.is_none() || irq != Irq::VirtualTimer);
         if irq == Irq::Maintenance {
             // Its cause goes as the lists are filled, before the vCPU runs again: until then it would be all that comes.
             break;
         }
     }
     next
+}
+
+/// An interrupt that is about the loaded vCPU, whose lists have to be filled.
+fn of_vcpu<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, irq: Irq) {
+    if irq == Irq::VirtualTimer {
+        exit::irq::timer(here, vcpu);
+    }
+    here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+    if irq == Irq::VirtualTimer {
+        // If it waits, it has to be woken; the queue knows.
+        here.host.wake(m, here.slot);
+    }
 }

@@ -35,6 +35,7 @@ impl<'h> RunLoop<'h> {
         if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
             let (pc, x0) = slot.started();
             vcpu.reset(pc, x0);
+            vm.vgic.lock().lower_ppis(vcpu.id);
             if let Some(nested) = &vcpu.nested {
                 nested.reset_page(m, self.host.midr, vcpu.mpidr);
             }

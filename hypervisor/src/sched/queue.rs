@@ -177,9 +177,10 @@ impl Queue {
     }
 
     /// `entity`, running, turned itself off (PSCI CPU_OFF). If another started it again before this call, it stays ready.
-    /// Its CPU picks next.
+    /// Its CPU picks next; if it was stopped meanwhile, that turns it off, and knows of a start since.
     pub fn off(&mut self, entity: EntityId, now: u64) {
-        if core::mem::take(&mut self.entities[entity.index()].again) {
+        let e = &mut self.entities[entity.index()];
+        if e.stopping || core::mem::take(&mut e.again) {
             return;
         }
         self.leave(entity, State::Off, now);
@@ -205,16 +206,18 @@ impl Queue {
         self.challenge(i, now)
     }
 
-    /// Turns `entity` off: at once, or as soon as the kicked CPU has picked. A start in between turns it on again.
+    /// Turns `entity` off: at once, or as soon as the kicked CPU has picked. A start in between turns it on again. If it was
+    /// paused, it is so no more.
     pub fn stop(&mut self, entity: EntityId, now: u64) -> CpuSet {
         let i = entity.index();
         self.entities[i].again = false;
         self.entities[i].woken = false;
+        let was = self.entities[i].runnable();
+        self.entities[i].paused = false;
         if let State::Running(cpu) = self.entities[i].state {
             self.entities[i].stopping = true;
             return CpuSet::one(cpu);
         }
-        let was = self.entities[i].runnable();
         self.entities[i].state = State::Off;
         if was {
             self.recount(i, -1, now);

@@ -135,23 +135,26 @@ impl Life {
         }
     }
 
-    /// Pauses it; false unless it was running.
+    /// Pauses it; false unless it was running. True: the caller counts as present until it says [`Life::left`], so that its next
+    /// life, if it ends now, is not told to pause.
     pub fn pause(&self) -> bool {
-        self.change(State::Running, State::Paused)
+        let mut state = self.state.lock();
+        let held = *state == State::Running;
+        if held {
+            *state = State::Paused;
+            self.present.fetch_add(1, Ordering::AcqRel);
+        }
+        held
     }
 
     /// Lets it go on; false unless it was paused.
     pub fn resume(&self) -> bool {
-        self.change(State::Paused, State::Running)
-    }
-
-    fn change(&self, from: State, to: State) -> bool {
         let mut state = self.state.lock();
-        let held = *state == from;
-        if held {
-            *state = to;
+        let released = *state == State::Paused;
+        if released {
+            *state = State::Running;
         }
-        held
+        released
     }
 
     /// A CPU is about to load a vCPU, and with the first its images: it is present from now on, until [`Life::left`].
