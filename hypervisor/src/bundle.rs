@@ -11,163 +11,20 @@
 //! Below: [`crate::addr`]. Above: [`crate::vm`], which builds VMs from the specifications.
 
 pub mod cpio;
+mod diagnostic;
 pub mod gzip;
 pub mod image;
 pub mod manifest;
 pub mod place;
+mod spec;
+
+pub(crate) use diagnostic::quote;
+pub use diagnostic::{Amount, Diagnostic, Findings, MOST_DIAGNOSTICS};
+pub use spec::{Granule, Limits, MANIFEST, OnCrash, PolicySpec, VmSpec};
 
 use crate::addr::{Addr, Ipa};
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
-
-/// The name of the archive's first member.
-pub const MANIFEST: &str = "manifest.dtb";
-
-/// The most errors that are reported before the rest is only counted.
-pub const MOST_DIAGNOSTICS: usize = 64;
-
-/// One error of the operator's: where it is, what is wrong, and what mends it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Diagnostic {
-    /// Where: a path in the manifest such as `/vms/alpha/memory`, or a place in the archive.
-    pub place: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.what, self.remedy)
-    }
-}
-
-/// Errors while they are being collected: the first [`MOST_DIAGNOSTICS`], and a count of the rest.
-#[derive(Default, Debug)]
-pub struct Findings {
-    list: Vec<Diagnostic>,
-    more: usize,
-}
-
-impl Findings {
-    /// Adds one error.
-    pub fn add(&mut self, place: impl ToString, what: impl ToString, remedy: impl ToString) {
-        self.push(Diagnostic { place: place.to_string(), what: what.to_string(), remedy: remedy.to_string() });
-    }
-
-    /// Adds one error that is already in words.
-    pub fn push(&mut self, diagnostic: Diagnostic) {
-        if self.list.len() < MOST_DIAGNOSTICS {
-            self.list.push(diagnostic);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// The `value` where nothing was found, else all that was: at most [`MOST_DIAGNOSTICS`] and one that counts the
-    /// rest.
-    pub fn unless<T>(mut self, value: T) -> Result<T, Vec<Diagnostic>> {
-        if self.more > 0 {
-            let what = format!("{} more errors are not shown", self.more);
-            self.list.push(Diagnostic { place: MANIFEST.into(), what, remedy: "mend those above first".into() });
-        }
-        if self.list.is_empty() { Ok(value) } else { Err(self.list) }
-    }
-}
-
-/// What a board can give, which a manifest may not exceed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// The most vCPUs of a VM: 8 with a GICv2, 16 with a GICv3.
-    pub vcpus: u16,
-    /// The number of CPUs, which `affinity` may name from 0; at most 64.
-    pub cpus: u16,
-    /// The most memory of a VM, in bytes.
-    pub memory: u64,
-}
-
-impl Limits {
-    /// What holds for every board: for use where the board is not known, as when a bundle is made.
-    pub const ANY_BOARD: Self = Self { vcpus: 16, cpus: 64, memory: 255 << 30 };
-}
-
-/// What becomes of a VM that cannot go on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnCrash {
-    /// It stays down and its memory goes back to the pool.
-    #[default]
-    Stop,
-    /// It starts again from pristine images.
-    Restart,
-    /// As `Stop`, with the memory around its PC and its stack in the report.
-    Dump,
-}
-
-/// What a first touch of a VM's memory allocates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Granule {
-    /// 2 MiB where it can be had: fewer faults, shorter walks.
-    #[default]
-    Block,
-    /// 4 KiB: nothing that is not used.
-    Page,
-}
-
-/// One VM, as its manifest wants it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VmSpec<'a> {
-    /// Its name: 1 to 15 of `[a-z0-9-]`, unlike any other in the bundle.
-    pub name: &'a str,
-    /// How many vCPUs, at least 1.
-    pub vcpus: u16,
-    /// Bytes of RAM: a multiple of 2 MiB, at least one.
-    pub memory: u64,
-    /// Its weight when CPU time is short.
-    pub shares: u32,
-    /// The kernel's image, in any form that [`image`] knows; nothing only where there is flash.
-    pub kernel: Option<&'a [u8]>,
-    /// The initial RAM disk, passed on as it is.
-    pub initrd: Option<&'a [u8]>,
-    /// The kernel's command line.
-    pub bootargs: &'a str,
-    /// What becomes of it when it crashes.
-    pub on_crash: OnCrash,
-    /// The CPUs that may run it, bit n for CPU n. All ones where the manifest does not say.
-    pub affinity: u64,
-    /// After how many seconds without a sign of life it counts as crashed.
-    pub watchdog: Option<u32>,
-    /// What a first touch allocates.
-    pub granule: Granule,
-    /// Bytes of RAM that it gets whatever the others need; all of it where the manifest does not say.
-    pub min: Option<u64>,
-    /// The VMs that it may share equal pages with: those of the same name here.
-    pub domain: Option<&'a str>,
-    /// Whether it starts at EL2, to be a hypervisor itself.
-    pub nested: bool,
-    /// What its flash holds at first, firmware and then variables: it starts in the former. The latter may be empty.
-    pub flash: Option<[&'a [u8]; 2]>,
-}
-
-/// How the board's memory is managed, as the manifest wants it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PolicySpec {
-    /// The most bytes of RAM for guests, their tables included; all there are where the manifest does not say.
-    pub pool: Option<u64>,
-    /// The idle-memory tax in percent.
-    pub tax: Option<u8>,
-    /// How much of what sharing saves must be there to be copied, in percent.
-    pub risk: Option<u8>,
-    /// How much of one CPU the scanner may use, in percent.
-    pub scan_cpu: Option<u8>,
-}
 
 impl<'a> VmSpec<'a> {
     /// Finds a place in the VM's RAM, which begins at `ram_base`, for its images and its device tree. All that does not
@@ -206,7 +63,7 @@ impl<'a> Bundle<'a> {
                 for entry in manifest::read(first.data, limits, &mut findings) {
                     let mut missing = Findings::default();
                     vms.extend(resolve(&entry, &members, &mut missing));
-                    missing.list.into_iter().filter(|_| is_whole).for_each(|diagnostic| findings.push(diagnostic));
+                    missing.into_iter().filter(|_| is_whole).for_each(|diagnostic| findings.push(diagnostic));
                 }
             }
             Some(first) => findings.add(
@@ -285,45 +142,9 @@ fn resolve<'a>(
     })
 }
 
-/// The `text` in quotes, made harmless for a terminal and cut where it is long.
-pub(crate) fn quote(text: &str) -> String {
-    const MOST: usize = 40;
-    let mut quoted = String::from("\"");
-    for (n, c) in text.chars().enumerate() {
-        if n == MOST {
-            quoted.push_str("...");
-            break;
-        }
-        match c {
-            ' '..='~' if c != '"' && c != '\\' => quoted.push(c),
-            _ => quoted += &format!("\\u{{{:x}}}", u32::from(c)),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// A number of bytes, shown as manifests write it where it is a whole number of K, M or G.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Amount(pub u64);
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(bytes) = *self;
-        match bytes {
-            0 => f.write_str("0 bytes"),
-            1 => f.write_str("1 byte"),
-            _ if bytes % (1 << 30) == 0 => write!(f, "{}G", bytes >> 30),
-            _ if bytes % (1 << 20) == 0 => write!(f, "{}M", bytes >> 20),
-            _ if bytes % (1 << 10) == 0 => write!(f, "{}K", bytes >> 10),
-            _ => write!(f, "{bytes} bytes"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Amount, Bundle, Findings, Limits, MANIFEST, MOST_DIAGNOSTICS, cpio, manifest, quote};
+    use super::{Bundle, Limits, MANIFEST, cpio, manifest};
     use alloc::string::{String, ToString};
     use alloc::vec::Vec;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
@@ -384,30 +205,5 @@ mod tests {
         cpio::append(&mut bytes, "Image", b"code").unwrap();
         bytes.extend_from_slice(&bundle(&[]));
         assert!(errors(&bytes)[0].starts_with("archive: its first member is \"Image\" where"));
-    }
-
-    #[test]
-    fn too_many_findings_are_counted_not_kept() {
-        let mut findings = Findings::default();
-        for n in 0..MOST_DIAGNOSTICS + 7 {
-            findings.add(n, "what", "remedy");
-        }
-        let list = findings.unless(()).unwrap_err();
-        assert_eq!(list.len(), MOST_DIAGNOSTICS + 1);
-        assert_eq!(list[0].to_string(), "0: what; remedy");
-        assert!(list[MOST_DIAGNOSTICS].what.starts_with("7 more"));
-    }
-
-    #[test]
-    fn quoted_text_cannot_drive_a_terminal() {
-        assert_eq!(quote("a\x1b[2J"), r#""a\u{1b}[2J""#);
-        assert!(quote(&"x".repeat(1000)).len() < 50);
-    }
-
-    #[test]
-    fn amounts_read_like_manifests() {
-        assert_eq!(Amount(128 << 20).to_string(), "128M");
-        assert_eq!(Amount(4 << 30).to_string(), "4G");
-        assert_eq!(Amount(4097).to_string(), "4097 bytes");
     }
 }

@@ -25,6 +25,7 @@
 pub mod admit;
 mod guest;
 mod levels;
+mod orders;
 mod pace;
 pub mod sample;
 pub mod targets;
@@ -32,6 +33,7 @@ pub mod why;
 
 pub use admit::admit;
 pub use levels::{Level, Levels};
+pub use orders::{MOST_VMS, Order, Orders, STUCK_MS, Settings, Vm};
 pub use pace::Pace;
 pub use sample::Estimator;
 pub use why::Journal;
@@ -40,76 +42,6 @@ use crate::addr::VmId;
 use arrayvec::ArrayVec;
 use guest::{Board, Guest};
 use targets::{Claim, entitle};
-
-/// The most VMs there are.
-pub const MOST_VMS: usize = 16;
-/// How long a balloon may stand still though asked to move, in milliseconds.
-pub const STUCK_MS: u64 = 5000;
-
-/// What the operator can set. Each is a percentage; more than 100 counts as 100.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// The tax on idle memory.
-    pub tax: u8,
-    /// The part of merged memory for which frames are kept, lest its owners write to it.
-    pub risk: u8,
-    /// What the scanner may take of one CPU.
-    pub scan_cpu: u8,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { tax: 75, risk: 10, scan_cpu: 50 }
-    }
-}
-
-/// What is known of a VM. Amounts are pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Vm {
-    /// What it is left with in any case.
-    pub min: u64,
-    /// What it takes for its memory.
-    pub max: u64,
-    /// Its weight; 0 counts as 1.
-    pub shares: u32,
-    /// The machine's pages that are charged to it. A page that several share is charged to one of them, or to nobody: all
-    /// that is charged and all that is free is what there is to divide.
-    pub used: u64,
-    /// How many of those it has been using lately.
-    pub active: u64,
-    /// How large its balloon is.
-    pub balloon: u64,
-    /// How large its balloon was asked to be.
-    pub target: u64,
-    /// Whether it has a driver for its balloon.
-    pub has_balloon: bool,
-    /// Whether it runs: neither stopped nor paused.
-    pub running: bool,
-}
-
-/// What is to be done with a VM. Amounts are pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Order {
-    /// How large its balloon is to be.
-    pub balloon: u64,
-    /// How much is to be taken by other means (compression, swap) now.
-    pub pack: u64,
-    /// Whether it must stand still.
-    pub blocked: bool,
-    /// Whether to ask it for free pages first.
-    pub hint: bool,
-    /// How much it is entitled to, for who wants to know.
-    pub entitled: u64,
-}
-
-/// What is to be done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Orders {
-    /// How short of memory the board is.
-    pub level: Level,
-    /// An order for each VM that [`Policy::tick`] was told of, in that order.
-    pub vms: ArrayVec<Order, MOST_VMS>,
-}
 
 /// The policy of a board.
 #[derive(Debug)]

@@ -27,52 +27,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use format::{Fault, Layout};
+pub use format::{Format, Segment};
 
 /// The most bytes of a bank of flash, as on QEMU's `virt`.
 pub const FLASH_BANK: u64 = 64 << 20;
 /// Bytes at the base of RAM that are left to firmware: for the device tree.
 const FIRMWARE_ROOM: u64 = 2 << 20;
-
-/// What a kernel's file is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// An arm64 Linux `Image`.
-    Image,
-    /// An ELF file.
-    Elf,
-    /// Machine code and nothing else.
-    Flat,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Image => "Linux Image",
-            Self::Elf => "ELF",
-            Self::Flat => "flat binary",
-        })
-    }
-}
-
-/// A part of a kernel and its place in RAM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment {
-    /// Its place in RAM.
-    pub at: Addr<Ipa>,
-    /// Where it begins in the (unpacked) file, in bytes.
-    pub from: u64,
-    /// How many bytes of the file it has.
-    pub bytes: u64,
-    /// How many zero bytes follow those in RAM.
-    pub zeroes: u64,
-}
-
-impl Segment {
-    /// The RAM it takes.
-    fn stretch(&self) -> Stretch {
-        Stretch { start: self.at, bytes: self.bytes.saturating_add(self.zeroes) }
-    }
-}
 
 /// No frame is left for the VM's memory at this address: nobody's fault; load again when there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

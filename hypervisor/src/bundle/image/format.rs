@@ -3,13 +3,13 @@
 //! Only the first bytes are looked at (all of them where the file is not packed, [`super::gzip::WINDOW`] where it is),
 //! so a packed kernel need not be unpacked to be planned.
 
-use super::{Format, Segment};
 use crate::addr::{Addr, Ipa, Size};
-use crate::bundle::place::Ram;
+use crate::bundle::place::{Ram, Stretch};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 use elf::abi::{EM_AARCH64, PF_X, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::{Class, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
@@ -23,6 +23,47 @@ pub(super) const MOST_SEGMENTS: usize = 32;
 const PROGRAM_HEADER: u16 = 56;
 
 pub(super) const DAMAGED: &str = "the file is damaged: make or copy it again";
+
+/// What a kernel's file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// An arm64 Linux `Image`.
+    Image,
+    /// An ELF file.
+    Elf,
+    /// Machine code and nothing else.
+    Flat,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "Linux Image",
+            Self::Elf => "ELF",
+            Self::Flat => "flat binary",
+        })
+    }
+}
+
+/// A part of a kernel and its place in RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Its place in RAM.
+    pub at: Addr<Ipa>,
+    /// Where it begins in the (unpacked) file, in bytes.
+    pub from: u64,
+    /// How many bytes of the file it has.
+    pub bytes: u64,
+    /// How many zero bytes follow those in RAM.
+    pub zeroes: u64,
+}
+
+impl Segment {
+    /// The RAM it takes.
+    pub(super) fn stretch(&self) -> Stretch {
+        Stretch { start: self.at, bytes: self.bytes.saturating_add(self.zeroes) }
+    }
+}
 
 /// Where a kernel's parts want to go.
 #[derive(PartialEq, Eq, Debug)]

@@ -1,0 +1,90 @@
+//! What a manifest asks for, and what a board can give.
+
+/// The name of the archive's first member.
+pub const MANIFEST: &str = "manifest.dtb";
+
+/// What a board can give, which a manifest may not exceed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The most vCPUs of a VM: 8 with a GICv2, 16 with a GICv3.
+    pub vcpus: u16,
+    /// The number of CPUs, which `affinity` may name from 0; at most 64.
+    pub cpus: u16,
+    /// The most memory of a VM, in bytes.
+    pub memory: u64,
+}
+
+impl Limits {
+    /// What holds for every board: for use where the board is not known, as when a bundle is made.
+    pub const ANY_BOARD: Self = Self { vcpus: 16, cpus: 64, memory: 255 << 30 };
+}
+
+/// What becomes of a VM that cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnCrash {
+    /// It stays down and its memory goes back to the pool.
+    #[default]
+    Stop,
+    /// It starts again from pristine images.
+    Restart,
+    /// As `Stop`, with the memory around its PC and its stack in the report.
+    Dump,
+}
+
+/// What a first touch of a VM's memory allocates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Granule {
+    /// 2 MiB where it can be had: fewer faults, shorter walks.
+    #[default]
+    Block,
+    /// 4 KiB: nothing that is not used.
+    Page,
+}
+
+/// One VM, as its manifest wants it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmSpec<'a> {
+    /// Its name: 1 to 15 of `[a-z0-9-]`, unlike any other in the bundle.
+    pub name: &'a str,
+    /// How many vCPUs, at least 1.
+    pub vcpus: u16,
+    /// Bytes of RAM: a multiple of 2 MiB, at least one.
+    pub memory: u64,
+    /// Its weight when CPU time is short.
+    pub shares: u32,
+    /// The kernel's image, in any form that [`image`] knows; nothing only where there is flash.
+    pub kernel: Option<&'a [u8]>,
+    /// The initial RAM disk, passed on as it is.
+    pub initrd: Option<&'a [u8]>,
+    /// The kernel's command line.
+    pub bootargs: &'a str,
+    /// What becomes of it when it crashes.
+    pub on_crash: OnCrash,
+    /// The CPUs that may run it, bit n for CPU n. All ones where the manifest does not say.
+    pub affinity: u64,
+    /// After how many seconds without a sign of life it counts as crashed.
+    pub watchdog: Option<u32>,
+    /// What a first touch allocates.
+    pub granule: Granule,
+    /// Bytes of RAM that it gets whatever the others need; all of it where the manifest does not say.
+    pub min: Option<u64>,
+    /// The VMs that it may share equal pages with: those of the same name here.
+    pub domain: Option<&'a str>,
+    /// Whether it starts at EL2, to be a hypervisor itself.
+    pub nested: bool,
+    /// What its flash holds at first, firmware and then variables: it starts in the former. The latter may be empty.
+    pub flash: Option<[&'a [u8]; 2]>,
+}
+
+/// How the board's memory is managed, as the manifest wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PolicySpec {
+    /// The most bytes of RAM for guests, their tables included; all there are where the manifest does not say.
+    pub pool: Option<u64>,
+    /// The idle-memory tax in percent.
+    pub tax: Option<u8>,
+    /// How much of what sharing saves must be there to be copied, in percent.
+    pub risk: Option<u8>,
+    /// How much of one CPU the scanner may use, in percent.
+    pub scan_cpu: Option<u8>,
+}
