@@ -11,7 +11,7 @@
 //!
 //! Links are numbers of records plus one, 0 is none; the last link of a chain has the top bit set and the chain's number.
 
-use super::pool::{MAX_OWNERS, Pool, Stretch, owner_byte};
+use super::pool::{Pool, Stretch, owner_byte};
 use super::record::{Order, Record, State};
 use crate::addr::{Addr, Pa, Size, VmId};
 
@@ -27,24 +27,6 @@ const MOST_RESTLESS: u32 = 3;
 
 /// The merge domain of what everybody may read: the images of the bundle.
 pub const PUBLIC: u8 = 254;
-
-/// What merging counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Merging {
-    domains: [u8; MAX_OWNERS],
-    /// How many leaves name shared frames, the bundle's own claim to its images included.
-    refs: u64,
-    /// How many shared frames are the bundle's.
-    adopted: u64,
-}
-
-impl Default for Merging {
-    /// Each VM in a domain of its own.
-    fn default() -> Self {
-        // Below 64, so they fit.
-        Self { domains: core::array::from_fn(|n| n as u8), refs: 0, adopted: 0 }
-    }
-}
 
 /// A frame that may hold the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

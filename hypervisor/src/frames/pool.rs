@@ -12,8 +12,8 @@
 //! order and the rest of them `Inside`; no two free buddies; the counts by state and by owner are those of the records. A
 //! request that contradicts a record is refused and counted ([`Counts::contradictions`]): a frame lost beats one given twice.
 
-use super::record::{HOUSE_BYTE, NONE, Order, Record, State, Use};
-use super::{Dirty, Frame, HOUSE};
+use super::frame::{Dirty, Frame};
+use super::record::{HOUSE, HOUSE_BYTE, NONE, Order, Record, State, Use};
 use crate::addr::{Addr, Pa, Size, VmId};
 use arrayvec::ArrayVec;
 
@@ -87,10 +87,38 @@ pub struct Pool<'a> {
     reserve: u64,
     /// A block is only taken for a guest where as many frames stay free.
     tight: u64,
-    pub(super) merging: super::hints::Merging,
-    pub(super) store: super::store::Bins,
+    pub(super) merging: Merging,
+    pub(super) store: Bins,
     /// The swap area.
     pub swap: super::swap::Swap,
+}
+
+/// What merging counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Merging {
+    pub(super) domains: [u8; MAX_OWNERS],
+    /// How many leaves name shared frames, the bundle's own claim to its images included.
+    pub(super) refs: u64,
+    /// How many shared frames are the bundle's.
+    pub(super) adopted: u64,
+}
+
+impl Default for Merging {
+    /// Each VM in a domain of its own.
+    fn default() -> Self {
+        // Below 64, so they fit.
+        Self { domains: core::array::from_fn(|n| n as u8), refs: 0, adopted: 0 }
+    }
+}
+
+/// The lists of store frames, by how many units are free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bins(pub(super) [u32; 17]);
+
+impl Default for Bins {
+    fn default() -> Self {
+        Self([NONE; 17])
+    }
 }
 
 /// Whole frames inside a stretch: the first frame's number and how many.
@@ -147,8 +175,8 @@ impl<'a> Pool<'a> {
             contradictions: 0,
             reserve: 0,
             tight: 0,
-            merging: super::hints::Merging::default(),
-            store: super::store::Bins::default(),
+            merging: Merging::default(),
+            store: Bins::default(),
             swap: super::swap::Swap::default(),
         })
     }

@@ -20,6 +20,9 @@
 
 use crate::addr::{Size, VmId};
 
+/// The owner of what belongs to no VM.
+pub const HOUSE: VmId = VmId(u16::MAX);
+
 /// What a frame is for.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

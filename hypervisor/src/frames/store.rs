@@ -19,16 +19,6 @@ pub const MOST_UNITS: usize = 12;
 /// The units of a page, in order.
 pub type Chain = ArrayVec<Place, MOST_UNITS>;
 
-/// The lists of store frames, by how many units are free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Bins([u32; 17]);
-
-impl Default for Bins {
-    fn default() -> Self {
-        Self([NONE; 17])
-    }
-}
-
 /// Where a unit lies: the number of its frame's record times 16, and which of the frame's it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(pub u32);

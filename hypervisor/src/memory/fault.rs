@@ -5,39 +5,14 @@
 //! The common case is a walk of three loads to a hole, one short hold of the pool's lock, the zeroing, and one store. No
 //! heap. Two vCPUs that touch one page are put in order by the memory lock: the second finds the leaf and goes on.
 
-use super::{Coherence, Granule, Memory};
+use super::{Coherence, Granule, Memory, Miss};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, MemType, Rights};
-pub use crate::arm::esr::Access;
+use crate::arm::esr::Access;
 use crate::frames::{SharedPool, Use};
 use crate::machine::{Machine, Point};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
-
-impl Access {
-    /// The right it takes.
-    pub const fn rights(self) -> Rights {
-        match self {
-            Self::Read => Rights::R,
-            Self::Write => Rights::W,
-            Self::Execute => Rights::X,
-            Self::Maintain => Rights::RW,
-        }
-    }
-}
-
-/// Why there is no leaf for an access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Miss {
-    /// Neither RAM nor a device handed through. The guest's doing: a device to emulate, or the bus's error.
-    NotRam,
-    /// The pool has no frame. Nobody's fault: let the vCPU wait, find memory, try again.
-    Short,
-    /// The page does not allow it. The guest's doing.
-    Denied,
-    /// Its contents cannot be brought back as they were: a damaged store or a disk that fails. The VM must stop.
-    Lost,
-}
 
 impl Memory {
     /// Whether the table lets the guest have `access` at `ipa` as it is.

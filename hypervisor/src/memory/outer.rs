@@ -4,29 +4,13 @@
 //! Granules of 4, 16 and 64 KiB with concatenated roots (Arm ARM D8.2.8); hardware does not set its access flags, and XN
 //! is one bit (no FEAT_XNX), as the ID registers of such VMs say.
 
+pub use super::shadows::Key;
 use super::{Access, Memory, Miss};
 use crate::addr::{Addr, Ipa, Ipa2, Size};
 use crate::arm::desc::{Attr, MemType, Rights};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::Leaf;
-
-/// By what a guest hypervisor's stage 2 is known: its VTTBR_EL2, VMID included, and its VTCR_EL2. Any numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Key {
-    /// VTTBR_EL2.
-    pub vttbr: u64,
-    /// VTCR_EL2.
-    pub vtcr: u64,
-}
-
-impl Key {
-    /// The VMID; there are 8 bits of it.
-    pub const fn vmid(self) -> u16 {
-        // Cut to its bits.
-        (self.vttbr >> 48) as u16 & 0xff
-    }
-}
 
 /// What is wrong with a translation of a guest hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

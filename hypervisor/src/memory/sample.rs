@@ -3,42 +3,15 @@
 //! As ESX estimates working sets, but by stage 2's access flag, so that it needs no support in the hardware for setting
 //! it: an access to a page without the flag faults, and [`super::fault`] sets it and counts.
 
-use super::Memory;
+use super::state::{Memory, SAMPLE};
 use crate::addr::{Addr, Ipa, Size};
 use crate::arm::desc::{Attr, MemType};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::walk::Found;
-use arrayvec::ArrayVec;
 
-/// How many pages are watched at a time.
-pub const SAMPLE: usize = 100;
 /// How many blocks are split for a sample: their pages tell more than the block, but cost the guest its block.
 const SPLITS: usize = 8;
-
-/// In the place of a page that was touched. No page has this number.
-const COUNTED: u32 = u32::MAX;
-
-/// The pages that are watched.
-#[derive(Clone, Debug, Default)]
-pub struct Sample {
-    pages: ArrayVec<u32, SAMPLE>,
-    touched: u32,
-}
-
-impl Sample {
-    /// A page without its access flag was touched, or one that was put away meanwhile. Counts once.
-    pub(super) fn touched(&mut self, page: u32) {
-        if let Some(place) = self.pages.iter_mut().find(|place| **place == page) {
-            *place = COUNTED;
-            self.touched += 1;
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-}
 
 impl Memory {
     /// How many pages are watched, and how many of these were touched so far.

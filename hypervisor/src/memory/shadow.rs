@@ -9,20 +9,19 @@
 //! A leaf's marks say how large the hypervisor's leaf was: a TLBI for any address in that has to reach all of it (Arm ARM
 //! D8.14.5).
 
-use super::outer::{Key, OuterFault, Reason};
+use super::outer::{OuterFault, Reason};
 use super::reverse::{Hanger, Of, Reverse};
+pub use super::shadows::ShadowCounts;
+use super::shadows::{Key, Shadow, Shadows};
 use super::{Access, Memory, Miss, Root, Tables, give_back};
 use crate::addr::{Addr, Ipa, Ipa2, Pa, Size, VcpuId};
 use crate::arm::desc::{Attr, Hole, Marks};
 use crate::frames::{Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
-use crate::stage2::unlinked::Unlinked;
 use crate::stage2::vmid::Tag;
 use crate::stage2::walk::Found;
 use crate::stage2::{Leaf, Refusal, Supply, Table};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::ops::AddAssign;
 
 /// The most shadows of a VM, besides those that vCPUs are in.
 const MOST: usize = 16;
@@ -84,72 +83,6 @@ pub enum Scope {
     Vmid(u16),
     /// So many bytes from an address on, of a VMID.
     Range(u16, Addr<Ipa2>, u64),
-}
-
-/// How shadow leaves came and went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ShadowCounts {
-    /// Leaves filled.
-    pub filled: u64,
-    /// Own pages and blocks that changed while shadows were there.
-    pub moved: u64,
-    /// Shadow leaves that went for that.
-    pub killed: u64,
-    /// Shadows that were emptied for want of room.
-    pub dropped: u64,
-    /// Leaves that made way for others of the same page, of which there are too many.
-    pub displaced: u64,
-}
-
-impl AddAssign for ShadowCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.filled += other.filled;
-        self.moved += other.moved;
-        self.killed += other.killed;
-        self.dropped += other.dropped;
-        self.displaced += other.displaced;
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Shadow {
-    pub(super) key: Key,
-    pub(super) table: Table<Ipa2, Pa>,
-    tag: Arc<Tag>,
-    used: u64,
-    /// Its frames of tables, the root's apart.
-    tables: u64,
-    /// The parts of its root ([`Table::root_part`]) in which there may be something.
-    root_parts: u64,
-    /// Whether some of its leaves are parts of larger ones of the hypervisor's: the marks.
-    parts: u8,
-}
-
-/// The shadows of a VM, and what is kept for them.
-#[derive(Debug, Default)]
-pub(super) struct Shadows {
-    pub(super) all: Vec<Shadow>,
-    pub(super) reverse: Reverse,
-    /// Tables of shadows that were emptied.
-    unlinked: Unlinked,
-    /// For each vCPU the page that must stay where it is.
-    pins: Vec<Option<Addr<Ipa>>>,
-    /// For shadows that are yet to come.
-    tags: Vec<Arc<Tag>>,
-    /// How many frames of tables they may have together, roots apart. Nothing: any number.
-    limit: Option<u64>,
-    clock: u64,
-    pub(super) counts: ShadowCounts,
-}
-
-impl Shadow {
-    /// The shadow leaf around `at`, if it names `frame`.
-    fn naming<M: Machine>(&self, m: &M, at: Addr<Ipa2>, frame: Addr<Pa>) -> Option<Leaf<Ipa2, Pa>> {
-        match self.table.walk(m, at) {
-            Found::Leaf(leaf) if leaf.output.align_down(leaf.size) == frame.align_down(leaf.size) => Some(leaf),
-            _ => None,
-        }
-    }
 }
 
 impl Memory {

@@ -1,0 +1,123 @@
+//! A run of frames in somebody's hands, and whether it may hold what another must not see.
+
+use super::record::Order;
+use crate::addr::{Addr, Pa, Size};
+use crate::machine::Machine;
+use core::marker::PhantomData;
+
+/// Whether a frame may hold somebody's bytes. Implemented by [`Dirty`] and [`Clean`] alone.
+pub trait Contents: sealed::Sealed {}
+
+/// May hold anything, another VM's secrets included.
+#[derive(Debug)]
+pub enum Dirty {}
+
+/// Holds what we have written to every byte of it, and every CPU sees that.
+#[derive(Debug)]
+pub enum Clean {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Dirty {}
+impl sealed::Sealed for Clean {}
+impl Contents for Dirty {}
+impl Contents for Clean {}
+
+/// A run of frames that has one holder: this value.
+#[must_use = "a dropped frame is lost: map it or give it back"]
+#[derive(Debug)]
+pub struct Frame<C: Contents> {
+    start: Addr<Pa>,
+    order: Order,
+    contents: PhantomData<C>,
+}
+
+impl<C: Contents> Frame<C> {
+    /// Only the pool makes frames of addresses.
+    pub(super) const fn new(start: Addr<Pa>, order: Order) -> Self {
+        Self { start, order, contents: PhantomData }
+    }
+
+    /// The address of the first frame, aligned to the size of the run. To look at, not to map.
+    pub const fn start(&self) -> Addr<Pa> {
+        self.start
+    }
+
+    /// How many frames there are, as a power of two.
+    pub const fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Takes the address and ends the value without an alarm.
+    pub(super) fn release(self) -> (Addr<Pa>, Order) {
+        let parts = (self.start, self.order);
+        core::mem::forget(self);
+        parts
+    }
+}
+
+impl Frame<Dirty> {
+    /// Fills all of it with zeroes, and waits until every CPU sees them.
+    pub fn zero<M: Machine>(self, m: &M) -> Frame<Clean> {
+        let (start, order) = self.release();
+        let size = order.largest_size();
+        let pieces = order.bytes() / size.bytes();
+        for piece in 0..pieces {
+            m.zero(start + piece * size.bytes(), size);
+        }
+        // A descriptor that is stored later must not be seen earlier: stores to different addresses have no order of
+        // their own, and on another CPU a vCPU of the same VM could read through the new leaf what was here before.
+        m.publish();
+        Frame::new(start, order)
+    }
+
+    /// Writes every word of it with what `word` gives for the word's number, and waits until every CPU sees that.
+    pub fn fill<M: Machine>(self, m: &M, mut word: impl FnMut(u64) -> u64) -> Frame<Clean> {
+        let (start, order) = self.release();
+        for page in 0..order.frames() {
+            let words = m.frame(start + page * Size::Page.bytes());
+            for (number, place) in (page * 512..).zip(words) {
+                place.store(word(number), core::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        m.publish();
+        Frame::new(start, order)
+    }
+}
+
+impl Frame<Dirty> {
+    /// Fills it, one frame, with what the frame at `from` holds, and waits until every CPU sees that.
+    pub fn copy<M: Machine>(self, m: &M, from: Addr<Pa>) -> Frame<Clean> {
+        let mut words = m.frame(from).iter();
+        self.fill(m, |_| words.next().map_or(0, |word| word.load(core::sync::atomic::Ordering::Relaxed)))
+    }
+
+    /// It was filled by a device, which is done with it.
+    pub fn written<M: Machine>(self, m: &M) -> Frame<Clean> {
+        let (start, order) = self.release();
+        m.publish();
+        Frame::new(start, order)
+    }
+}
+
+impl Frame<Clean> {
+    /// Gives the address away for a table to hold: from here on the table is what knows of the frame, and
+    /// [`Pool::reclaim`](super::Pool::reclaim) makes it a `Frame` again.
+    pub fn into_table(self) -> Addr<Pa> {
+        self.release().0
+    }
+
+    /// Forgets that it is clean, to give it back unused.
+    pub fn soil(self) -> Frame<Dirty> {
+        let (start, order) = self.release();
+        Frame::new(start, order)
+    }
+}
+
+impl<C: Contents> Drop for Frame<C> {
+    fn drop(&mut self) {
+        debug_assert!(false, "{:?} is lost: a frame was dropped instead of mapped or given back", self.start);
+    }
+}
