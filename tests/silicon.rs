@@ -117,14 +117,14 @@ const TABLE: &[Place] = &[
     },
     Place {
         file: "run/switch.rs",
-        from: "fn unload(",
+        from: "fn unload<",
         why: "who did it is charged with it, before its registers and its name are gone",
         section: "D1.3.2",
         seen: Text(&["m.drain_serrors()", "SERROR", "m.save_context(", "m.be_nobody();", "drop(loaded.vcpu);"]),
     },
     Place {
         file: "run/switch.rs",
-        from: "fn load(",
+        from: "fn load<",
         why: "what EL2 did between two vCPUs is not the fault of the second",
         section: "D1.3.2",
         seen: Text(&["self.unload(m);", "m.drain_serrors()", "m.load_context("]),
