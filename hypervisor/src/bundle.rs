@@ -63,7 +63,7 @@ impl<'a> Bundle<'a> {
                 for entry in manifest::read(first.data, limits, &mut findings) {
                     let mut missing = Findings::default();
                     vms.extend(resolve(&entry, &members, &mut missing));
-                    missing.into_iter().filter(|_| is_whole).for_each(|diagnostic| findings.push(diagnostic));
+                    missing.kept().filter(|_| is_whole).for_each(|diagnostic| findings.push(diagnostic));
                 }
             }
             Some(first) => findings.add(

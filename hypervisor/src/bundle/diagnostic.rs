@@ -54,7 +54,7 @@ impl Findings {
     }
 
     /// What was found and kept.
-    pub fn into_iter(self) -> impl Iterator<Item = Diagnostic> {
+    pub fn kept(self) -> impl Iterator<Item = Diagnostic> {
         self.list.into_iter()
     }
 
