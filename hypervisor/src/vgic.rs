@@ -12,7 +12,7 @@
 //!   VMCR says now, write lists and HCR again. The same after a maintenance interrupt, and a fold whenever the vCPU is
 //!   unloaded or waits.
 //! - Before an access for which [`Vgic::touches_state`] holds: fold the vCPU that makes it.
-//! - [`Kicks`] name the vCPUs whose lists are out of date, the accessing one perhaps among them.
+//! - [`Kicks`](crate::next::Kicks) name the vCPUs whose lists are out of date, the accessing one perhaps among them.
 //! - For interrupts mapped to physical ones ([`Vgic::map_hw`]): after a fold, and before the next fill, tell the level
 //!   with [`Vgic::set_line`] if it fell, and make the physical interrupt's active state what [`Vgic::hw_active`] says.
 //! - Writes of DIR (ICC_DIR_EL1 traps by TDIR; GICC_DIR lies in a page of its own, to be left unmapped): fold, then

@@ -52,7 +52,7 @@ pub struct VmSpec<'a> {
     pub memory: u64,
     /// Its weight when CPU time is short.
     pub shares: u32,
-    /// The kernel's image, in any form that [`image`] knows; nothing only where there is flash.
+    /// The kernel's image, in any form that [`image`](super::image) knows; nothing only where there is flash.
     pub kernel: Option<&'a [u8]>,
     /// The initial RAM disk, passed on as it is.
     pub initrd: Option<&'a [u8]>,

@@ -69,6 +69,6 @@ pub struct Order {
 pub struct Orders {
     /// How short of memory the board is.
     pub level: Level,
-    /// An order for each VM that [`Policy::tick`] was told of, in that order.
+    /// An order for each VM that [`Policy::tick`](super::Policy::tick) was told of, in that order.
     pub vms: ArrayVec<Order, MOST_VMS>,
 }
