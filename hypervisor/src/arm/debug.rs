@@ -16,9 +16,6 @@ pub mod mdscr {
     pub const MDE: u64 = 1 << 15;
 }
 
-/// MDCR_EL2.TDE: debug exceptions go to EL2.
-pub const TDE: u64 = 1 << 8;
-
 /// How many breakpoints a guest can have: no core by Arm has more. Of one that had, the first are shown.
 pub const BREAKPOINTS: usize = 6;
 /// How many watchpoints.

@@ -99,6 +99,12 @@ pub mod hcr {
     pub const VGRP0EIE: u32 = 1 << 4;
     /// Maintenance interrupt while Group 0 is off in the virtual CPU interface; two bits further, the same for Group 1.
     pub const VGRP0DIE: u32 = 1 << 5;
+    /// Traps what both groups have in common (ICH_HCR_EL2 only).
+    pub const TC: u32 = 1 << 10;
+    /// Traps what is Group 0's alone (ICH_HCR_EL2 only).
+    pub const TALL0: u32 = 1 << 11;
+    /// Traps what is Group 1's alone (ICH_HCR_EL2 only).
+    pub const TALL1: u32 = 1 << 12;
     /// Traps writes of ICC_DIR_EL1 (ICH_HCR_EL2 only).
     pub const TDIR: u32 = 1 << 14;
     /// Where EOIcount starts: ends of interrupts found in no list register, 5 bits.

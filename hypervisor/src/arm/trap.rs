@@ -4,12 +4,14 @@
 //! (D24.2.32), CNTHCTL_EL2 (D24.10.2) and ICH_HCR_EL2 (IHI 0069H 12.4.4). Controls of features that no guest is shown (pointer
 //! authentication, RAS, MTE, FEAT_EVT, FEAT_FGT, PMU, trace) are not in it: what they would trap is UNDEFINED there.
 
+pub use super::gic::hcr as ich;
 use super::sysreg::Encoding;
 
 /// Bits of HCR_EL2.
 #[allow(missing_docs)]
 pub mod hcr {
     pub const VM: u64 = 1;
+    pub const SWIO: u64 = 1 << 1;
     pub const PTW: u64 = 1 << 2;
     pub const FMO: u64 = 1 << 3;
     pub const IMO: u64 = 1 << 4;
@@ -17,6 +19,8 @@ pub mod hcr {
     pub const VF: u64 = 1 << 6;
     pub const VI: u64 = 1 << 7;
     pub const VSE: u64 = 1 << 8;
+    pub const FB: u64 = 1 << 9;
+    pub const BSU_INNER: u64 = 1 << 10;
     pub const DC: u64 = 1 << 12;
     pub const TWI: u64 = 1 << 13;
     pub const TWE: u64 = 1 << 14;
@@ -55,15 +59,6 @@ pub mod mdcr {
     pub const TDRA: u64 = 1 << 11;
     /// All that is about debug registers and exceptions.
     pub const ALL: u64 = TDE | TDA | TDOSA | TDRA;
-}
-
-/// Bits of ICH_HCR_EL2 that make accesses trap.
-#[allow(missing_docs)]
-pub mod ich {
-    pub const TC: u64 = 1 << 10;
-    pub const TALL0: u64 = 1 << 11;
-    pub const TALL1: u64 = 1 << 12;
-    pub const TDIR: u64 = 1 << 14;
 }
 
 /// Bits of CPTR_EL2.
@@ -142,7 +137,7 @@ const fn by_mdcr(bit: u64) -> Control {
     Control::Mdcr(bit.trailing_zeros() as u8)
 }
 
-const fn by_ich(bit: u64) -> Control {
+const fn by_ich(bit: u32) -> Control {
     Control::Ich(bit.trailing_zeros() as u8)
 }
 

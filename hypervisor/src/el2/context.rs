@@ -7,6 +7,7 @@ use aarch64_cpu::asm::barrier;
 use flatland::addr::Addr;
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::role::{Role, Traps};
+use flatland::arm::trap::cptr::{TCPAC, TFP};
 use flatland::vcpu::Fp;
 use flatland::vcpu::nested::hcr;
 
@@ -146,8 +147,6 @@ unsafe extern "C" {
 
 /// CPTR_EL2 with E2H clear: RES1 bits, SVE and SME trapped with them; trace and activity monitors trapped.
 const CPTR: u64 = 0x33ff | 1 << 20 | 1 << 30;
-const TFP: u64 = 1 << 10;
-const TCPAC: u64 = 1 << 31;
 
 /// Traps the guest's use of FP, or not.
 pub(crate) fn trap_fp(trap: bool) {

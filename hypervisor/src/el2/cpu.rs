@@ -5,24 +5,25 @@ use super::{context, power};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use flatland::arm::speculation::{self, Speculation};
+use flatland::arm::trap::{hcr, mdcr};
 
-/// HCR_EL2: VM, SWIO (set/way invalidates also clean), PTW (no walks into device memory), FMO, IMO, AMO, FB, BSU inner,
-/// TWI, TID3, TSC, TIDCP, TACR, TSW, RW. FMO and IMO also make the ICC_* registers virtual.
-const HCR: u64 = 1
-    | 1 << 1
-    | 1 << 2
-    | 1 << 3
-    | 1 << 4
-    | 1 << 5
-    | 1 << 9
-    | 1 << 10
-    | 1 << 13
-    | 1 << 18
-    | 1 << 19
-    | 1 << 20
-    | 1 << 21
-    | 1 << 22
-    | 1 << 31;
+/// HCR_EL2. SWIO: invalidation by set and way also cleans. PTW: no walks into device memory. FMO and IMO also make the ICC_*
+/// registers virtual.
+const HCR: u64 = hcr::VM
+    | hcr::SWIO
+    | hcr::PTW
+    | hcr::FMO
+    | hcr::IMO
+    | hcr::AMO
+    | hcr::FB
+    | hcr::BSU_INNER
+    | hcr::TWI
+    | hcr::TID3
+    | hcr::TSC
+    | hcr::TIDCP
+    | hcr::TACR
+    | hcr::TSW
+    | hcr::RW;
 /// Traps of features that only some CPUs have: TLOR, TERR (RAS), TID5 (MTE).
 const HCR_TLOR: u64 = 1 << 35;
 const HCR_TERR: u64 = 1 << 36;
@@ -83,7 +84,7 @@ pub(crate) fn init() {
     // The same on all CPUs.
     BASE[0].store(hcr, Ordering::Relaxed);
     // TDRA, TDOSA, TDA: debug registers; TPM, TPMCR: the PMU, if any; the host's count of event counters stays.
-    let mut mdcr = 1 << 11 | 1 << 10 | 1 << 9;
+    let mut mdcr = mdcr::TDRA | mdcr::TDOSA | mdcr::TDA;
     if !matches!(field(dfr0, 8), 0 | 0xf) {
         mdcr |= 1 << 6 | 1 << 5 | read!("pmcr_el0") >> 11 & 0x1f;
     }

@@ -2,10 +2,11 @@
 
 use super::nested::timers;
 use super::{Here, cache, deny, irq};
-use crate::arm::debug::{self, mdscr};
+use crate::arm::debug::mdscr;
 use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
 use crate::arm::sysreg::{self, Encoding, Register};
+use crate::arm::trap::mdcr::TDE;
 use crate::devices;
 use crate::machine::Machine;
 use crate::next::Next;
@@ -134,7 +135,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
 pub fn debug<M: Machine>(m: &M, vcpu: &Vcpu) {
     let at_el2 = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Hypervisor);
     // Where debug exceptions go: to EL2 with either.
-    let above = at_el2.is_some_and(|nested| nested.kept.get(Own::Mdcr) & debug::TDE | nested.hcr(m) & hcr::TGE == 0);
+    let above = at_el2.is_some_and(|nested| nested.kept.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0);
     m.set(El1::Mdscr, vcpu.debug.in_force(above));
     arm(m, vcpu, vcpu.debug.in_force(above));
 }

@@ -108,7 +108,7 @@ fn sysreg<M: Machine>(m: &M, nested: &Nested, iss: u64) -> bool {
         Some(Control::Mdcr(bit)) => (nested.kept.get(Own::Mdcr), 1 << bit | mdcr::TDE),
         Some(Control::Tcpac) => (cptr_el2(nested), cptr::TCPAC),
         Some(Control::Ich(bit)) => (nested.read(m, page::ICH_HCR), 1 << bit),
-        Some(Control::Dir) => (nested.read(m, page::ICH_HCR), ich::TDIR | ich::TC),
+        Some(Control::Dir) => (nested.read(m, page::ICH_HCR), u64::from(ich::TDIR | ich::TC)),
         Some(Control::CnthctlClear(bit)) => (!cnthctl(nested), 1 << bit),
     };
     value & mask != 0

@@ -26,7 +26,7 @@ const COUNT: u64 = 0x1f << hcr::EOI_COUNT_SHIFT;
 /// What conditions raise the maintenance interrupt.
 const CONDITIONS: u64 = 0xfe;
 /// What of ICH_HCR_EL2 a hypervisor may set for its guest: En, the conditions, TC, TALL0, TALL1, TDIR, EOIcount.
-const ALLOWED: u64 = hcr::EN as u64 | CONDITIONS | 0b111 << 10 | 1 << 14 | COUNT;
+const ALLOWED: u64 = (hcr::EN | hcr::TC | hcr::TALL0 | hcr::TALL1 | hcr::TDIR) as u64 | CONDITIONS | COUNT;
 
 /// Takes the hypervisor's interface off the CPU. Says whether an interrupt waits for the hypervisor.
 pub fn put_own_away<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
