@@ -22,8 +22,9 @@
 //! | 4 | [`vm`] |
 //! | 5 | [`monitor`] |
 //! | 6 | [`host`] |
-//! | 7 | [`exit`], [`operator`] |
-//! | 8 | [`run`] |
+//! | 7 | [`hwstate`], [`operator`] |
+//! | 8 | [`exit`] |
+//! | 9 | [`run`] |
 //!
 //! # Locks
 //!
@@ -52,6 +53,7 @@ pub mod devices;
 pub mod exit;
 pub mod frames;
 pub mod host;
+pub mod hwstate;
 pub mod machine;
 pub mod memory;
 pub mod monitor;

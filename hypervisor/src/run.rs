@@ -25,12 +25,12 @@ mod switch;
 pub use cpu::{Cpu, Exit, Irq};
 
 use crate::addr::{CpuId, VcpuId};
-use crate::exit::{self, Here};
-use crate::host::{HOUSEKEEPING_CPU, Host};
+use crate::host::{HOUSEKEEPING_CPU, Here, Host};
 use crate::next::{Cause, Next};
 use crate::sched::{EntityId, earliest};
 use crate::vcpu::{Counter, Vcpu};
 use crate::vm::{NOWHERE, Power, Slot, State, Vm, request};
+use crate::{exit, hwstate};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use spin::mutex::SpinMutexGuard;
@@ -159,7 +159,7 @@ impl<'h> RunLoop<'h> {
         }
         slot.running.store(u32::from(self.cpu.0), Ordering::SeqCst);
         let Some(loaded) = &mut self.loaded else { return };
-        let own = exit::sysreg::poll_timer(loaded.here(self.host), m, &mut loaded.vcpu);
+        let own = hwstate::timers::poll(loaded.here(self.host), m, &mut loaded.vcpu);
         // Asked only now: loading it may have unloaded another, whose timers are ours to watch from then on.
         let queue = self.host.queue.lock().deadline(self.cpu);
         m.set_deadline(earliest([due, queue, own]));
@@ -209,8 +209,8 @@ impl<'h> RunLoop<'h> {
         let (slot, here) = (loaded.slot, loaded.here(self.host));
         // Requests from before this are in what `wakes` sees; later ones are seen below or by the queue.
         let asked = slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
-        let own = exit::sysreg::poll_timer(here, m, &mut loaded.vcpu);
-        let awake = exit::irq::wakes(here, m, &mut loaded.vcpu);
+        let own = hwstate::timers::poll(here, m, &mut loaded.vcpu);
+        let awake = hwstate::lists::wakes(here, m, &mut loaded.vcpu);
         if awake && !for_memory {
             refill_before_run(slot);
             return;
@@ -295,7 +295,7 @@ fn meet_requests<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu) -> Requests {
         return Requests::Leave;
     }
     if asked & request::REFILL != 0 {
-        exit::irq::refill(here, m, vcpu);
+        hwstate::refill(here, m, vcpu);
     }
     if more { Requests::More } else { Requests::Met }
 }

@@ -5,7 +5,8 @@ use crate::exits::{here, leave, model};
 use flatland::addr::{IntId, VcpuId};
 use flatland::arm::esr::ec;
 use flatland::arm::gic::gicd;
-use flatland::exit::{Here, irq, nested::lists};
+use flatland::host::Here;
+use flatland::hwstate::{lists, nested, refill};
 use flatland::next::Next;
 use flatland::vcpu::nested::page;
 use flatland::vm::request;
@@ -56,14 +57,14 @@ fn what_a_vcpu_ended_before_it_sleeps_wakes_the_one_it_goes_to_now() {
     cpu.load(here, &vcpu);
     prepare(here);
     pend(here);
-    irq::refill(here, &cpu, &mut vcpu);
+    refill(here, &cpu, &mut vcpu);
     // Taken, come again for the other, ended, and to sleep.
     assert_ne!(cpu.lists.borrow().0[0] & STATE, 0, "it is in no list");
     cpu.lists.borrow_mut().0[0] ^= STATE;
     comes_elsewhere(here);
     cpu.lists.borrow_mut().0[0] &= !STATE;
     assert_eq!(leave(&cpu, here, &mut vcpu, ec::WFX, 0), Next::WaitForInterrupt);
-    assert!(!irq::wakes(here, &cpu, &mut vcpu), "nothing is left for this one");
+    assert!(!lists::wakes(here, &cpu, &mut vcpu), "nothing is left for this one");
     assert!(is_told(here), "nobody told the other");
 }
 
@@ -71,8 +72,8 @@ fn what_a_vcpu_ended_before_it_sleeps_wakes_the_one_it_goes_to_now() {
 fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
     type Look = fn(Here<'_>, &Cpu<'_>, &mut flatland::vcpu::Vcpu);
     let looks: [(&str, Look); 3] = [
-        ("before it sleeps", |here, m, vcpu| assert!(!irq::wakes(here, m, vcpu))),
-        ("as its lists are filled", |here, m, vcpu| irq::refill(here, m, vcpu)),
+        ("before it sleeps", |here, m, vcpu| assert!(!lists::wakes(here, m, vcpu))),
+        ("as its lists are filled", |here, m, vcpu| refill(here, m, vcpu)),
         ("as its hypervisor gets the interface", |here, m, vcpu| lists::take_back(here, m, vcpu)),
     ];
     for (when, look) in looks {
@@ -84,7 +85,7 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         prepare(here);
         // The hypervisor took it, dropped its priority, and gives it to its guest by a list register with HW.
         pend(here);
-        irq::refill(here, &cpu, &mut vcpu);
+        refill(here, &cpu, &mut vcpu);
         cpu.lists.borrow_mut().0[0] ^= STATE;
         assert_eq!(cpu.lists.borrow().0[0] & STATE, ACTIVE);
         lists::put_own_away(here, &cpu, &mut vcpu);
@@ -93,7 +94,7 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         let virtual_one = 0b01 << 62 | 1 << 61 | u64::from(SPI.0) << 32 | 50;
         nested.page.write(&cpu, page::ICH_LR, virtual_one);
         nested.page.write(&cpu, page::ICH_HCR, 1);
-        lists::lend(&cpu, &mut vcpu);
+        nested::lists::lend(&cpu, &mut vcpu);
         assert_ne!(cpu.lists.borrow().0[0] & STATE, 0, "it is in no list of the guest's");
         comes_elsewhere(here);
         cpu.lists.borrow_mut().0[0] &= !STATE;

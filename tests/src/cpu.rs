@@ -16,9 +16,11 @@ use flatland::arm::role::Role;
 use flatland::arm::speculation::{Speculation, WORKAROUND_1};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
-use flatland::exit::{self, Here};
+use flatland::exit;
 use flatland::frames::{Pool, Record};
+use flatland::host::Here;
 use flatland::host::{Facts, Host};
+use flatland::hwstate::nested::role;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use flatland::memory::stage1::{self, End, Regime};
 use flatland::next::Next;
@@ -233,7 +235,7 @@ impl<'m> Cpu<'m> {
         self.geometry.set(Some(here.vm.memory.lock().layout().geometry));
         here.slot.running.store(0, Ordering::Relaxed);
         self.el1.replace(vcpu.saved.clone());
-        self.assume(&exit::nested::enter::role(here, self, vcpu, CpuId(0)));
+        self.assume(&role::role(here, self, vcpu, CpuId(0)));
     }
 
     fn assume(&self, role: &Role) {

@@ -1,6 +1,6 @@
 //! Stage-2 aborts: memory touched for the first time, devices, and what is neither.
 
-use super::{Here, raise};
+use super::raise::raise;
 use crate::addr::{Addr, Ipa, VcpuId};
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Transfer};
@@ -8,7 +8,9 @@ use crate::arm::exception::psr;
 use crate::arm::gic::{Version, gicr};
 use crate::devices::{self, Region};
 use crate::host;
+use crate::host::Here;
 use crate::host::flash::Answer;
+use crate::hwstate::lists;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
@@ -229,7 +231,7 @@ fn swap(value: u64, bytes: u8) -> u64 {
 impl Here<'_> {
     /// Folds the lists, which have to be filled again before the vCPU runs.
     fn refresh<M: Machine>(self, vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
-        let kicks = super::irq::refresh(vgic, vcpu, m);
+        let kicks = lists::refresh(vgic, vcpu, m);
         self.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
         self.host.kick(m, self.vm, kicks);
     }

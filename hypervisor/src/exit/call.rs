@@ -1,6 +1,7 @@
 //! Hypercalls: PSCI and SMCCC, by HVC and SMC alike.
 
-use super::{Here, deny};
+use super::raise::deny;
+use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::{Counter, Vcpu};

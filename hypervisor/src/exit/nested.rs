@@ -1,18 +1,17 @@
 //! Exits of a vCPU that has an EL2 of its own: what belongs to its hypervisor, and what to us.
 //!
-//! [`enter`] changes the part that it plays, [`el2`] gives meaning to the instructions of its EL2 that trap, [`fault`] fills
-//! the guest's memory, [`lists`] keeps two interrupt interfaces on one, [`timers`] four timers on one.
+//! [`el2`] gives meaning to the instructions of its EL2 that trap, [`fault`] fills the guest's memory, [`forward`] says which
+//! exits of the guest are its hypervisor's. The way to the guest and back is in [`crate::hwstate::nested`].
 
 pub mod el2;
-pub mod enter;
 pub mod fault;
 pub mod forward;
-pub mod lists;
-pub mod timers;
 
-use super::{Here, deny};
+use super::raise::deny;
 use crate::arm::esr::ec;
 use crate::arm::exception::Kind;
+use crate::host::Here;
+use crate::hwstate::nested::transition;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::Vcpu;
@@ -27,17 +26,17 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
         Part::Hypervisor => {
             if nested.follow_e2h(m) {
                 // What trapped may mean something else now.
-                enter::assume(here, m, vcpu);
+                transition::assume(here, m, vcpu);
                 if class != ec::HVC64 {
                     return Some(Next::Resume);
                 }
             }
             match class {
-                ec::ERET => Some(enter::eret(here, m, vcpu)),
+                ec::ERET => Some(transition::eret(here, m, vcpu)),
                 ec::SYSREG => el2::read_id(here, vcpu).or_else(|| el2::access(here, m, vcpu)),
                 ec::HVC64 => {
                     let esr = vcpu.registers.esr;
-                    enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+                    transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
                     Some(Next::Resume)
                 }
                 _ => None,
@@ -49,7 +48,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
             }
             if forward::belongs(m, vcpu) {
                 let esr = vcpu.registers.esr;
-                enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+                transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
                 return Some(Next::Resume);
             }
             match class {

@@ -1,18 +1,15 @@
 //! Trapped system registers: what each reads as and what writing it does. What is not here is UNDEFINED.
 
-use super::nested::timers;
-use super::{Here, cache, deny, irq};
+use super::cache;
+use super::raise::deny;
 use crate::arm::debug::mdscr;
-use crate::arm::el1::El1;
 use crate::arm::gic::SgiRegister;
 use crate::arm::sysreg::{self, Encoding, Register};
-use crate::arm::trap::mdcr::TDE;
-use crate::devices;
+use crate::host::Here;
+use crate::hwstate::{debug, lists, timers};
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::nested::{Own, Part, hcr};
 use crate::vcpu::{Counter, Vcpu};
-use crate::vgic::Line;
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 use log::info;
@@ -126,27 +123,9 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
         Register::Cntpct | Register::Oslsr | Register::AuthStatus => return None,
     }
     if encoding.parts()[0] == 2 {
-        debug(m, vcpu);
+        debug::load(m, vcpu);
     }
     Some(Next::Resume)
-}
-
-/// Gives the CPU the debug registers of the loaded `vcpu`, as far as they are in force for the part that it plays.
-pub fn debug<M: Machine>(m: &M, vcpu: &Vcpu) {
-    let at_el2 = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Hypervisor);
-    // Where debug exceptions go: to EL2 with either.
-    let above = at_el2.is_some_and(|nested| nested.kept.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0);
-    m.set(El1::Mdscr, vcpu.debug.in_force(above));
-    arm(m, vcpu, vcpu.debug.in_force(above));
-}
-
-/// Gives the CPU the breakpoints and watchpoints of the loaded `vcpu`, if MDSCR_EL1 lets them hit.
-#[inline(always)]
-pub fn arm<M: Machine>(m: &M, vcpu: &Vcpu, in_force: u64) {
-    if in_force & mdscr::MDE != 0 {
-        let at_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
-        m.load_debug(&vcpu.debug, at_el2);
-    }
 }
 
 #[inline(always)]
@@ -161,7 +140,7 @@ fn sgi<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, register: SgiRegister
 /// ICC_DIR_EL1, which traps while an interrupt is active that found no list register.
 fn deactivate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, value: u64) {
     let mut vgic = here.vm.vgic.lock();
-    let mut kicks = irq::refresh(&mut vgic, vcpu, m);
+    let mut kicks = lists::refresh(&mut vgic, vcpu, m);
     kicks |= vgic.deactivate(vcpu.id, value);
     drop(vgic);
     here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
@@ -170,36 +149,6 @@ fn deactivate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, value: u64) {
 
 /// Its emulated physical timer changed: the line follows, and the CPU's own deadline has to.
 fn timer_changed<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    let _ = poll_timer(here, m, vcpu);
+    let _ = timers::poll(here, m, vcpu);
     Next::Reschedule
-}
-
-/// Sets the line of the emulated physical timer to what its registers say now, and returns when it will fire, if it is
-/// going to.
-pub fn poll_timer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<u64> {
-    if vcpu.nested.is_some() {
-        timers::refresh(&mut here.vm.vgic.lock(), vcpu, m);
-        here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        let deadline = timers::deadline(vcpu, m, m.now());
-        if let Some(nested) = &mut vcpu.nested {
-            nested.watched = deadline.unwrap_or(u64::MAX);
-        }
-        return deadline;
-    }
-    if vcpu.cntp.ctl == 0 && !vcpu.cntp_line {
-        return None;
-    }
-    let armed = vcpu.cntp.is_armed();
-    let high = vcpu.cntp.is_firing(m.now());
-    if high != vcpu.cntp_line {
-        vcpu.cntp_line = high;
-        let line = if high { Line::High } else { Line::Low };
-        here.host.private_line(m, here, vcpu.id, devices::PHYSICAL_TIMER_INTID, line);
-    }
-    (armed && !high).then_some(vcpu.cntp.cval)
-}
-
-/// When the emulated physical timer fires or has fired.
-pub fn timer_deadline(vcpu: &Vcpu) -> Option<u64> {
-    vcpu.cntp.is_armed().then_some(vcpu.cntp.cval)
 }

@@ -3,8 +3,8 @@
 //! EOImode is 1: the end of an interrupt drops its priority, and the virtual timer's stays active until its guest ends it.
 
 use super::{Cpu, Irq};
-use crate::exit::{self, Here};
-use crate::host::Host;
+use crate::host::{Here, Host};
+use crate::hwstate::lists;
 use crate::next::Next;
 use crate::vcpu::Vcpu;
 use crate::vm::request;
@@ -50,7 +50,7 @@ pub(super) fn take<C: Cpu>(host: &Host, m: &C, mut loaded: Option<(Here<'_>, &mu
 /// An interrupt that is about the loaded vCPU, whose lists have to be filled.
 fn of_vcpu<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, irq: Irq) {
     if irq == Irq::VirtualTimer {
-        exit::irq::timer(here, vcpu);
+        lists::timer(here, vcpu);
     }
     here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
     if irq == Irq::VirtualTimer {

@@ -5,10 +5,9 @@
 
 use super::{Cpu, Loaded, RunLoop, SERROR};
 use crate::arm::el1::El1;
-use crate::exit::{self, Here};
-use crate::machine::Machine;
-use crate::sched::earliest;
-use crate::vcpu::{Timer, Vcpu};
+use crate::host::Here;
+use crate::hwstate::nested::{lists, role};
+use crate::hwstate::{self, debug, timers};
 use crate::vm::{Power, Slot, State, Vm, request};
 use core::sync::atomic::Ordering;
 
@@ -41,8 +40,8 @@ impl<'h> RunLoop<'h> {
             }
         }
         let here = Here { host: self.host, vm, slot };
-        m.load_context(&vcpu.saved, &exit::nested::enter::role(here, m, &vcpu, self.cpu));
-        exit::sysreg::arm(m, &vcpu, vcpu.saved.get(El1::Mdscr));
+        m.load_context(&vcpu.saved, &role::role(here, m, &vcpu, self.cpu));
+        debug::arm(m, &vcpu, vcpu.saved.get(El1::Mdscr));
         // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
         if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
             && last.replace(vcpu.id).is_some_and(|last| last != vcpu.id)
@@ -50,7 +49,7 @@ impl<'h> RunLoop<'h> {
             m.forget_stage1();
         }
         if vcpu.lends_interface() {
-            exit::nested::lists::lend(m, &mut vcpu);
+            lists::lend(m, &mut vcpu);
         } else {
             m.load_interface(&vcpu.interface);
         }
@@ -71,12 +70,12 @@ impl<'h> RunLoop<'h> {
         if m.drain_serrors() {
             self.host.stop_with_report(m, loaded.vm, &loaded.vcpu, SERROR);
         }
-        let _ = exit::irq::wakes(loaded.here(self.host), m, &mut loaded.vcpu);
+        let _ = hwstate::lists::wakes(loaded.here(self.host), m, &mut loaded.vcpu);
         if loaded.vcpu.timer_active {
             m.set_timer_active(false);
         }
         if loaded.vcpu.lends_interface() {
-            exit::nested::lists::put_guests_away(m, &mut loaded.vcpu);
+            lists::put_guests_away(m, &mut loaded.vcpu);
         } else {
             let in_hardware = core::mem::take(&mut loaded.vcpu.in_hardware);
             m.save_interface(&mut loaded.vcpu.interface, in_hardware);
@@ -84,13 +83,13 @@ impl<'h> RunLoop<'h> {
         if loaded.fp {
             m.save_fp(&mut loaded.vcpu.fp);
         }
-        exit::nested::enter::keep_abort(m, &loaded.vcpu);
+        role::keep_abort(m, &loaded.vcpu);
         m.save_context(&mut loaded.vcpu.saved);
         m.be_nobody();
         if loaded.vcpu.nested.is_some() {
             m.reset_traps();
         }
-        let deadline = sleep_deadline(loaded.vm, &loaded.vcpu, m);
+        let deadline = timers::sleep_deadline(loaded.vm, &loaded.vcpu, m);
         let entity = loaded.slot.entity;
         drop(loaded.vcpu);
         loaded.vm.life.left();
@@ -102,19 +101,4 @@ impl<'h> RunLoop<'h> {
         self.host.signal(m, set);
         self.host.signal(m, more);
     }
-}
-
-/// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.
-fn sleep_deadline<M: Machine>(vm: &Vm, vcpu: &Vcpu, m: &M) -> Option<u64> {
-    let now = m.now();
-    if vcpu.nested.is_some() {
-        let own = exit::nested::timers::saved_deadline(vcpu, m);
-        return earliest([own, exit::nested::timers::deadline(vcpu, m, now)]);
-    }
-    let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval));
-    // An interrupt that is active already fires no more.
-    let own =
-        (timer.is_armed() && !vcpu.timer_active).then(|| timer.cval.wrapping_add(vm.offset.load(Ordering::Relaxed)));
-    let emulated = exit::sysreg::timer_deadline(vcpu).filter(|at| *at > now);
-    earliest([own, emulated])
 }

@@ -1,14 +1,17 @@
 //! A timer that no hardware counts for: its registers, by whose counter they are read, and what follows (Arm ARM D12.2.4).
 
+use crate::arm::el1::El1;
+use crate::machine::Machine;
+
 /// `CNTx_CTL`: ENABLE, IMASK, ISTATUS.
 const ENABLE: u64 = 1;
 const IMASK: u64 = 2;
 /// Its condition is met.
 pub const ISTATUS: u64 = 4;
 
-/// Whether the line of a timer of the CPU is up whose CTL reads as `ctl`.
-pub const fn is_up(ctl: u64) -> bool {
-    ctl & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
+/// Whether the CPU's virtual timer raises its line.
+pub fn is_firing_on_cpu<M: Machine>(m: &M) -> bool {
+    m.get(El1::CntvCtl) & (ENABLE | IMASK | ISTATUS) == ENABLE | ISTATUS
 }
 
 /// CTL and CVAL of a timer.

@@ -1,11 +1,14 @@
 //! System instructions of a virtual EL2 that trap: registers that are not in its page, TLB maintenance, address translation.
 
-use super::{enter, fault, lists};
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
 use crate::arm::sysreg::{self, Encoding};
-use crate::exit::{Here, deny};
+use crate::exit::raise::deny;
+use crate::host::Here;
+use crate::hwstate::debug;
+use crate::hwstate::nested::role::{self, cpu_of};
+use crate::hwstate::nested::{lists, shadow};
 use crate::machine::{Machine, Whose};
 use crate::next::Next;
 use crate::vcpu::nested::{Nested, Own, Part, page};
@@ -225,7 +228,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
             None => {
                 nested.kept.set(own, value);
                 if own == Own::Mdcr {
-                    crate::exit::sysreg::debug(m, vcpu);
+                    debug::load(m, vcpu);
                 }
             }
         },
@@ -286,7 +289,7 @@ fn instruction<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Enc
     let done = match crn {
         7 if crm >> 1 == 4 => translate(here, m, vcpu, op1, crm, op2, value),
         8 | 9 => {
-            fault::forget(here, m, vcpu, op1, crm, op2, value);
+            shadow::forget(here, m, vcpu, op1, crm, op2, value);
             true
         }
         _ => false,
@@ -321,13 +324,13 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
         m.set(El1::Par, par);
         return true;
     }
-    let Ok(shadow) = fault::shadow(here, m, nested) else { return true };
+    let Ok(shadow) = shadow::shadow(here, m, nested) else { return true };
     nested.fetch_guest(m);
     // It does not run: its timer does not, either.
     nested.passing.set(El1::CntvCtl, 0);
     (nested.shadow, nested.part) = (shadow, Part::Guest);
-    let cpu = enter::cpu_of(here);
-    let role = enter::role(here, m, vcpu, cpu);
+    let cpu = cpu_of(here);
+    let role = role::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
     m.exchange(&mut nested.away, &nested.passing, &role);
     let mut par = m.probe(va, access, whose);
@@ -336,17 +339,17 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
             break;
         }
         // The shadow has none of its tables yet, or no more.
-        par = match fault::prefill(here, m, nested, va) {
+        par = match shadow::prefill(here, m, nested, va) {
             Ok(()) => m.probe(va, access, whose),
             Err(par) => par,
         };
     }
     (nested.shadow, nested.part) = (None, Part::Hypervisor);
-    let role = enter::role(here, m, vcpu, cpu);
+    let role = role::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
     m.exchange(&mut nested.passing, &nested.away, &role);
     if both && par & 1 == 0 {
-        par = fault::probe_outer(here, m, vcpu, par, access);
+        par = shadow::probe_outer(here, m, vcpu, par, access);
     }
     m.set(El1::Par, par);
     true

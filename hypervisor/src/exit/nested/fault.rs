@@ -1,58 +1,25 @@
 //! The guest's memory: its stage-2 faults, and its hypervisor's TLB maintenance.
 
-use super::enter;
-use crate::addr::{Addr, Ipa2, Pa, VcpuId};
+use crate::addr::{Addr, Ipa2};
 use crate::arm::desc::MemType;
-use crate::arm::el1::El1;
-use crate::arm::esr::{Abort, Access};
+use crate::arm::esr::Abort;
 use crate::arm::exception::Kind;
 use crate::devices::flash_at;
-use crate::exit::{Here, abort};
-use crate::machine::{Machine, Whose, output};
-use crate::memory::outer::{Key, Outer, OuterFault, Reason, Wrong};
-use crate::memory::shadow::{Fill, Scope};
-use crate::memory::stage1::{self, Regime};
-use crate::memory::{Miss, Root};
+use crate::exit::abort;
+use crate::host::Here;
+use crate::hwstate::nested::{shadow::key, transition};
+use crate::machine::Machine;
+use crate::memory::Miss;
+use crate::memory::outer::{Outer, OuterFault, Reason, Wrong};
+use crate::memory::shadow::Fill;
 use crate::next::{Cause, Next};
-use crate::vcpu::nested::{Nested, hcr, page};
+use crate::vcpu::nested::hcr;
 use crate::vcpu::{Counter, Vcpu};
 
 /// HPFAR_EL2.FIPA, and the IPA's bits that it holds.
 const FIPA: u64 = 0xfff_ffff_fff0;
 /// ISS of an abort: the fault status code.
 const STATUS: u64 = 0x3f;
-
-/// By what the guest's memory is found.
-#[inline(always)]
-fn key<M: Machine>(nested: &Nested, m: &M) -> Key {
-    Key { vttbr: nested.read(m, page::VTTBR), vtcr: nested.read(m, page::VTCR) }
-}
-
-/// What the guest's memory is entered by; nothing where its hypervisor has no stage 2 for it. The error is what to do
-/// until there is memory for it.
-pub fn shadow<M: Machine>(here: Here<'_>, m: &M, nested: &Nested) -> Result<Option<Root>, Next> {
-    if !nested.has_stage2(m) {
-        return Ok(None);
-    }
-    let result = here.vm.memory.lock().shadow(m, &here.host.pool, key(nested, m));
-    match result {
-        Ok(root) => Ok(Some(root)),
-        Err(_) => Err(here.host.starve(m, here.vm)),
-    }
-}
-
-/// The frame of the page that the hypervisor's VNCR_EL2 names, if it lets its guest have an EL2 by it. It stays where it is
-/// until the vCPU names another.
-pub fn guests_page<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, vcpu: VcpuId) -> Option<Addr<Pa>> {
-    const BOTH: u64 = hcr::NV | hcr::NV2;
-    if nested.hcr(m) & BOTH != BOTH {
-        return None;
-    }
-    // An address of the hypervisor's own EL2, 4 KiB aligned.
-    let va = nested.read(m, page::VNCR) & !0xfff;
-    let ipa = output(m.probe(va, Access::Write, Whose::El1), va)?;
-    here.vm.memory.lock().pin(m, &here.host.pool, vcpu, ipa)
-}
 
 /// A stage-2 abort of the guest. Nothing where its memory is its hypervisor's own.
 pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
@@ -63,7 +30,7 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
         // The bus's refusal: what the hypervisor mapped there is the hypervisor's to know. Or, with TGE, an abort that has
         // nothing to do with stage 2.
         let esr = vcpu.registers.esr;
-        enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+        transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
         return Some(Next::Resume);
     }
     if !has_stage2 {
@@ -87,7 +54,7 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
         Err(Fill::Outer(fault)) => {
             let esr = vcpu.registers.esr & !STATUS | fault.status();
             vcpu.registers.hpfar = at.bits() >> 8 & FIPA;
-            enter::exception(here, m, vcpu, Kind::Sync, Some(esr));
+            transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
             Next::Resume
         }
         // Flash is for who starts in it.
@@ -110,100 +77,4 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
 fn device(found: &Result<Outer, Reason>) -> Option<OuterFault> {
     let outer = found.as_ref().ok().filter(|outer| outer.leaf.attr.mem == MemType::Device)?;
     Some(OuterFault { wrong: Wrong::Permission, level: outer.level })
-}
-
-/// TLBI, by its encoding.
-pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, value: u64) {
-    let Some(nested) = &vcpu.nested else { return };
-    let vmid = key(nested, m).vmid();
-    let mut memory = here.vm.memory.lock();
-    match (op1, crm, op2) {
-        // IPAS2E1, IPAS2LE1 and their ranges, inner shareable, outer shareable and local.
-        (4, 0 | 4, _) => {
-            memory.outer_forget(m, ipas2(vmid, crm, op2, value));
-        }
-        // VMALLS12E1, ALLE1.
-        (4, 1 | 3 | 7, 6) => memory.outer_forget(m, Scope::Vmid(vmid)),
-        (4, 1 | 3 | 7, 4) => {
-            memory.outer_forget(m, Scope::All);
-            here.vm.root.forget(m);
-        }
-        // EL2's own, by address or all: its translations have our VMID.
-        (4, ..) => here.vm.root.forget(m),
-        _ if nested.is_host(m) || !nested.has_stage2(m) => here.vm.root.forget(m),
-        // Stage 1 of the guest.
-        _ => memory.forget_stage1(m, vmid),
-    }
-}
-
-/// What a TLBI by IPA is for (Arm ARM C5.5).
-fn ipas2(vmid: u16, crm: u16, op2: u16, value: u64) -> Scope {
-    let is_range = matches!((crm, op2), (0, 2 | 6) | (4, 2 | 3 | 6 | 7));
-    if !is_range {
-        return Scope::Range(vmid, Addr::new((value & 0xf_ffff_ffff) << 12), 4096);
-    }
-    // BaseADDR in granules, (NUM + 1) * 2^(5 * SCALE + 1) of them.
-    let granule = match value >> 46 & 3 {
-        2 => 14,
-        3 => 16,
-        _ => 12,
-    };
-    let (num, scale) = (value >> 39 & 0x1f, value >> 44 & 3);
-    Scope::Range(vmid, Addr::new((value & 0x1f_ffff_ffff) << granule), (num + 1) << (5 * scale + 1) << granule)
-}
-
-/// AT S12E1x: the second stage for a first that has answered `par`. PAR_EL1 in the end.
-pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, par: u64, access: Access) -> u64 {
-    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.has_stage2(m)) else { return par };
-    let at = Addr::new(par & 0x000f_ffff_ffff_f000);
-    match here.vm.memory.lock().outer_ipa(m, &here.host.pool, key(nested, m), at, access) {
-        Ok((_, ipa)) => par & !0x000f_ffff_ffff_f000 | ipa.bits() & 0x000f_ffff_ffff_f000,
-        Err(Reason::Outer(fault)) => failed(fault),
-        Err(Reason::Miss(_)) => failed(NOT_NOW),
-    }
-}
-
-/// What is said of a table that is not to be had just now: as if there were none. Who asks asks again.
-const NOT_NOW: OuterFault = OuterFault { wrong: Wrong::Translation, level: 0 };
-
-/// PAR_EL1 for a fault of the hypervisor's stage 2: F, S, FST.
-const fn failed(fault: OuterFault) -> u64 {
-    1 | 1 << 9 | 1 << 11 | fault.status() << 1
-}
-
-/// Has the shadow map the tables of the guest's stage 1 on the way to `va`, for an AT of its hypervisor's. The guest's registers
-/// are those in [`Nested::passing`]. The error is what PAR_EL1 says of a table that the hypervisor has not mapped.
-pub fn prefill<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> Result<(), u64> {
-    /// PAR_EL1.PTW: on a walk of stage 1.
-    const PTW: u64 = 1 << 8;
-    let key = key(nested, m);
-    let guest = &nested.passing;
-    let regime = Regime {
-        ttbr0: guest.get(El1::Ttbr0),
-        ttbr1: guest.get(El1::Ttbr1),
-        tcr: guest.get(El1::Tcr),
-        sctlr: guest.get(El1::Sctlr),
-    };
-    let mut memory = here.vm.memory.lock();
-    let mut result = Ok(());
-    let _ = stage1::walk(&regime, Addr::new(va), |table| {
-        let pool = &here.host.pool;
-        let at: Addr<Ipa2> = Addr::new(table.bits());
-        let mut word = [0; 8];
-        let read = match memory.fill(m, pool, key, at, Access::Read) {
-            Ok(()) => memory.outer_ipa(m, pool, key, at, Access::Read).ok(),
-            Err(Fill::Outer(fault)) => {
-                result = Err(failed(fault) | PTW);
-                None
-            }
-            Err(_) => {
-                result = Err(failed(NOT_NOW) | PTW);
-                None
-            }
-        };
-        let (_, ipa) = read?;
-        memory.read(m, pool, ipa, &mut word).ok()?;
-        Some(u64::from_le_bytes(word))
-    });
-    result
 }

@@ -1,64 +1,24 @@
 //! From a hypervisor to its guest (ERET) and back (exceptions to EL2): EL1's registers, EL2's and the interrupt interface
 //! change hands (Arm ARM D1.3, D1.4; J1.1 AArch64.TakeException, AArch64.ExceptionReturn).
 
-use super::{forward, lists, timers};
-use crate::addr::CpuId;
+use super::role::{cpu_of, keep_abort, role};
+use super::{lists, shadow, timers};
 use crate::arm::el1::{Context, El1};
 use crate::arm::exception::{self, Kind, psr};
-use crate::exit::{Here, sysreg};
+use crate::host::Here;
+use crate::hwstate::{
+    debug,
+    lists::{put_own_away, take_back},
+};
 use crate::machine::Machine;
-use crate::memory::Root;
 use crate::next::Next;
-use crate::vcpu::nested::{Own, Part, has_hpfar, hcr, page};
-use crate::vcpu::{Counter, Role, Timer, Traps, Vcpu, as_el2};
+use crate::vcpu::nested::{Own, Part, has_hpfar, hcr};
+use crate::vcpu::{Counter, Timer, Vcpu, as_el2};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
 /// SCTLR_ELx.SPAN: taking an exception leaves PSTATE.PAN alone.
 const SPAN: u64 = 1 << 23;
-
-/// EL2's registers for `vcpu` in the part it plays, on the CPU it is loaded on.
-pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role {
-    let of = |root: &Root| (root.vttbr(m, &here.host.vmids, cpu), root.vtcr());
-    let Some(nested) = &vcpu.nested else {
-        let (vttbr, vtcr) = of(&here.vm.root);
-        let cntvoff = here.vm.offset.load(Ordering::Relaxed);
-        return Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
-    };
-    let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
-    match nested.part {
-        Part::Hypervisor => {
-            let (vttbr, vtcr) = of(&here.vm.root);
-            // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
-            // may be the first we see of it having set E2H.
-            let plain = if nested.settled { hcr::NV1 } else { hcr::NV1 | hcr::TVM | hcr::TRVM };
-            // Virtual time has no offset at EL2 with E2H.
-            let cntvoff = if nested.vhe { 0 } else { nested.read(m, page::CNTVOFF) };
-            let traps = Traps {
-                hcr: if nested.vhe { own } else { own | plain },
-                vpidr: here.host.midr,
-                vncr: nested.page.0.bits(),
-                mdcr: 0,
-                fp: false,
-                cpacr: false,
-                counter: false,
-            };
-            Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
-        }
-        Part::Guest => {
-            let (vttbr, vtcr) = of(nested.shadow.as_ref().unwrap_or(&here.vm.root));
-            let traps = forward::traps(m, nested);
-            let (vmpidr, cntvoff) = (nested.read(m, page::VMPIDR), nested.read(m, page::CNTVOFF));
-            Role { vttbr, vtcr, vmpidr, cntvoff, nested: Some(traps) }
-        }
-    }
-}
-
-/// The CPU that the vCPU is loaded on.
-pub fn cpu_of(here: Here<'_>) -> CpuId {
-    // A CPU number: it was stored from one before the vCPU ran.
-    CpuId(here.slot.running.load(Ordering::Relaxed) as u16)
-}
 
 /// Gives EL2's registers the values that its part has by now.
 pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
@@ -113,10 +73,10 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 /// again.
 fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Next, Next> {
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
-    nested.shadow = super::fault::shadow(here, m, nested)?;
-    nested.guests_page = super::fault::guests_page(here, m, nested, vcpu.id);
+    nested.shadow = shadow::shadow(here, m, nested)?;
+    nested.guests_page = shadow::guests_page(here, m, nested, vcpu.id);
     let lends = nested.hcr(m) & hcr::IMO != 0;
-    let is_due = lends && lists::put_own_away(here, m, vcpu);
+    let is_due = lends && put_own_away(here, m, vcpu);
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
     nested.lends_interface = lends;
     nested.fetch_guest(m);
@@ -149,26 +109,16 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     Ok(timers::watch(m, vcpu))
 }
 
-/// Takes a virtual SError out of the hypervisor's HCR_EL2 once the guest, which is on this CPU, has taken it (Arm ARM
-/// D1.3.6: VSE is cleared then).
-pub fn keep_abort<M: Machine>(m: &M, vcpu: &Vcpu) {
-    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Guest) else { return };
-    let hcr = nested.hcr(m);
-    if hcr & hcr::VSE != 0 && !m.has_abort() {
-        nested.write(m, page::HCR, hcr & !hcr::VSE);
-    }
-}
-
 /// Debug registers are one set for both parts, but not in force for both alike.
 fn follow_debug<M: Machine>(m: &M, vcpu: &Vcpu) {
     if vcpu.debug.mdscr != 0 {
-        sysreg::debug(m, vcpu);
+        debug::load(m, vcpu);
     }
 }
 
 /// The guest's part ends: EL1's registers are the hypervisor's again.
 fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    lists::take_back(here, m, vcpu);
+    take_back(here, m, vcpu);
     keep_abort(m, vcpu);
     let Some(nested) = &mut vcpu.nested else { return };
     nested.part = Part::Hypervisor;

@@ -5,8 +5,7 @@
 //! we end the hypervisor's interrupt then.
 
 use crate::addr::IntId;
-use crate::arm::gic::{Interface, Mask, hcr};
-use crate::exit::{Here, irq};
+use crate::arm::gic::{Interface, hcr};
 use crate::machine::Machine;
 use crate::next::Kicks;
 use crate::vcpu::Vcpu;
@@ -27,18 +26,6 @@ const COUNT: u64 = 0x1f << hcr::EOI_COUNT_SHIFT;
 const CONDITIONS: u64 = 0xfe;
 /// What of ICH_HCR_EL2 a hypervisor may set for its guest: En, the conditions, TC, TALL0, TALL1, TDIR, EOIcount.
 const ALLOWED: u64 = (hcr::EN | hcr::TC | hcr::TALL0 | hcr::TALL1 | hcr::TDIR) as u64 | CONDITIONS | COUNT;
-
-/// Takes the hypervisor's interface off the CPU. Says whether an interrupt waits for the hypervisor.
-pub fn put_own_away<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
-    let mut vgic = here.vm.vgic.lock();
-    let kicks = irq::refresh(&mut vgic, vcpu, m);
-    let is_due = vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(m.interface()));
-    drop(vgic);
-    let lists = core::mem::take(&mut vcpu.in_hardware);
-    m.save_interface(&mut vcpu.interface, lists);
-    here.host.kick(m, here.vm, kicks);
-    is_due
-}
 
 /// Puts the guest's interface onto the CPU, if the hypervisor gives it one.
 pub fn lend<M: Machine>(m: &M, vcpu: &mut Vcpu) {
@@ -99,16 +86,6 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
         m.write_lists(nested.lr.get(..lent).unwrap_or(&[]), (control & !CONDITIONS) as u32);
     }
     kicks
-}
-
-/// Takes the guest's interface off the CPU and puts the hypervisor's back, whose lists have to be filled.
-pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    let kicks = sync(&mut here.vm.vgic.lock(), vcpu, m).without(vcpu.id);
-    here.host.kick(m, here.vm, kicks);
-    put_guests_away(m, vcpu);
-    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
-    nested.lends_interface = false;
-    m.load_interface(&vcpu.interface);
 }
 
 /// Takes the guest's interface, which was synchronised, off the CPU.

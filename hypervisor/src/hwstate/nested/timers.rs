@@ -3,15 +3,15 @@
 //! The CPU's virtual timer is the guest's own while that plays, and EL2's virtual one while a hypervisor with E2H does. What
 //! is not on the CPU has a line that follows from its registers and the counter, and a deadline that ours watches.
 
+use super::lists;
 use crate::addr::IntId;
 use crate::arm::el1::El1;
 use crate::devices::{HYP_TIMER_INTID, HYP_VIRTUAL_TIMER_INTID, PHYSICAL_TIMER_INTID, VIRTUAL_TIMER_INTID};
-use crate::exit::irq;
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, Part, page};
 use crate::vcpu::timer::{ISTATUS, Timer};
+use crate::vcpu::{Vcpu, timer};
 use crate::vgic::{Line, Vgic};
 
 /// EL1's virtual timer as the page has it, by the physical counter, which says `now`.
@@ -57,7 +57,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
     let Some(nested) = &vcpu.nested else { return };
     let now = m.now();
     let on_cpu = on_cpu(nested);
-    let fires = on_cpu.is_some() && irq::is_timer_firing(m);
+    let fires = on_cpu.is_some() && timer::is_firing_on_cpu(m);
     let mut lines = 0;
     let timers = others(nested, vcpu, m, now);
     for (intid, timer) in &timers {
@@ -70,7 +70,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         tell(nested, m, page::CNTV_CTL, virt.is_met(now));
         tell(nested, m, page::CNTP_CTL, phys.is_met(now));
     }
-    lines |= u16::from(super::lists::maintenance(nested, m) != 0) << (super::lists::MAINTENANCE.0 & 15);
+    lines |= u16::from(lists::maintenance(nested, m) != 0) << (lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
     while changed != 0 {
         let bit = changed.trailing_zeros();

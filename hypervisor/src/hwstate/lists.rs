@@ -1,24 +1,22 @@
 //! Between the virtual interrupt controller and the list registers of the CPU a vCPU is loaded on.
 
-use super::Here;
-use super::nested::{self, timers};
-use crate::arm::el1::El1;
-use crate::arm::exception::Kind;
+use super::nested;
 use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
+use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::Kicks;
 use crate::vcpu::{Counter, Vcpu, timer};
 use crate::vgic::{Line, Vgic};
 
 /// Takes what the list registers say back into `vgic`, and the level of the virtual timer with it. The lists are empty
-/// then and have to be filled before the vCPU runs: see [`refill`].
+/// then and have to be filled before the vCPU runs: see [`refill`](super::refill).
 pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
     let mut kicks = Kicks::NONE;
     if vcpu.nested.is_some() {
         // First what the guest's lists say: the hypervisor's maintenance interrupt follows from it.
         kicks |= nested::lists::sync(vgic, vcpu, m);
-        timers::refresh(vgic, vcpu, m);
+        nested::timers::refresh(vgic, vcpu, m);
         if vcpu.lends_interface() {
             // Its own lists were folded when its guest got the interface.
             return kicks.without(vcpu.id);
@@ -32,17 +30,12 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
     kicks |= vgic.fold(vcpu.id, &mut vcpu.lists);
     if vcpu.timer_active && vcpu.nested.is_none() {
         let timer = VIRTUAL_TIMER_INTID;
-        if !is_timer_firing(m) {
+        if !timer::is_firing_on_cpu(m) {
             kicks |= vgic.set_line(vcpu.id, timer, Line::Low);
         }
         release_timer(vgic, vcpu, m);
     }
     kicks.without(vcpu.id)
-}
-
-/// Whether the CPU's virtual timer raises its line.
-pub fn is_timer_firing<M: Machine>(m: &M) -> bool {
-    timer::is_up(m.get(El1::CntvCtl))
 }
 
 /// Lets the physical timer interrupt come again, once its virtual one is neither pending nor active: the guest ended it
@@ -51,34 +44,6 @@ fn release_timer<M: Machine>(vgic: &Vgic, vcpu: &mut Vcpu, m: &M) {
     if !vgic.hw_active(vcpu.id, VIRTUAL_TIMER_INTID) {
         m.release(VIRTUAL_TIMER_INTID);
         vcpu.timer_active = false;
-    }
-}
-
-/// Brings the list registers up to date.
-pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    let mut vgic = here.vm.vgic.lock();
-    let mut kicks = refresh(&mut vgic, vcpu, m);
-    if vcpu.lends_interface() {
-        if !is_due_beside_guest(&vgic, vcpu) {
-            drop(vgic);
-            here.host.kick(m, here.vm, kicks);
-            return;
-        }
-        // What comes for the hypervisor ends its guest's part.
-        drop(vgic);
-        nested::enter::exception(here, m, vcpu, Kind::Irq, None);
-        vgic = here.vm.vgic.lock();
-        kicks |= refresh(&mut vgic, vcpu, m);
-    }
-    let mask = mask(&vgic, m);
-    vgic.fill(vcpu.id, &mut vcpu.lists, mask);
-    drop(vgic);
-    let used = usize::from(vcpu.lists.used);
-    let n = used.max(vcpu.in_hardware);
-    vcpu.in_hardware = used;
-    m.write_lists(vcpu.lists.lr.get(..n).unwrap_or(&[]), vcpu.lists.hcr);
-    if !kicks.is_empty() {
-        here.host.kick(m, here.vm, kicks);
     }
 }
 
@@ -113,15 +78,37 @@ pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
 }
 
 /// Whether an interrupt waits for a hypervisor whose guest has the CPU's interface.
-fn is_due_beside_guest(vgic: &Vgic, vcpu: &Vcpu) -> bool {
+pub fn is_due_beside_guest(vgic: &Vgic, vcpu: &Vcpu) -> bool {
     vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(vcpu.interface.vmcr))
 }
 
 /// What the loaded vCPU's interface lets through.
-fn mask<M: Machine>(vgic: &Vgic, m: &M) -> Mask {
+pub fn mask<M: Machine>(vgic: &Vgic, m: &M) -> Mask {
     match vgic.version() {
         Version::V3 => Mask::from_ich_vmcr(m.interface()),
         // GICH_VMCR has 32 bits.
         Version::V2 => Mask::from_gich_vmcr(m.interface() as u32),
     }
+}
+
+/// Takes the hypervisor's interface off the CPU. Says whether an interrupt waits for the hypervisor.
+pub fn put_own_away<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
+    let mut vgic = here.vm.vgic.lock();
+    let kicks = refresh(&mut vgic, vcpu, m);
+    let is_due = vgic.deliverable(vcpu.id, Mask::from_ich_vmcr(m.interface()));
+    drop(vgic);
+    let lists = core::mem::take(&mut vcpu.in_hardware);
+    m.save_interface(&mut vcpu.interface, lists);
+    here.host.kick(m, here.vm, kicks);
+    is_due
+}
+
+/// Takes the guest's interface off the CPU and puts the hypervisor's back, whose lists have to be filled.
+pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    let kicks = nested::lists::sync(&mut here.vm.vgic.lock(), vcpu, m).without(vcpu.id);
+    here.host.kick(m, here.vm, kicks);
+    nested::lists::put_guests_away(m, vcpu);
+    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+    nested.lends_interface = false;
+    m.load_interface(&vcpu.interface);
 }

@@ -1,0 +1,43 @@
+//! What of the loaded vCPU is in the CPU, kept in step with what we know of it (KVM: flush and sync of hwstate).
+//!
+//! [`lists`] are the list registers, [`timers`] and [`debug`] what their names say. A vCPU with an EL2 of its own has more of each:
+//! [`nested`] has that, and what changes hands as it goes between its hypervisor and the guest of that.
+//! Here the run loop and the exits meet: both call it, it calls neither.
+
+pub mod debug;
+pub mod lists;
+pub mod nested;
+pub mod timers;
+
+use crate::arm::exception::Kind;
+use crate::host::Here;
+use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+
+/// Brings the list registers up to date.
+pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
+    let mut vgic = here.vm.vgic.lock();
+    let mut kicks = lists::refresh(&mut vgic, vcpu, m);
+    if vcpu.lends_interface() {
+        if !lists::is_due_beside_guest(&vgic, vcpu) {
+            drop(vgic);
+            here.host.kick(m, here.vm, kicks);
+            return;
+        }
+        // What comes for the hypervisor ends its guest's part.
+        drop(vgic);
+        nested::transition::exception(here, m, vcpu, Kind::Irq, None);
+        vgic = here.vm.vgic.lock();
+        kicks |= lists::refresh(&mut vgic, vcpu, m);
+    }
+    let mask = lists::mask(&vgic, m);
+    vgic.fill(vcpu.id, &mut vcpu.lists, mask);
+    drop(vgic);
+    let used = usize::from(vcpu.lists.used);
+    let n = used.max(vcpu.in_hardware);
+    vcpu.in_hardware = used;
+    m.write_lists(vcpu.lists.lr.get(..n).unwrap_or(&[]), vcpu.lists.hcr);
+    if !kicks.is_empty() {
+        here.host.kick(m, here.vm, kicks);
+    }
+}
