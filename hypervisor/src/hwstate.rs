@@ -21,7 +21,7 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     if vcpu.lends_interface() {
         if !lists::is_due_beside_guest(&vgic, vcpu) {
             drop(vgic);
-            here.host.kick(m, here.vm, kicks);
+            here.host.queue.kick(m, here.vm, kicks);
             return;
         }
         // What comes for the hypervisor ends its guest's part.
@@ -38,6 +38,6 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     vcpu.in_hardware = used;
     m.write_lists(vcpu.lists.lr.get(..n).unwrap_or(&[]), vcpu.lists.hcr);
     if !kicks.is_empty() {
-        here.host.kick(m, here.vm, kicks);
+        here.host.queue.kick(m, here.vm, kicks);
     }
 }

@@ -18,6 +18,7 @@ use flatland::arm::vmsa::{PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits};
 use flatland::host::{self, Facts, Host};
 use flatland::run::RunLoop;
+use flatland::sched::Frequency;
 use flatland::vm::Gic;
 use log::info;
 use platform::board::{self, Board};
@@ -88,7 +89,7 @@ fn boot(image: u64, dtb: u64) -> ! {
             entry::give_up(format_args!("{} errors in the bundle", errors.len()));
         }
     };
-    if host.speculation.is_open() {
+    if host.facts.speculation.is_open() {
         info!(
             "guests can steer speculation of others (Spectre) on this CPU: its firmware has no remedy; see SECURITY.md"
         );
@@ -140,7 +141,7 @@ fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
         ids,
         midr: cpu::midr(),
         speculation: cpu::speculation(),
-        frequency: timer::frequency(),
+        frequency: Frequency::of_board(timer::frequency()),
         own_bytes: 0,
         // Without a number from the boot loader, the time it took to get here is better than nothing.
         seed: board.seed.unwrap_or_else(|| flatland::machine::Machine::now(&El2)),

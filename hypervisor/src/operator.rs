@@ -8,7 +8,7 @@ use crate::addr::VmId;
 use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
 use crate::devices::uart::AHEAD;
-use crate::host::{Host, Order};
+use crate::host::{Host, Shutdown};
 use crate::machine::Machine;
 use crate::monitor::memory;
 use crate::monitor::views::{self, ExitRow, RegsRow, TopRow, VmRow};
@@ -26,25 +26,25 @@ const PATIENCE: u64 = 5;
 
 /// Whether the next byte may be taken off the board's line; if not, [`Host::held`] is set until it may be.
 pub fn may_take<M: Machine>(host: &Host, m: &M, typing: &mut Typing) -> bool {
-    let vm = host.console.lock().keyboard().and_then(|vm| host.vms.get(usize::from(vm.0)));
-    let patience = PATIENCE * u64::from(host.frequency.hz());
+    let vm = host.console.lock().keyboard().and_then(|vm| host.fleet.vms.get(usize::from(vm.0)));
+    let patience = PATIENCE * u64::from(host.facts.frequency.hz());
     let mut ask = || {
         let waiting = vm.map_or(0, |vm| vm.devices.lock().uart.waiting());
         typing.take(waiting, AHEAD, m.now(), patience)
     };
     let mut take = ask();
-    if take == Take::No && !host.held.swap(true, Ordering::SeqCst) {
+    if take == Take::No && !host.console.held.swap(true, Ordering::SeqCst) {
         // The guest may have read before it could see that this is waited for.
         take = ask();
     }
     if take == Take::No {
         return false;
     }
-    host.held.store(false, Ordering::Relaxed);
+    host.console.held.store(false, Ordering::Relaxed);
     if take == (Take::Lost { first: true })
         && let Some(vm) = vm
     {
-        host.say(format_args!("{}: does not read what is typed, which is lost from here on", vm.name));
+        host.console.say(format_args!("{}: does not read what is typed, which is lost from here on", vm.name));
     }
     true
 }
@@ -52,11 +52,11 @@ pub fn may_take<M: Machine>(host: &Host, m: &M, typing: &mut Typing) -> bool {
 /// The operator typed `byte`.
 pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
     let input = host.console.lock().receive(byte);
-    host.to_send.store(true, Ordering::Release);
+    host.console.to_send.store(true, Ordering::Release);
     match input {
         Input::Nothing => {}
         Input::Guest(vm, byte) => {
-            let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
+            let Some(vm) = host.fleet.vms.get(usize::from(vm.0)) else { return };
             let mut devices = vm.devices.lock();
             // What finds too much before it, though it was held back, is lost, as on a real line.
             let _ = devices.uart.typed(byte);
@@ -80,7 +80,11 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
         Command::Balloon(vm, bytes) => with(host, vm, |vm| {
             let up = vm.balloon.lock().is_up();
             let runs = !matches!(vm.life.state(), State::Ended(_));
-            host.overcommit.lock().policy.pin(vm.id, bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12)));
+            host.pressure
+                .overcommit
+                .lock()
+                .policy
+                .pin(vm.id, bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12)));
             match bytes {
                 _ if !runs => answer(format_args!("it does not run; when it does, so be it")),
                 _ if !up => answer(format_args!("it has no driver for its balloon; when it gets one, so be it")),
@@ -89,7 +93,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
             }
         }),
         Command::Why(vm) => {
-            let overcommit = host.overcommit.lock();
+            let overcommit = host.pressure.overcommit.lock();
             host.console.lock().answer(|out| {
                 let mut events = overcommit.policy.journal().of(vm).peekable();
                 if events.peek().is_none() {
@@ -99,7 +103,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
             });
         }
         Command::Check(on) => {
-            host.overcommit.lock().checks = on;
+            host.pressure.overcommit.lock().checks = on;
             let n = m.allocations();
             answer(format_args!("{}", if on { "a word where something is wrong" } else { "not any more" }));
             answer(format_args!(
@@ -107,7 +111,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
             ));
         }
         Command::Stats(on) => {
-            host.overcommit.lock().stats = on;
+            host.pressure.overcommit.lock().stats = on;
             answer(format_args!("{}", if on { "a line for each VM every second" } else { "no more lines" }));
         }
         Command::Exits(vm) => show_exits(host, vm),
@@ -122,11 +126,11 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
         }
         Command::Reboot => {
             answer(format_args!("restarting the board"));
-            *host.order.lock() = Some(Order::Restart);
+            *host.fleet.shutdown.lock() = Some(Shutdown::Restart);
         }
         Command::PowerOff => {
             answer(format_args!("powering off"));
-            *host.order.lock() = Some(Order::Off);
+            *host.fleet.shutdown.lock() = Some(Shutdown::Off);
         }
         Command::Pause(vm) => with(host, vm, |vm| {
             let done = host.pause(m, vm);
@@ -158,7 +162,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
 }
 
 fn with(host: &Host, vm: VmId, what: impl FnOnce(&Vm)) {
-    if let Some(vm) = host.vms.get(usize::from(vm.0)) {
+    if let Some(vm) = host.fleet.vms.get(usize::from(vm.0)) {
         what(vm);
     }
 }
@@ -167,6 +171,7 @@ fn show_vms<M: Machine>(host: &Host, m: &M) {
     let attended = host.console.lock().attended();
     let now = m.now();
     let rows: Vec<VmRow<'_>> = host
+        .fleet
         .vms
         .iter()
         .map(|vm| {
@@ -181,7 +186,7 @@ fn show_vms<M: Machine>(host: &Host, m: &M) {
                 vcpus_on: on as u16,
                 vcpus: vm.spec.vcpus,
                 memory: vm.spec.memory,
-                cpu_nanos: host.frequency.nanos(ticks),
+                cpu_nanos: host.facts.frequency.nanos(ticks),
                 exits: vm.slots.iter().map(Slot::exits).sum(),
                 attended: attended == Some(vm.id),
             }
@@ -191,17 +196,17 @@ fn show_vms<M: Machine>(host: &Host, m: &M) {
 }
 
 fn show_mem(host: &Host) {
-    let overcommit = host.overcommit.lock();
+    let overcommit = host.pressure.overcommit.lock();
     host.tell_memory(&overcommit, |board, rows| host.console.lock().answer(|out| memory::mem(out, board, rows)));
 }
 
 fn show_top<M: Machine>(host: &Host, m: &M) {
     let now = m.now();
-    let mut last = host.top.lock();
+    let mut last = host.queue.top.lock();
     let mut rows = Vec::new();
     let mut spent = Vec::new();
     let queue = host.queue.lock();
-    for vm in &host.vms {
+    for vm in &host.fleet.vms {
         for (n, slot) in (0_u16..).zip(&vm.slots) {
             let ticks = queue.spent(slot.entity, now);
             let before = last.1.get(spent.len()).copied().unwrap_or(0);
@@ -226,7 +231,7 @@ fn show_top<M: Machine>(host: &Host, m: &M) {
     let window = now.saturating_sub(last.0);
     *last = (now, spent);
     // At most 16 CPUs.
-    host.console.lock().answer(|out| views::top(out, window, host.n_cpus as u16, &rows));
+    host.console.lock().answer(|out| views::top(out, window, host.facts.n_cpus as u16, &rows));
 }
 
 fn show_exits(host: &Host, only: Option<VmId>) {
@@ -236,6 +241,7 @@ fn show_exits(host: &Host, only: Option<VmId>) {
         .map(|counter| ExitRow {
             cause: counter.name(),
             count: host
+                .fleet
                 .vms
                 .iter()
                 .filter(|vm| only.is_none_or(|only| vm.id == only))
@@ -248,7 +254,7 @@ fn show_exits(host: &Host, only: Option<VmId>) {
 }
 
 fn show_regs(host: &Host, vm: VmId) {
-    let Some(vm) = host.vms.get(usize::from(vm.0)) else { return };
+    let Some(vm) = host.fleet.vms.get(usize::from(vm.0)) else { return };
     for (n, slot) in (0_u16..).zip(&vm.slots) {
         let Some(vcpu) = slot.vcpu.try_lock() else {
             host.console.lock().answer(|out| writeln!(out, "vCPU {n} is loaded on a CPU; `pause` it and look again"));

@@ -80,7 +80,7 @@ impl<'h> RunLoop<'h> {
     pub fn new<C: Cpu>(host: &'h Host, m: &C, cpu: CpuId) -> Self {
         m.be_nobody();
         m.trap_fp(true);
-        Self { host, cpu, loaded: None, last: host.vms.iter().map(|_| None).collect() }
+        Self { host, cpu, loaded: None, last: host.fleet.vms.iter().map(|_| None).collect() }
     }
 
     /// What a CPU does from the end of boot on.
@@ -97,9 +97,9 @@ impl<'h> RunLoop<'h> {
         let turn = self.host.queue.lock().pick(self.cpu, now);
         let due = if self.cpu == HOUSEKEEPING_CPU { self.host.housekeeping(m) } else { None };
         // Whoever runs meanwhile is interrupted for what is left of settling, too.
-        let settle = settling.then(|| now + self.host.frequency.ticks(SETTLING));
+        let settle = settling.then(|| now + self.host.facts.frequency.ticks(SETTLING));
         let due = earliest([due, settle]);
-        self.host.signal(m, turn.kick);
+        self.host.queue.signal(m, turn.kick);
         // After the housekeeping: it may have something to say, and this CPU may sleep for long.
         self.send_console(m);
         match turn.run {
@@ -110,7 +110,7 @@ impl<'h> RunLoop<'h> {
 
     /// Unloads a vCPU whose VM is stopping, and settles the VMs that have none loaded: a part of that, true if there is more.
     fn settle_stopping<C: Cpu>(&mut self, m: &C) -> bool {
-        if !self.host.stopping.is_any() {
+        if !self.host.fleet.stopping.is_any() {
             return false;
         }
         if let Some(loaded) = &self.loaded
@@ -119,7 +119,7 @@ impl<'h> RunLoop<'h> {
             self.unload(m);
         }
         let more = self.host.settle(m);
-        if self.host.all_over() {
+        if self.host.fleet.all_over() {
             m.power_off(self.host);
         }
         more
@@ -127,7 +127,8 @@ impl<'h> RunLoop<'h> {
 
     /// Sends what the console has to say since somebody looked.
     fn send_console<C: Cpu>(&self, m: &C) {
-        if self.host.to_send.load(Ordering::Relaxed) && self.host.to_send.swap(false, Ordering::AcqRel) {
+        if self.host.console.to_send.load(Ordering::Relaxed) && self.host.console.to_send.swap(false, Ordering::AcqRel)
+        {
             m.send_console(self.host);
         }
     }
@@ -169,7 +170,7 @@ impl<'h> RunLoop<'h> {
 
     fn find(&self, entity: EntityId) -> Option<(&'h Vm, &'h Slot)> {
         let (vm, vcpu) = self.host.queue.lock().name(entity);
-        let vm = self.host.vms.get(usize::from(vm.0))?;
+        let vm = self.host.fleet.vms.get(usize::from(vm.0))?;
         Some((vm, vm.slot(vcpu)?))
     }
 
@@ -226,7 +227,7 @@ impl<'h> RunLoop<'h> {
         if slot.requests.load(Ordering::SeqCst) & request::REFILL != 0 {
             let set = queue.wake(entity, now);
             drop(queue);
-            self.host.signal(m, set);
+            self.host.queue.signal(m, set);
         }
         refill_before_run(slot);
     }

@@ -117,7 +117,7 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
             let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
             let cpu = Cpu::new(&model);
             let host = cpu::host(&model, nested, false);
-            let vm = &host.vms[0];
+            let vm = &host.fleet.vms[0];
             let here = Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() };
             let at: Addr<Ipa> = RAM_BASE + 8;
             let leaf = vm.memory.lock().resolve(&cpu, &host.pool, at, Access::Write).unwrap();
@@ -154,7 +154,7 @@ fn guests_are_told_how_it_stands_with_speculation() {
     let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
     let cpu = Cpu::new(&model);
     let host = cpu::host(&model, false, false);
-    let vm = &host.vms[0];
+    let vm = &host.fleet.vms[0];
     let here = Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() };
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);

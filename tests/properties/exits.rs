@@ -29,7 +29,7 @@ pub(crate) fn model() -> Model {
 }
 
 pub(crate) fn here(host: &'static Host) -> Here<'static> {
-    let vm = &host.vms[0];
+    let vm = &host.fleet.vms[0];
     Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() }
 }
 
@@ -139,7 +139,7 @@ const VIRTUAL: u64 = hcr::VM | hcr::RW;
 /// Starts the vCPU at its EL2 again, with HCR_EL2 as given.
 fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
     vcpu.reset(ram(4), 0);
-    let (midr, mpidr) = (here.host.midr, vcpu.mpidr);
+    let (midr, mpidr) = (here.host.facts.midr, vcpu.mpidr);
     let nested = vcpu.nested.as_mut().unwrap();
     nested.reset_page(m, midr, mpidr);
     nested.write(m, page::HCR, value);

@@ -48,7 +48,7 @@ fn every_vm_begins_with_its_images_whole() {
         // One that another CPU has found loading, and not gone on with yet.
         let mut found: Option<&Vm> = None;
         while left > 0 {
-            let vm = &host.vms[dice.below(3) as usize];
+            let vm = &host.fleet.vms[dice.below(3) as usize];
             let stops = match vm.life.state() {
                 State::Loading => dice.one_in(120),
                 _ => dice.one_in(400),
@@ -67,7 +67,7 @@ fn every_vm_begins_with_its_images_whole() {
                 while host.settle(&cpu) {}
             }
             steps += 1;
-            let states = || host.vms.iter().map(|vm| vm.life.state()).collect::<Vec<_>>();
+            let states = || host.fleet.vms.iter().map(|vm| vm.life.state()).collect::<Vec<_>>();
             assert!(steps < 100_000, "with {left} to come, they are {:?}", states());
             let was = vm.life.state();
             if !pick(&cpu, host, vm) {

@@ -24,6 +24,7 @@ use flatland::hwstate::nested::role;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use flatland::memory::stage1::{self, End, Regime};
 use flatland::next::Next;
+use flatland::sched::Frequency;
 use flatland::vcpu::Vcpu;
 use flatland::vcpu::nested::hcr;
 use flatland::vm::Gic;
@@ -111,7 +112,7 @@ fn build(
         midr: 0x410f_d083,
         // A Cortex-A72 whose firmware has ARCH_WORKAROUND_1 and no other.
         speculation: Speculation::assess(0x410f_d083, raw, |function| if function == WORKAROUND_1 { 0 } else { -1 }),
-        frequency: 62_500_000,
+        frequency: Frequency::new(62_500_000).unwrap(),
         own_bytes: 0,
         seed: 1,
         images: (images, Addr::new(0)),

@@ -161,8 +161,8 @@ impl Board {
             asleep: false,
         };
         Rc::new(Self {
-            roots: host.vms.iter().map(|vm| vm.root.vttbr(&model, &host.vmids, CpuId(0)) & ROOT).collect(),
-            guests: host.vms.iter().map(|vm| RefCell::new(vec![Guest::default(); vm.slots.len()])).collect(),
+            roots: host.fleet.vms.iter().map(|vm| vm.root.vttbr(&model, &host.vmids, CpuId(0)) & ROOT).collect(),
+            guests: host.fleet.vms.iter().map(|vm| RefCell::new(vec![Guest::default(); vm.slots.len()])).collect(),
             host,
             model,
             dice: RefCell::new(Dice::new(seed)),
@@ -203,9 +203,9 @@ impl Board {
         };
         host.queue.try_lock().is_some()
             && host.console.try_lock().is_some()
-            && host.overcommit.try_lock().is_some()
-            && host.scanner.try_lock().is_some()
-            && host.vms.iter().all(of_vm)
+            && host.pressure.overcommit.try_lock().is_some()
+            && host.pressure.scanner.try_lock().is_some()
+            && host.fleet.vms.iter().all(of_vm)
     }
 
     /// The interrupts that wait for CPU `n`.
@@ -240,7 +240,7 @@ impl Board {
     fn on(&self, n: usize) -> (&'static Vm, &'static Slot, usize) {
         let role = self.cpus[n].borrow().role.expect("nobody is loaded");
         let at = self.roots.iter().position(|root| *root == role.vttbr & ROOT).expect("no VM's table");
-        let vm = &self.host.vms[at];
+        let vm = &self.host.fleet.vms[at];
         let vcpu =
             vm.slots.iter().position(|slot| slot.mpidr == role.vmpidr & 0xff_00ff_ffff).expect("no vCPU's MPIDR");
         (vm, &vm.slots[vcpu], vcpu)
@@ -252,7 +252,7 @@ impl Board {
         let sleeps: Vec<_> =
             (0..self.cpus.len()).map(|n| self.cpus[n].borrow().asleep && self.pending(n).is_empty()).collect();
         let Some(queue) = self.host.queue.try_lock() else { return };
-        for vm in &self.host.vms {
+        for vm in &self.host.fleet.vms {
             let mut guests = self.guests[usize::from(vm.id.0)].borrow_mut();
             for (n, slot) in vm.slots.iter().enumerate() {
                 let guest = &mut guests[n];
@@ -279,7 +279,7 @@ impl Board {
         let (host, now) = (self.host, self.time.get());
         let mut wrong = Vec::new();
         let deadlines: Vec<_> = self.cpus.iter().filter_map(|cpu| cpu.borrow().deadline).collect();
-        for (v, vm) in host.vms.iter().enumerate() {
+        for (v, vm) in host.fleet.vms.iter().enumerate() {
             match vm.life.state() {
                 State::Running => {}
                 State::Paused | State::Ended(_) => continue,
@@ -361,7 +361,7 @@ pub fn race(n_cpus: usize, names: &[&str], seed: u64, turns: u64) -> Counts {
     }
     let errors = board.model.errors();
     assert!(errors.is_empty(), "{errors:?}");
-    board.count(|counts| counts.lives = board.host.vms.iter().map(|vm| u64::from(vm.life.starts())).sum());
+    board.count(|counts| counts.lives = board.host.fleet.vms.iter().map(|vm| u64::from(vm.life.starts())).sum());
     board.counts.get()
 }
 
@@ -377,7 +377,7 @@ impl Racer<'_> {
     fn between(&self) {
         self.board.pass(40);
         // Whoever copies images holds the loader, which cannot be seen.
-        let loads = self.board.host.vms.iter().any(|vm| vm.life.state() == State::Loading);
+        let loads = self.board.host.fleet.vms.iter().any(|vm| vm.life.state() == State::Loading);
         if self.board.one_in(3) && !loads && self.board.is_free() {
             self.give_way();
         }

@@ -17,7 +17,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         match HOST.get() {
-            Some(host) => host.say(*record.args()),
+            Some(host) => host.console.say(*record.args()),
             None => _ = writeln!(Emergency, "flatland: {}", record.args()),
         }
     }

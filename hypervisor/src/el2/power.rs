@@ -93,7 +93,7 @@ pub(crate) fn all_over(host: &Host) -> ! {
     let guard = ONE.lock();
     host.sum_up();
     let mut console = host.console.lock();
-    match host.crashed() {
+    match host.fleet.crashed() {
         0 => console.log(format_args!("all VMs ended: ok")),
         n => console.log(format_args!("all VMs ended: {n} crashed")),
     }

@@ -5,7 +5,7 @@ use super::mmio::{self, Mmio};
 use super::power;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
-use flatland::host::{Host, Order};
+use flatland::host::{Host, Shutdown};
 use flatland::operator;
 use platform::board::{self, UartKind};
 use platform::uart::{Port, mini, pl011};
@@ -62,7 +62,7 @@ pub(crate) fn port() -> Option<Port<'static>> {
 /// Sends what the console has for as long as the UART takes it, and takes what is typed if it was held back.
 pub(crate) fn drain(host: &Host) {
     let Some(port) = port() else { return };
-    if host.held.load(Ordering::Relaxed) {
+    if host.console.held.load(Ordering::Relaxed) {
         take(host, &port);
     }
     let mut console = host.console.lock();
@@ -89,10 +89,10 @@ pub(crate) fn serve(host: &Host) {
     port.acknowledge();
     take(host, &port);
     drain(host);
-    let order = *host.order.lock();
+    let order = *host.fleet.shutdown.lock();
     match order {
-        Some(Order::Restart) => power::restart(),
-        Some(Order::Off) => power::off(),
+        Some(Shutdown::Restart) => power::restart(),
+        Some(Shutdown::Off) => power::off(),
         None => {}
     }
 }
@@ -103,7 +103,7 @@ const TYPED: usize = 64;
 
 /// Takes what was typed, for as long as it has somewhere to go. When it has not, the UART does not interrupt either.
 fn take(host: &Host, port: &Port<'_>) {
-    let mut typing = host.typing.lock();
+    let mut typing = host.console.typing.lock();
     for _ in 0..TYPED {
         if !operator::may_take(host, &El2, &mut typing) {
             // The console's lock is also that of the UART's interrupt mask.

@@ -233,7 +233,7 @@ impl Here<'_> {
     fn refresh<M: Machine>(self, vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         let kicks = lists::refresh(vgic, vcpu, m);
         self.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        self.host.kick(m, self.vm, kicks);
+        self.host.queue.kick(m, self.vm, kicks);
     }
 
     /// The vCPU whose redistributor is number `n`.
@@ -264,13 +264,13 @@ impl Here<'_> {
                 let mut devices = self.vm.devices.lock();
                 let value = devices.uart.read(offset, bytes);
                 self.host.line(m, self.vm, devices::UART_INTID, devices.uart.line().into());
-                if self.host.held.load(Ordering::SeqCst) && devices.uart.waiting() <= devices::uart::AHEAD / 2 {
+                if self.host.console.held.load(Ordering::SeqCst) && devices.uart.waiting() <= devices::uart::AHEAD / 2 {
                     // There is room for more of what is typed, which this CPU takes before the vCPU runs again.
                     self.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
                 }
                 Some(value)
             }
-            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.seconds(m.now()))),
+            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.facts.seconds(m.now()))),
             Region::Virtio(0) => Some(self.host.balloon_read(self, offset, bytes)),
             Region::Virtio(_) => Some(devices::empty_slot(offset, bytes)),
             // GICC_DIR is write-only; the first page is the hardware's and does not come here.
@@ -296,7 +296,7 @@ impl Here<'_> {
                 self.refresh(&mut vgic, vcpu, m);
                 let kicks = vgic.dist_write(vcpu.id, offset, bytes, value);
                 drop(vgic);
-                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
             }
             Region::Gicr(n) => {
                 let mut vgic = self.vm.vgic.lock();
@@ -304,7 +304,7 @@ impl Here<'_> {
                 self.refresh(&mut vgic, vcpu, m);
                 let kicks = vgic.redist_write(frame, offset, bytes, value);
                 drop(vgic);
-                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
             }
             Region::Gicc => {
                 if self.vm.gic != Gic::V2 || offset != GICC_DIR {
@@ -314,13 +314,13 @@ impl Here<'_> {
                 self.refresh(&mut vgic, vcpu, m);
                 let kicks = vgic.deactivate(vcpu.id, value);
                 drop(vgic);
-                self.host.kick(m, self.vm, kicks.without(vcpu.id));
+                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
             }
             Region::Uart => {
                 *next = self.host.uart_write(m, self, offset, bytes, value);
             }
             Region::Rtc => {
-                let now = self.host.seconds(m.now());
+                let now = self.host.facts.seconds(m.now());
                 let mut devices = self.vm.devices.lock();
                 devices.rtc.write(offset, bytes, value, now);
                 drop(devices);

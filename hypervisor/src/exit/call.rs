@@ -36,7 +36,8 @@ fn answer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         vcpu.registers.x[0] = value.cast_unsigned();
         return Next::Resume;
     }
-    if let Some(value) = psci::workaround(&here.host.speculation, vcpu.registers.x[0] as u32, vcpu.registers.x[1]) {
+    if let Some(value) = psci::workaround(&here.host.facts.speculation, vcpu.registers.x[0] as u32, vcpu.registers.x[1])
+    {
         vcpu.registers.x[0] = value.cast_unsigned();
         return Next::Resume;
     }
@@ -45,7 +46,7 @@ fn answer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         vcpu.registers.x[0] = x0;
     }
     if !outcome.kicks.is_empty() {
-        here.host.start(m, here.vm, outcome.kicks);
+        here.host.queue.start(m, here.vm, outcome.kicks);
     }
     outcome.next
 }

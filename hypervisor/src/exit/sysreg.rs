@@ -23,7 +23,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let rt = (iss >> 5 & 0x1f) as u8;
     // The ID space first: that is what is read in numbers.
     if let Some((crm, op2)) = sysreg::id_read(iss) {
-        vcpu.registers.write(rt, here.host.ids.get(crm, op2));
+        vcpu.registers.write(rt, here.host.facts.ids.get(crm, op2));
         vcpu.registers.step(4);
         return Next::Resume;
     }
@@ -66,7 +66,7 @@ fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) 
         Register::Osdlr => u64::from(vcpu.debug.double_lock),
         Register::Point => {
             let [_, _, _, n, op2] = encoding.parts();
-            *vcpu.debug.point(&here.host.ids, n, op2)?.0
+            *vcpu.debug.point(&here.host.facts.ids, n, op2)?.0
         }
         // There are eight tags.
         Register::ClaimSet => 0xff,
@@ -107,7 +107,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
         Register::Osdlr => vcpu.debug.double_lock = value & 1 != 0,
         Register::Point => {
             let [_, _, _, n, op2] = encoding.parts();
-            let (register, mask) = vcpu.debug.point(&here.host.ids, n, op2)?;
+            let (register, mask) = vcpu.debug.point(&here.host.facts.ids, n, op2)?;
             *register = value & mask;
         }
         // Eight tags.
@@ -134,7 +134,7 @@ fn sgi<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, register: SgiRegister
     if kicks.contains(vcpu.id) {
         here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
     }
-    here.host.kick(m, here.vm, kicks.without(vcpu.id));
+    here.host.queue.kick(m, here.vm, kicks.without(vcpu.id));
 }
 
 /// ICC_DIR_EL1, which traps while an interrupt is active that found no list register.
@@ -144,7 +144,7 @@ fn deactivate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, value: u64) {
     kicks |= vgic.deactivate(vcpu.id, value);
     drop(vgic);
     here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-    here.host.kick(m, here.vm, kicks.without(vcpu.id));
+    here.host.queue.kick(m, here.vm, kicks.without(vcpu.id));
 }
 
 /// Its emulated physical timer changed: the line follows, and the CPU's own deadline has to.

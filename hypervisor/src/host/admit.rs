@@ -75,7 +75,7 @@ pub(super) fn admit<M: Machine>(
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.memory >> 12;
         let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + u64::from(vm.vcpus) } else { 0 };
-        let overhead = tables(vm.memory) + shadows + super::flash::frames(vm);
+        let overhead = tables(vm.memory) + shadows + super::banks::frames(vm);
         Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead }
     };
     let demands: ArrayVec<Demand, MOST_VMS> = bundle.vms.iter().take(MOST_VMS).map(demand).collect();

@@ -3,7 +3,7 @@
 //! What the guest's driver says is carried out while its CPU is out of the guest for that, a bounded part at a time; the
 //! rest waits as a request until it enters again. Lock: a VM's balloon is taken before its memory.
 
-use super::{Here, Host, LATE};
+use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
@@ -17,8 +17,6 @@ use core::sync::atomic::Ordering;
 
 /// How many page numbers or buffers of a balloon's are done at a time.
 const BUDGET: usize = 512;
-/// How often memory is looked for when a copy needs some.
-const RELIEFS: u32 = 8;
 /// The balloon's interrupt: that of the first virtio slot.
 const BALLOON_INTID: IntId = VIRTIO_INTID;
 
@@ -79,21 +77,6 @@ impl<M: Machine> Pages for Given<'_, M> {
 }
 
 impl Host {
-    /// Does `work`, and finds memory for it and does it again where there is too little. No lock may be held.
-    pub(super) fn with_relief<M: Machine, T>(
-        &self,
-        m: &M,
-        mut work: impl FnMut() -> Result<T, Miss>,
-    ) -> Result<T, Miss> {
-        for _ in 0..RELIEFS {
-            match work() {
-                Err(Miss::Short) if self.relieve(m) > 0 => {}
-                result => return result,
-            }
-        }
-        Err(Miss::Short)
-    }
-
     /// A guest reads a register of its balloon.
     pub fn balloon_read(&self, here: Here<'_>, offset: u64, bytes: u8) -> u64 {
         here.vm.balloon.lock().read(offset, bytes)
@@ -119,7 +102,7 @@ impl Host {
         let mut balloon = vm.balloon.lock();
         let mut left = Left::Nothing;
         if balloon.has_work() {
-            let until = m.now().saturating_add(self.frequency.ticks(LATE));
+            let until = self.facts.late(m.now());
             let free = if balloon.poison().unwrap_or(0) == 0 { Hole::Absent } else { Hole::Ballooned };
             left = balloon.serve(&mut Given { host: self, vm, m, free, until }, BUDGET);
             if left != Left::Nothing {

@@ -47,7 +47,7 @@ pub(super) fn vm<M: Machine>(
     if spec.nested {
         memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
     }
-    let flash = super::flash::banks(m, pool, id, &spec)?;
+    let flash = super::banks::banks(m, pool, id, &spec)?;
     let merges = admitted.merges(&spec);
     let version = match facts.gic {
         Gic::V2 => Version::V2,

@@ -4,12 +4,11 @@
 //! between them, so that nobody waits long for that CPU.
 
 use super::Host;
-use super::scan::{Scanner, Totals};
+use super::pressure::{Overcommit, Scanner, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
-use crate::memory::check::Checked;
 use crate::policy::sample::PERIOD_MS;
-use crate::policy::{Estimator, Level, MOST_VMS, Orders, Pace, Policy, Settings, Vm as Facts};
+use crate::policy::{Estimator, Level, MOST_VMS, Orders, Vm as Facts};
 use crate::vm::{State, Vm};
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
@@ -25,100 +24,40 @@ const LATER_MS: u64 = 50;
 /// How many pages the scanner looks at in one slice.
 const SLICE: u32 = 16;
 
-/// What the policy knows and has ordered.
-#[derive(Debug)]
-pub struct Overcommit {
-    /// The policy.
-    pub policy: Policy,
-    /// How fast equal pages are looked for.
-    pub pace: Pace,
-    /// Whether memory is promised that there is not: only then working sets are watched.
-    pub is_on: bool,
-    /// Whether a line of statistics is written every second.
-    pub stats: bool,
-    /// Whether shadow tables are checked every second.
-    pub checks: bool,
-    /// What came of that.
-    pub checked: Checked,
-    estimators: [Estimator; MOST_VMS],
-    /// When the running period began, in milliseconds.
-    sampled_ms: u64,
-    /// When the policy is asked next.
-    next_ms: u64,
-    /// What the scanner had done when its round began.
-    round: Totals,
-    /// What is still to be put away, for each VM.
-    owed: [u64; MOST_VMS],
-}
-
-impl Overcommit {
-    /// A policy with `settings` for `n` VMs on `total` pages.
-    pub fn new(settings: Settings, total: u64, n: usize, is_on: bool) -> Self {
-        Self {
-            policy: Policy::new(settings, total, n),
-            pace: Pace::new(settings.scan_cpu),
-            is_on,
-            stats: false,
-            checks: false,
-            checked: Checked::default(),
-            estimators: [Estimator::default(); MOST_VMS],
-            sampled_ms: 0,
-            next_ms: 0,
-            round: Totals::default(),
-            owed: [0; MOST_VMS],
-        }
-    }
-
-    /// The active pages of the VM with this number, of `resident` pages.
-    pub fn active(&self, vm: usize, resident: u64, sampled: u32) -> u64 {
-        let part = self.estimators.get(vm).map_or(1000, |estimator| estimator.active_permille(sampled));
-        resident.saturating_mul(part.into()) / 1000
-    }
-}
-
 impl Host {
-    /// Milliseconds since the board was turned on.
-    pub fn millis(&self, now: u64) -> u64 {
-        self.frequency.nanos(now) / 1_000_000
-    }
-
-    fn ticks_of(&self, ms: u64) -> u64 {
-        self.frequency.ticks(ms.saturating_mul(1_000_000))
-    }
-
     /// Asks the policy if it is time, and does what it orders. Returns when to come again.
     #[inline]
     pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
-        let due = self.managed.load(Ordering::Relaxed);
+        let due = self.pressure.managed.load(Ordering::Relaxed);
         if m.now() < due { due } else { self.manage_now(m) }
     }
 
     #[inline(never)]
     fn manage_now<M: Machine>(&self, m: &M) -> u64 {
-        let now = self.millis(m.now());
-        let mut overcommit = self.overcommit.lock();
+        let now = self.facts.millis(m.now());
+        let mut overcommit = self.pressure.overcommit.lock();
         if now >= overcommit.next_ms {
             overcommit.next_ms = now + TICK_MS;
             self.tick(m, &mut overcommit, now);
         }
         let owes = self.put_away(m, &mut overcommit);
-        let next = self.ticks_of(if owes { now + SOON_MS } else { overcommit.next_ms });
+        let next = self.facts.ticks_of_ms(if owes { now + SOON_MS } else { overcommit.next_ms });
         // Where memory is short, merging does not wait until nobody wants the CPU: it is the cheapest way to get some.
-        let scan = match self.scanner.try_lock() {
+        let scan = match self.pressure.scanner.try_lock() {
             Some(mut scanner) if overcommit.policy.level() != Level::High => {
                 self.look(m, &mut overcommit, &mut scanner).0
             }
             _ => None,
         };
         let next = scan.map_or(next, |scan| scan.min(next));
-        self.managed.store(next, Ordering::Relaxed);
+        self.pressure.managed.store(next, Ordering::Relaxed);
         next
     }
 
     fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {
         let period = now.saturating_sub(overcommit.sampled_ms) >= PERIOD_MS;
         let mut vms: ArrayVec<Facts, MOST_VMS> = ArrayVec::new();
-        for (n, vm) in self.vms.iter().enumerate().take(MOST_VMS) {
+        for (n, vm) in self.fleet.vms.iter().enumerate().take(MOST_VMS) {
             if overcommit.is_on {
                 let split = overcommit.policy.level() != Level::High;
                 self.watch_use(m, vm, &mut overcommit.estimators[n], period.then_some(split));
@@ -144,10 +83,11 @@ impl Host {
 
     /// Checks the shadow tables of all VMs that have some, and tells of what is wrong.
     fn check_shadows<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) {
-        for vm in self.vms.iter().filter(|vm| vm.spec.nested) {
+        for vm in self.fleet.vms.iter().filter(|vm| vm.spec.nested) {
             let checked = vm.memory.lock().check(m, &self.pool);
             if checked.wrong > 0 {
-                self.say(format_args!("{}: {} of {} shadow leaves are wrong", vm.name, checked.wrong, checked.leaves));
+                self.console
+                    .say(format_args!("{}: {} of {} shadow leaves are wrong", vm.name, checked.wrong, checked.leaves));
             }
             overcommit.checked += checked;
         }
@@ -201,12 +141,12 @@ impl Host {
             && vm.life.state() == State::Running
         {
             estimator.end(sampled);
-            memory.sample(m, &self.pool, split, || self.roll());
+            memory.sample(m, &self.pool, split, || self.pressure.random());
         }
     }
 
     fn obey<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, orders: &Orders) {
-        for ((n, vm), order) in self.vms.iter().enumerate().zip(&orders.vms) {
+        for ((n, vm), order) in self.fleet.vms.iter().enumerate().zip(&orders.vms) {
             vm.entitled.store(order.entitled, Ordering::Relaxed);
             vm.blocked.store(order.blocked, Ordering::Relaxed);
             if let Some(owed) = overcommit.owed.get_mut(n) {
@@ -221,7 +161,7 @@ impl Host {
         if level > before {
             overcommit.pace.hurry();
         }
-        let Some(scanner) = self.scanner.try_lock() else { return };
+        let Some(scanner) = self.pressure.scanner.try_lock() else { return };
         let totals = scanner.totals;
         if totals.rounds > overcommit.round.rounds {
             let given = |totals: &Totals| totals.merged + totals.zeroed;
@@ -233,7 +173,7 @@ impl Host {
     /// Puts some of what is owed away; true if more is.
     fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> bool {
         let mut more = false;
-        for (vm, owed) in self.vms.iter().zip(&mut overcommit.owed) {
+        for (vm, owed) in self.fleet.vms.iter().zip(&mut overcommit.owed) {
             if *owed > 0 {
                 for _ in 0..AT_A_TIME {
                     *owed = owed.saturating_sub(self.take_from(m, vm));
@@ -247,12 +187,14 @@ impl Host {
     /// Looks for equal pages for a while if it is time, in the idle time of a CPU. Says when to come again, if ever, and
     /// whether something was done.
     pub fn idle<M: Machine>(&self, m: &M) -> (Option<u64>, bool) {
-        if !self.merges {
+        if !self.pressure.merges {
             return (None, false);
         }
         // Another CPU's business otherwise.
-        let (Some(mut overcommit), Some(mut scanner)) = (self.overcommit.try_lock(), self.scanner.try_lock()) else {
-            return (Some(m.now().saturating_add(self.ticks_of(SOON_MS))), false);
+        let (Some(mut overcommit), Some(mut scanner)) =
+            (self.pressure.overcommit.try_lock(), self.pressure.scanner.try_lock())
+        else {
+            return (Some(m.now().saturating_add(self.facts.ticks_of_ms(SOON_MS))), false);
         };
         self.look(m, &mut overcommit, &mut scanner)
     }
@@ -264,12 +206,12 @@ impl Host {
             return (Some(overcommit.pace.next()), false);
         }
         let is_short = overcommit.policy.level() != Level::High;
-        if !self.merges {
+        if !self.pressure.merges {
             return (None, false);
         }
         if !self.may_merge() || self.scan(m, scanner, SLICE, is_short).is_none() {
             // Nobody to look at just now, or too much is shared already.
-            return (Some(start.saturating_add(self.ticks_of(LATER_MS))), false);
+            return (Some(start.saturating_add(self.facts.ticks_of_ms(LATER_MS))), false);
         }
         let now = m.now();
         overcommit.pace.spent(now, now.saturating_sub(start));
@@ -289,6 +231,6 @@ impl Host {
         let counts = pool.counts();
         let (blocks, used) = pool.swap.counts();
         let can = counts.free + u64::from(blocks - used) + counts.guest / 4;
-        (pool.saved() * u64::from(self.risk) / 100, can)
+        (pool.saved() * u64::from(self.pressure.risk) / 100, can)
     }
 }

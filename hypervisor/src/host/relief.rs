@@ -9,6 +9,7 @@
 
 use super::Host;
 use crate::machine::Machine;
+use crate::memory::Miss;
 use crate::memory::pack::Put;
 use crate::next::{Cause, Next};
 use crate::vm::{State, Vm};
@@ -23,18 +24,10 @@ const REST: u64 = 2_000_000;
 /// For how many seconds a vCPU may wait for memory.
 const PATIENCE: u64 = 20;
 
-impl Host {
-    /// A number that nobody foresees (xorshift).
-    pub(super) fn roll(&self) -> u64 {
-        let mut x = self.dice.load(Ordering::Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        // Two CPUs that roll at once may roll the same.
-        self.dice.store(x, Ordering::Relaxed);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
+/// How often memory is looked for when a copy needs some.
+const RELIEFS: u32 = 8;
 
+impl Host {
     /// Frees some frames, of VMs that have more than they should first. Returns how many. No lock may be held.
     pub fn relieve<M: Machine>(&self, m: &M) -> u64 {
         // What can be made again from what is there costs least.
@@ -51,7 +44,7 @@ impl Host {
 
     /// Gives back tables of one shadow that no vCPU is in. Returns how many frames came free.
     fn idle_shadows<M: Machine>(&self, m: &M) -> u64 {
-        let mut nested = self.vms.iter().filter(|vm| vm.spec.nested);
+        let mut nested = self.fleet.vms.iter().filter(|vm| vm.spec.nested);
         nested.find_map(|vm| Some(vm.memory.lock().drop_idle_shadow(m, &self.pool)).filter(|n| *n > 0)).unwrap_or(0)
     }
 
@@ -60,7 +53,7 @@ impl Host {
         let mut memory = vm.memory.lock();
         let pages = (memory.layout().bytes >> 12).max(1);
         // Below 2^26 pages, so it fits.
-        let at = memory.page_at((self.roll() % pages) as u32);
+        let at = memory.page_at((self.pressure.random() % pages) as u32);
         let Some(at) = memory.next_own(m, &self.pool, at) else { return 0 };
         match memory.evict(m, &self.pool, at) {
             Put::Zero(frames) => frames,
@@ -76,8 +69,8 @@ impl Host {
             // One more than nothing, so that somebody is found where nobody has too much.
             has.saturating_sub(vm.entitled.load(Ordering::Relaxed)).max(u64::from(has > 0))
         };
-        let running = self.vms.iter().filter(|vm| !matches!(vm.life.state(), State::Ended(_)));
-        let start = self.roll() % (self.vms.len() as u64).max(1);
+        let running = self.fleet.vms.iter().filter(|vm| !matches!(vm.life.state(), State::Ended(_)));
+        let start = self.pressure.random() % (self.fleet.vms.len() as u64).max(1);
         let mut best: Option<(u64, &Vm)> = None;
         for (n, vm) in running.enumerate() {
             // Among equals, chance.
@@ -104,7 +97,7 @@ impl Host {
             }
             since => since,
         };
-        if now.saturating_sub(since) / u64::from(self.frequency.hz()).max(1) >= PATIENCE {
+        if now.saturating_sub(since) / u64::from(self.facts.frequency.hz()).max(1) >= PATIENCE {
             return Next::Stop(Cause::Crash("the board has no memory left for it, and nothing more can be compressed"));
         }
         // Others may have memory to give: their balloons fill while they run.
@@ -113,6 +106,21 @@ impl Host {
 
     /// Until when a vCPU rests that needs memory, at counter value `now`.
     pub fn retry_at(&self, now: u64) -> u64 {
-        now.saturating_add(self.frequency.ticks(REST))
+        now.saturating_add(self.facts.frequency.ticks(REST))
+    }
+
+    /// Does `work`, and finds memory for it and does it again where there is too little. No lock may be held.
+    pub(super) fn with_relief<M: Machine, T>(
+        &self,
+        m: &M,
+        mut work: impl FnMut() -> Result<T, Miss>,
+    ) -> Result<T, Miss> {
+        for _ in 0..RELIEFS {
+            match work() {
+                Err(Miss::Short) if self.relieve(m) > 0 => {}
+                result => return result,
+            }
+        }
+        Err(Miss::Short)
     }
 }

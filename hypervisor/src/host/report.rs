@@ -23,8 +23,8 @@ const CODE: u64 = 8;
 /// Reports the crash of `vm`, whose loaded `vcpu` came to it.
 pub(super) fn crash<M: Machine>(host: &Host, m: &M, vm: &Vm, vcpu: &Vcpu, why: &str) {
     let name = &vm.name;
-    let say = |text: &str| text.lines().for_each(|line| host.say(format_args!("{name}: {line}")));
-    host.say(format_args!("{name}: CRASH of vCPU {}: {why}", vcpu.id));
+    let say = |text: &str| text.lines().for_each(|line| host.console.say(format_args!("{name}: {line}")));
+    host.console.say(format_args!("{name}: CRASH of vCPU {}: {why}", vcpu.id));
     say(&vcpu.registers.to_string());
     for registers in El1::ALL.chunks(3) {
         let mut line = String::new();
@@ -43,7 +43,8 @@ pub(super) fn crash<M: Machine>(host: &Host, m: &M, vm: &Vm, vcpu: &Vcpu, why: &
     for n in 0..state::PAST {
         if let Some(past) = vcpu.past.get((vcpu.past_at + n) & (state::PAST - 1)) {
             let class = esr::class_name(past.esr >> 26 & 0x3f);
-            host.say(format_args!("{name}: exit at {:#x}: {class}, esr {:#x}, far {:#x}", past.pc, past.esr, past.far));
+            host.console
+                .say(format_args!("{name}: exit at {:#x}: {class}, esr {:#x}, far {:#x}", past.pc, past.esr, past.far));
         }
     }
     if vm.on_crash() == OnCrash::Dump {
@@ -64,11 +65,11 @@ fn walks<M: Machine>(host: &Host, m: &M, vm: &Vm, va: u64, ipa: Option<Addr<Ipa>
     let steps = ipa.map(|ipa| (ipa, memory.table().steps(m, ipa)));
     drop(memory);
     for line in text.lines() {
-        host.say(format_args!("{name}: stage 1 of {va:#x}: {line}"));
+        host.console.say(format_args!("{name}: stage 1 of {va:#x}: {line}"));
     }
     if let Some((ipa, steps)) = steps {
         for step in steps {
-            host.say(format_args!(
+            host.console.say(format_args!(
                 "{name}: stage 2 of {ipa}: level {}, descriptor at {} is {:#018x}",
                 step.level.number(),
                 step.at,
@@ -92,7 +93,7 @@ fn dump<M: Machine>(host: &Host, m: &M, vm: &Vm, what: &str, from: u64, n: u64) 
             None => write!(line, " ----------------"),
         };
         if word % 4 == 3 {
-            host.say(format_args!("{}: {line}", vm.name));
+            host.console.say(format_args!("{}: {line}", vm.name));
             line.clear();
         }
     }

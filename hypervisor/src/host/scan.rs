@@ -5,6 +5,7 @@
 //! zero, to pay for the table and for the guest's longer walks; and then only those are read again.
 
 use super::Host;
+use super::pressure::Scanner;
 use crate::addr::Size;
 use crate::frames::hints::Match;
 use crate::machine::Machine;
@@ -14,36 +15,6 @@ use crate::vm::{State, Vm};
 /// How many pages of a block must be worth merging, while there is memory and while it is short.
 const WORTH: [u32; 2] = [8, 4];
 const BLOCK: u64 = Size::Block.frames();
-
-/// Where the scanner is, and what it has done.
-#[derive(Debug, Default)]
-pub struct Scanner {
-    vm: usize,
-    /// The page it looks at next.
-    page: u64,
-    /// Which pages of the block it is in seem the same as others, and which seem zero.
-    same: [u64; 8],
-    zero: [u64; 8],
-    /// The block was split for these; the others are not looked at again.
-    acts: bool,
-    /// What was done.
-    pub totals: Totals,
-}
-
-/// What merging has done since boot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Totals {
-    /// Pages that were read.
-    pub scanned: u64,
-    /// Pages that were given up for a shared frame.
-    pub merged: u64,
-    /// Pages of zeroes that were dropped.
-    pub zeroed: u64,
-    /// Pages that turned out to differ when they were compared.
-    pub differed: u64,
-    /// How often all VMs were gone through.
-    pub rounds: u64,
-}
 
 /// A bit for each page of a block.
 fn bit(page: u64) -> (usize, u64) {
@@ -68,14 +39,6 @@ fn count(bits: &[u64; 8]) -> u32 {
     bits.iter().map(|word| word.count_ones()).sum()
 }
 
-impl Scanner {
-    fn forget_block(&mut self) {
-        self.same = [0; 8];
-        self.zero = [0; 8];
-        self.acts = false;
-    }
-}
-
 impl Host {
     /// Scans some `pages` pages. Returns how many were given up; nothing if no VM merges.
     pub fn scan<M: Machine>(&self, m: &M, scanner: &mut Scanner, pages: u32, short: bool) -> Option<u64> {
@@ -94,8 +57,8 @@ impl Host {
 
     /// The VM the scanner is in, or goes on with.
     fn next_vm(&self, scanner: &mut Scanner) -> Option<&Vm> {
-        for _ in 0..=self.vms.len() {
-            if let Some(vm) = self.vms.get(scanner.vm)
+        for _ in 0..=self.fleet.vms.len() {
+            if let Some(vm) = self.fleet.vms.get(scanner.vm)
                 && vm.merges
                 && vm.life.state() == State::Running
                 && scanner.page < vm.spec.memory >> 12
@@ -105,7 +68,7 @@ impl Host {
             scanner.page = 0;
             scanner.forget_block();
             scanner.vm += 1;
-            if scanner.vm >= self.vms.len() {
+            if scanner.vm >= self.fleet.vms.len() {
                 scanner.vm = 0;
                 scanner.totals.rounds += 1;
             }
@@ -147,7 +110,7 @@ impl Host {
                         Match::Shared(frame) => Some(frame),
                         Match::Hint(other, page) => {
                             drop(memory);
-                            let other = self.vms.get(usize::from(other.0));
+                            let other = self.fleet.vms.get(usize::from(other.0));
                             let frame = other.and_then(|vm| vm.memory.lock().freeze(m, &self.pool, page, hash));
                             memory = vm.memory.lock();
                             frame

@@ -1,7 +1,7 @@
 //! What there is to tell about memory, gathered from where it is counted.
 
 use super::Host;
-use super::overcommit::Overcommit;
+use super::pressure::Overcommit;
 use crate::frames::{Record, Work};
 use crate::memory::check::Checked;
 use crate::memory::shadow::ShadowCounts;
@@ -19,14 +19,15 @@ const fn kib(pages: u64) -> u64 {
 impl Host {
     /// Gathers the rows of all VMs and the board's, and shows them to `show`.
     pub fn tell_memory<T>(&self, overcommit: &Overcommit, show: impl FnOnce(&Board<'_>, &[MemRow<'_>]) -> T) -> T {
-        let rows: Vec<MemRow<'_>> = self.vms.iter().enumerate().map(|(n, vm)| self.row(vm, n, overcommit)).collect();
+        let rows: Vec<MemRow<'_>> =
+            self.fleet.vms.iter().enumerate().map(|(n, vm)| self.row(vm, n, overcommit)).collect();
         let level = overcommit.policy.level().to_string();
-        let totals = self.scanner.lock().totals;
+        let totals = self.pressure.scanner.lock().totals;
         let (reserve, can) = self.copy_reserve();
         let pool = self.pool.lock();
         let counts = pool.counts();
         let (blocks, used) = pool.swap.counts();
-        let own = self.own_bytes >> 10;
+        let own = self.facts.own_bytes >> 10;
         let board = Board {
             level: &level,
             total: kib(counts.total),
@@ -74,7 +75,7 @@ impl Host {
     pub fn costs(&self) -> [(&'static str, u64, u64); Work::ALL.len()] {
         Work::ALL.map(|work| {
             let (pages, ticks) = self.pool.costs().of(work);
-            (work.name(), pages, self.frequency.nanos(ticks).checked_div(pages).unwrap_or(0))
+            (work.name(), pages, self.facts.frequency.nanos(ticks).checked_div(pages).unwrap_or(0))
         })
     }
 
@@ -84,18 +85,18 @@ impl Host {
         if costs.iter().any(|(_, pages, _)| *pages > 0) {
             let mut line = String::new();
             let _ = memory::costs(&mut line, &costs);
-            self.say(format_args!("memory:{line} (pages * ns)"));
+            self.console.say(format_args!("memory:{line} (pages * ns)"));
         }
         let mut sum = ShadowCounts::default();
         let mut exits = 0;
-        for vm in self.vms.iter().filter(|vm| vm.spec.nested) {
+        for vm in self.fleet.vms.iter().filter(|vm| vm.spec.nested) {
             sum += vm.memory.lock().shadow_counts();
             exits += vm.slots.iter().map(Slot::exits).sum::<u64>();
         }
         if sum.filled > 0 {
-            let Checked { leaves, wrong, stale } = self.overcommit.lock().checked;
+            let Checked { leaves, wrong, stale } = self.pressure.overcommit.lock().checked;
             let ShadowCounts { filled, moved, killed, dropped, .. } = sum;
-            self.say(format_args!(
+            self.console.say(format_args!(
                 "shadows: filled={filled} moved={moved} killed={killed} dropped={dropped} checked={leaves} wrong={wrong} stale={stale} exits={exits}"
             ));
         }
@@ -107,14 +108,14 @@ impl Host {
             let mut line = String::new();
             // Writing to a string does not fail.
             let _ = memory::board_stats(&mut line, millis, board);
-            self.say(format_args!("{line}"));
+            self.console.say(format_args!("{line}"));
             line.clear();
             let _ = memory::cost_stats(&mut line, millis, &self.costs());
-            self.say(format_args!("{line}"));
+            self.console.say(format_args!("{line}"));
             for row in rows {
                 line.clear();
                 let _ = memory::vm_stats(&mut line, millis, row);
-                self.say(format_args!("{line}"));
+                self.console.say(format_args!("{line}"));
             }
         });
     }

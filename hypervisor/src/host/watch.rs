@@ -1,64 +1,47 @@
 //! What has to be looked after from time to time: watchdogs, alarms, and memory. One CPU does, [`HOUSEKEEPING_CPU`].
 
 use super::Host;
-use crate::addr::CpuId;
-use crate::devices::RTC_INTID;
 use crate::machine::Machine;
 use crate::next::Cause;
 use crate::sched;
 use crate::vm::{NEVER, Slot, State, Vm};
 use core::sync::atomic::Ordering;
 
-/// The CPU that looks after watchdogs and alarms.
-pub const HOUSEKEEPING_CPU: CpuId = CpuId(0);
-
 impl Host {
     /// Does what is due. Returns when something is due again, if anything ever is.
     #[inline]
     pub fn housekeeping<M: Machine>(&self, m: &M) -> Option<u64> {
         let managed = self.manage(m);
-        if self.held.load(Ordering::Relaxed) {
+        if self.console.held.load(Ordering::Relaxed) {
             // Perhaps it has been held back for long enough.
-            self.to_send.store(true, Ordering::Release);
+            self.console.to_send.store(true, Ordering::Release);
         }
-        if !self.has_housekeeping.load(Ordering::Relaxed) {
+        if !self.fleet.has_housekeeping.load(Ordering::Relaxed) {
             return Some(managed);
         }
         sched::earliest([self.watch(m), self.alarms(m), Some(managed)])
     }
 
-    /// Brings `vm`'s clock to second `now`: its alarm's line, and when the alarm is due.
-    pub fn ring<M: Machine>(&self, m: &M, vm: &Vm, now: u64) {
-        let mut devices = vm.devices.lock();
-        devices.rtc.tick(now);
-        let alarm = devices.rtc.alarm();
-        vm.alarm.store(alarm.unwrap_or(NEVER), Ordering::Relaxed);
-        if alarm.is_some() {
-            self.has_housekeeping.store(true, Ordering::Relaxed);
-        }
-        self.line(m, vm, RTC_INTID, devices.rtc.line().into());
-    }
-
     /// Rings the alarms that are due. Returns when the next one is.
     fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
-        let hz = u64::from(self.frequency.hz());
+        let hz = u64::from(self.facts.frequency.hz());
         let due = |vm: &Vm| vm.alarm.load(Ordering::Relaxed);
-        for vm in self.vms.iter().filter(|vm| due(vm) != NEVER) {
-            let now = self.seconds(m.now());
+        for vm in self.fleet.vms.iter().filter(|vm| due(vm) != NEVER) {
+            let now = self.facts.seconds(m.now());
             if due(vm) <= now {
                 self.ring(m, vm, now);
             }
         }
-        let next = self.vms.iter().map(due).min().filter(|at| *at != NEVER)?;
+        let next = self.fleet.vms.iter().map(due).min().filter(|at| *at != NEVER)?;
         Some(next.saturating_mul(hz))
     }
 
     /// Looks for signs of life of the VMs that have a watchdog, and stops those that had none for too long. Returns when to
     /// look again.
     fn watch<M: Machine>(&self, m: &M) -> Option<u64> {
-        let hz = u64::from(self.frequency.hz());
+        let hz = u64::from(self.facts.frequency.hz());
         let mut next = None;
-        for (at, vm) in self.vms.iter().enumerate() {
+        for (at, vm) in self.fleet.vms.iter().enumerate() {
             let Some(seconds) = vm.spec.watchdog else { continue };
             let now = m.now();
             let again = now.saturating_add(hz / 4);
@@ -69,7 +52,7 @@ impl Host {
             let signs = vm.slots.iter().map(Slot::life).sum();
             // A vCPU that waits for an interrupt is well.
             let asleep = vm.slots.iter().all(|slot| self.is_idle(slot));
-            let mut watched = self.watched.lock();
+            let mut watched = self.fleet.watched.lock();
             let Some((last, since)) = watched.get_mut(at) else { continue };
             if *last != signs || asleep || *since < vm.life.since() {
                 (*last, *since) = (signs, now);

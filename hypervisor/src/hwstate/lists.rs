@@ -73,7 +73,7 @@ pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
     };
     drop(vgic);
     // What it ended may have come again for a vCPU that it is routed to by now.
-    here.host.kick(m, here.vm, kicks);
+    here.host.queue.kick(m, here.vm, kicks);
     wakes
 }
 
@@ -99,14 +99,14 @@ pub fn put_own_away<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool 
     drop(vgic);
     let lists = core::mem::take(&mut vcpu.in_hardware);
     m.save_interface(&mut vcpu.interface, lists);
-    here.host.kick(m, here.vm, kicks);
+    here.host.queue.kick(m, here.vm, kicks);
     is_due
 }
 
 /// Takes the guest's interface off the CPU and puts the hypervisor's back, whose lists have to be filled.
 pub fn take_back<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let kicks = nested::lists::sync(&mut here.vm.vgic.lock(), vcpu, m).without(vcpu.id);
-    here.host.kick(m, here.vm, kicks);
+    here.host.queue.kick(m, here.vm, kicks);
     nested::lists::put_guests_away(m, vcpu);
     let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
     nested.lends_interface = false;

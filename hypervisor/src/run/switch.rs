@@ -36,7 +36,7 @@ impl<'h> RunLoop<'h> {
             vcpu.reset(pc, x0);
             vm.vgic.lock().lower_ppis(vcpu.id);
             if let Some(nested) = &vcpu.nested {
-                nested.reset_page(m, self.host.midr, vcpu.mpidr);
+                nested.reset_page(m, self.host.facts.midr, vcpu.mpidr);
             }
         }
         let here = Here { host: self.host, vm, slot };
@@ -59,7 +59,7 @@ impl<'h> RunLoop<'h> {
         self.loaded = Some(Loaded { vm, slot, vcpu, fp: false });
         super::refill_before_run(slot);
         let set = self.host.queue.lock().loaded(slot.entity, self.cpu, m.now());
-        self.host.signal(m, set);
+        self.host.queue.signal(m, set);
         true
     }
 
@@ -98,7 +98,7 @@ impl<'h> RunLoop<'h> {
         let set = queue.unloaded(entity, now);
         let more = queue.wake_by(entity, deadline, now);
         drop(queue);
-        self.host.signal(m, set);
-        self.host.signal(m, more);
+        self.host.queue.signal(m, set);
+        self.host.queue.signal(m, more);
     }
 }

@@ -16,6 +16,11 @@ impl Frequency {
         if hz == 0 { None } else { Some(Self(hz)) }
     }
 
+    /// What CNTFRQ_EL0 says, or that of QEMU's boards where it says nothing that can be.
+    pub fn of_board(hz: u64) -> Self {
+        u32::try_from(hz).ok().and_then(Self::new).unwrap_or(Self(62_500_000))
+    }
+
     /// In Hz.
     pub const fn hz(self) -> u32 {
         self.0

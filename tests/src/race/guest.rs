@@ -74,7 +74,7 @@ impl Racer<'_> {
             | vgic.dist_write(me, gicd::ICFGR + 8, 4, 2 << 16)
             | vgic.redist_write(me, gicr::SGI_FRAME + 0x100, 4, 0xffff_ffff);
         drop(vgic);
-        self.board.host.kick(self, vm, kicks);
+        self.board.host.queue.kick(self, vm, kicks);
     }
 
     /// Takes the most urgent virtual interrupt, or ends the one that was taken.

@@ -150,7 +150,7 @@ impl Cpu for Racer<'_> {
 
     fn serve_uart(&self, host: &Host) {
         self.board.uart.set(false);
-        let vm = &host.vms[self.board.below(host.vms.len() as u64) as usize];
+        let vm = &host.fleet.vms[self.board.below(host.fleet.vms.len() as u64) as usize];
         let running = matches!(vm.life.state(), State::Running | State::Paused);
         match self.board.below(24) {
             0 => {
@@ -165,7 +165,7 @@ impl Cpu for Racer<'_> {
             // A device's interrupt, as what is typed is one.
             2..20 => {
                 let kicks = vm.vgic.lock().pend(VcpuId(0), IntId(SPI as u32));
-                host.kick(self, vm, kicks);
+                host.queue.kick(self, vm, kicks);
             }
             _ => {
                 host.resume(self, vm);

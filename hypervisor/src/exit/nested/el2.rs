@@ -144,7 +144,7 @@ const fn of_guest(crn: u16, crm: u16, op2: u16) -> Option<u64> {
 pub fn read_id(here: Here<'_>, vcpu: &mut Vcpu) -> Option<Next> {
     let iss = vcpu.registers.syndrome().iss();
     let (crm, op2) = sysreg::id_read(iss)?;
-    let ids = here.host.nested_ids.as_ref()?;
+    let ids = here.host.facts.nested_ids.as_ref()?;
     here.slot.count(Counter::SystemRegister);
     // Rt, bits 9:5: they fit.
     vcpu.registers.write((iss >> 5 & 0x1f) as u8, ids.get(crm, op2));

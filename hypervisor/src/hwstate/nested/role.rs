@@ -28,7 +28,7 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
             let cntvoff = if nested.vhe { 0 } else { nested.read(m, page::CNTVOFF) };
             let traps = Traps {
                 hcr: if nested.vhe { own } else { own | plain },
-                vpidr: here.host.midr,
+                vpidr: here.host.facts.midr,
                 vncr: nested.page.0.bits(),
                 mdcr: 0,
                 fp: false,

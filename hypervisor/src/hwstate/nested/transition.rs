@@ -45,7 +45,7 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let state = spsr & !psr::MODE;
     let illegal = state & (psr::NZCV | psr::DAIF) | vcpu.registers.pstate & psr::MODE | psr::IL;
     // ID_AA64PFR0_EL1.EL0.
-    let has_aarch32 = here.host.ids.get(4, 0) & 0xf == 2;
+    let has_aarch32 = here.host.facts.ids.get(4, 0) & 0xf == 2;
     match mode {
         psr::EL2H => vcpu.registers.pstate = state | psr::EL1H,
         psr::EL2T => vcpu.registers.pstate = state | psr::EL1T,

@@ -1,0 +1,78 @@
+//! What the board and its CPUs offer to VMs: found out at boot, the same for ever after.
+
+use crate::addr::{Addr, CpuId, Pa};
+use crate::arm::idreg::IdRegs;
+use crate::arm::speculation::Speculation;
+use crate::arm::vmsa::{PaRange, VmidBits};
+use crate::sched::Frequency;
+use crate::vm::Gic;
+
+/// The CPU that looks after watchdogs, alarms and memory.
+pub const HOUSEKEEPING_CPU: CpuId = CpuId(0);
+
+/// How long work that can be done in parts goes on with interrupts masked, in nanoseconds: other VMs' timers, and CPUs that want
+/// the same lock, wait meanwhile.
+pub(super) const LATE: u64 = 20_000;
+
+/// What the board and its CPUs offer to VMs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// How many CPUs run vCPUs.
+    pub n_cpus: usize,
+    /// The version of the interrupt controller, the board's and so the VMs'.
+    pub gic: Gic,
+    /// Where the hardware's virtual CPU interface of a GICv2 lies.
+    pub gicv: Option<u64>,
+    /// How many list registers a CPU has.
+    pub lists: u8,
+    /// How far stage 2 reaches.
+    pub pa_range: PaRange,
+    /// How many VMIDs there are.
+    pub vmid_bits: VmidBits,
+    /// The ID registers every guest sees.
+    pub ids: IdRegs,
+    /// Those that a VM sees which starts at EL2; nothing if the CPUs cannot have such VMs (FEAT_NV2).
+    pub nested_ids: Option<IdRegs>,
+    /// MIDR_EL1.
+    pub midr: u64,
+    /// How it stands with attacks by speculation.
+    pub speculation: Speculation,
+    /// The system counter's.
+    pub frequency: Frequency,
+    /// Bytes of RAM that the hypervisor keeps for itself.
+    pub own_bytes: u64,
+    /// A number that guests cannot guess, as far as the board has one.
+    pub seed: u64,
+    /// Where the bundle lies, and where its first byte is in physical memory.
+    pub images: (&'static [u8], Addr<Pa>),
+}
+
+impl Facts {
+    /// How many vCPUs a VM may have.
+    pub const fn max_vcpus(&self) -> u16 {
+        match self.gic {
+            Gic::V2 => 8,
+            Gic::V3 => 16,
+        }
+    }
+
+    /// Seconds since the board was turned on, at counter value `now`.
+    pub fn seconds(&self, now: u64) -> u64 {
+        now / u64::from(self.frequency.hz()).max(1)
+    }
+
+    /// Milliseconds since the board was turned on.
+    pub fn millis(&self, now: u64) -> u64 {
+        self.frequency.nanos(now) / 1_000_000
+    }
+
+    /// Counter ticks of `ms` milliseconds.
+    pub fn ticks_of_ms(&self, ms: u64) -> u64 {
+        self.frequency.ticks(ms.saturating_mul(1_000_000))
+    }
+
+    /// The counter value until which work that can be done in parts goes on that begins at `now`.
+    pub(super) const fn late(&self, now: u64) -> u64 {
+        now.saturating_add(self.frequency.ticks(LATE))
+    }
+}

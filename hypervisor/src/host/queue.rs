@@ -1,0 +1,96 @@
+//! The run queue, and who is told of what changes in it: vCPUs that have an interrupt, CPUs that have somebody to run.
+
+use crate::addr::CpuId;
+use crate::machine::Machine;
+use crate::next::Kicks;
+use crate::sched::{CpuSet, EntityId, Queue};
+use crate::vm::{Slot, Vm, request};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+/// Who runs where. Its lock is taken under all others but the console's, and held for a few instructions.
+pub struct RunQueue {
+    queue: SpinMutex<Queue>,
+    n_cpus: usize,
+    /// The counter at the last `top`, and what each vCPU had run by then.
+    pub top: SpinMutex<(u64, Vec<u64>)>,
+}
+
+impl RunQueue {
+    /// `queue`, for this many CPUs.
+    pub(super) const fn new(queue: Queue, n_cpus: usize) -> Self {
+        Self { queue: SpinMutex::new(queue), n_cpus, top: SpinMutex::new((0, Vec::new())) }
+    }
+
+    /// The queue itself.
+    #[inline(always)]
+    pub fn lock(&self) -> SpinMutexGuard<'_, Queue> {
+        self.queue.lock()
+    }
+
+    /// The same, if nobody has it.
+    pub fn try_lock(&self) -> Option<SpinMutexGuard<'_, Queue>> {
+        self.queue.try_lock()
+    }
+
+    /// Makes the CPUs of `set` look up.
+    pub fn signal<M: Machine>(&self, m: &M, set: CpuSet) {
+        let mut rest = set;
+        while let Some(cpu) = rest.lowest() {
+            rest = rest.without(cpu);
+            m.signal(cpu);
+        }
+    }
+
+    /// A VM's registers may still be loaded on CPUs that idle or run others: they look, and unload.
+    pub(super) fn signal_all<M: Machine>(&self, m: &M) {
+        for n in 0..self.n_cpus {
+            m.signal(CpuId(n as u16));
+        }
+    }
+
+    /// Makes the vCPUs of `kicks` look at their interrupts.
+    #[inline(always)]
+    pub fn kick<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
+        if !kicks.is_empty() {
+            self.kick_some(m, vm, kicks);
+        }
+    }
+
+    #[inline(never)]
+    fn kick_some<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
+        vm.ask(
+            kicks,
+            request::REFILL,
+            |cpu| m.nudge(cpu),
+            |entity| {
+                let set = self.lock().wake(entity, m.now());
+                self.signal(m, set);
+            },
+        );
+    }
+
+    /// Starts the vCPUs of `kicks`, which were turned on.
+    pub fn start<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
+        for slot in kicks.filter_map(|vcpu| vm.slot(vcpu)) {
+            let set = self.lock().start(slot.entity, m.now());
+            self.signal(m, set);
+        }
+    }
+
+    /// Wakes the vCPU of `slot` if it waits.
+    pub fn wake<M: Machine>(&self, m: &M, slot: &Slot) {
+        let set = self.lock().wake(slot.entity, m.now());
+        self.signal(m, set);
+    }
+
+    /// Tells the vCPUs of `vm` to leave; [`RunQueue::signal_all`] makes their CPUs look.
+    pub(super) fn send_off<M: Machine>(&self, m: &M, vm: &Vm, how: impl Fn(&mut Queue, EntityId, u64) -> CpuSet) {
+        for slot in &vm.slots {
+            // Every CPU is signalled when all were told.
+            let _ = how(&mut self.lock(), slot.entity, m.now());
+            slot.requests.fetch_or(request::LEAVE, Ordering::SeqCst);
+        }
+    }
+}
