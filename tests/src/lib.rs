@@ -4,3 +4,4 @@ pub mod cpu;
 pub mod model;
 pub mod qemu;
 pub mod race;
+pub mod source;
