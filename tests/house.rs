@@ -7,11 +7,6 @@
 use harness::source::{File, blank, root, tree};
 use std::fs;
 
-/// The most lines a file may have: what one can still hold in the head. A cap that makes people squeeze code is too low.
-const MOST_LINES: usize = 700;
-/// Files that may be longer, and why.
-const LONG: &[(&str, &str)] =
-    &[("tests/src/model.rs", "one machine, one file"), ("tests/properties/memory.rs", "one world, one file")];
 /// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where tests of the drivers lay their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/"];
@@ -145,14 +140,6 @@ fn begins_with_its_purpose(file: &File) -> Vec<String> {
     vec![format!("{}:1: does not say what it owns (`//!`)", file.path)]
 }
 
-fn is_short(file: &File) -> Vec<String> {
-    let lines = file.text.lines().count();
-    if !file.is_rust() || lines <= MOST_LINES || LONG.iter().any(|(path, _)| *path == file.path) {
-        return Vec::new();
-    }
-    vec![format!("{}:{lines}: more than {MOST_LINES} lines", file.path)]
-}
-
 fn does_not_give_up(file: &File) -> Vec<String> {
     if !file.is_upstairs() {
         return Vec::new();
@@ -202,11 +189,6 @@ fn every_file_says_first_what_it_owns() {
 }
 
 #[test]
-fn no_file_is_long() {
-    assert_clean(is_short);
-}
-
-#[test]
 fn code_that_a_guest_reaches_does_not_give_up() {
     assert_clean(does_not_give_up);
 }
@@ -251,7 +233,6 @@ fn rules_find_what_breaks_them() {
         assert_eq!(upstairs_is_plain(&upstairs(good)).len(), 0, "{good}");
     }
     assert_eq!(begins_with_its_purpose(&upstairs("// x")).len(), 1);
-    assert_eq!(is_short(&upstairs(&"x\n".repeat(MOST_LINES + 1))).len(), 1);
     assert_eq!(does_not_give_up(&upstairs("x.unwrap();\ny.expect(\"z\");\ntodo!()\n\".unwrap()\"")).len(), 3);
     assert_eq!(does_not_give_up(&upstairs(in_tests)).len(), 0);
     for (home, complaints) in [("work", 1), ("home", 1), ("net", 0)] {

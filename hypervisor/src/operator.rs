@@ -66,8 +66,19 @@ pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
     }
 }
 
+/// One line of an answer.
+fn answer(host: &Host, text: fmt::Arguments<'_>) {
+    host.console.lock().answer(|out| writeln!(out, "{text}"));
+}
+
+/// The same, of a text that is there.
+#[inline(never)]
+fn answer_text(host: &Host, text: &str) {
+    answer(host, format_args!("{text}"));
+}
+
 fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
-    let answer = |text: fmt::Arguments<'_>| host.console.lock().answer(|out| writeln!(out, "{text}"));
+    let answer = |text| answer_text(host, text);
     match command {
         Command::Nothing => host.console.lock().answer(|_| Ok(())),
         Command::Help => host
@@ -77,42 +88,12 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
         Command::Vms => show_vms(host, m),
         Command::Mem => show_mem(host),
         Command::Top => show_top(host, m),
-        Command::Balloon(vm, bytes) => with(host, vm, |vm| {
-            let up = vm.balloon.lock().is_up();
-            let runs = !matches!(vm.life.state(), State::Ended(_));
-            host.pressure
-                .overcommit
-                .lock()
-                .policy
-                .pin(vm.id, bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12)));
-            match bytes {
-                _ if !runs => answer(format_args!("it does not run; when it does, so be it")),
-                _ if !up => answer(format_args!("it has no driver for its balloon; when it gets one, so be it")),
-                Some(bytes) => answer(format_args!("asking it for {} KiB in all", bytes >> 10)),
-                None => answer(format_args!("the policy says from now on")),
-            }
-        }),
-        Command::Why(vm) => {
-            let overcommit = host.pressure.overcommit.lock();
-            host.console.lock().answer(|out| {
-                let mut events = overcommit.policy.journal().of(vm).peekable();
-                if events.peek().is_none() {
-                    writeln!(out, "nothing was taken from it or given to it")?;
-                }
-                events.try_for_each(|event| writeln!(out, "{event}"))
-            });
-        }
-        Command::Check(on) => {
-            host.pressure.overcommit.lock().checks = on;
-            let n = m.allocations();
-            answer(format_args!("{}", if on { "a word where something is wrong" } else { "not any more" }));
-            answer(format_args!(
-                "{n} allocations from the heap since boot began: guests make none, but for 8 KiB as a page is compressed"
-            ));
-        }
+        Command::Balloon(vm, bytes) => with(host, vm, |vm| set_balloon(host, vm, bytes)),
+        Command::Why(vm) => show_why(host, vm),
+        Command::Check(on) => set_checks(host, on, m.allocations()),
         Command::Stats(on) => {
             host.pressure.overcommit.lock().stats = on;
-            answer(format_args!("{}", if on { "a line for each VM every second" } else { "no more lines" }));
+            answer(if on { "a line for each VM every second" } else { "no more lines" });
         }
         Command::Exits(vm) => show_exits(host, vm),
         Command::Regs(vm) => show_regs(host, vm),
@@ -125,40 +106,79 @@ fn carry_out<M: Machine>(host: &Host, m: &M, command: Command) {
             console.answer(|out| out.write_str(&text));
         }
         Command::Reboot => {
-            answer(format_args!("restarting the board"));
+            answer("restarting the board");
             *host.fleet.shutdown.lock() = Some(Shutdown::Restart);
         }
         Command::PowerOff => {
-            answer(format_args!("powering off"));
+            answer("powering off");
             *host.fleet.shutdown.lock() = Some(Shutdown::Off);
         }
-        Command::Pause(vm) => with(host, vm, |vm| {
-            let done = host.pause(m, vm);
-            answer(format_args!("{}", if done { "paused" } else { "it does not run" }));
-        }),
-        Command::Resume(vm) => with(host, vm, |vm| {
-            let done = host.resume(m, vm);
-            answer(format_args!("{}", if done { "resumed" } else { "it is not paused" }));
-        }),
+        Command::Pause(vm) => {
+            with(host, vm, |vm| answer(if host.pause(m, vm) { "paused" } else { "it does not run" }));
+        }
+        Command::Resume(vm) => {
+            with(host, vm, |vm| answer(if host.resume(m, vm) { "resumed" } else { "it is not paused" }));
+        }
         Command::Stop(vm) => with(host, vm, |vm| {
             if matches!(vm.life.state(), State::Ended(_)) {
-                answer(format_args!("it is over already"));
+                answer("it is over already");
             } else {
-                answer(format_args!("stopping"));
-                host.resume(m, vm);
-                host.stop(m, vm, Cause::Operator);
+                answer("stopping");
+                end(host, m, vm, Cause::Operator);
             }
         }),
         Command::Restart(vm) => with(host, vm, |vm| {
-            answer(format_args!("restarting"));
+            answer("restarting");
             if matches!(vm.life.state(), State::Ended(_)) {
                 host.begin(m, vm);
             } else {
-                host.resume(m, vm);
-                host.stop(m, vm, Cause::Restart);
+                end(host, m, vm, Cause::Restart);
             }
         }),
     }
+}
+
+/// Stops `vm`, paused or not.
+fn end<M: Machine>(host: &Host, m: &M, vm: &Vm, cause: Cause) {
+    host.resume(m, vm);
+    host.stop(m, vm, cause);
+}
+
+/// Has `vm`'s balloon leave it so many `bytes`, or what the policy says.
+fn set_balloon(host: &Host, vm: &Vm, bytes: Option<u64>) {
+    let up = vm.balloon.lock().is_up();
+    let runs = !matches!(vm.life.state(), State::Ended(_));
+    let pages = bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12));
+    host.pressure.overcommit.lock().policy.pin(vm.id, pages);
+    match bytes {
+        _ if !runs => answer_text(host, "it does not run; when it does, so be it"),
+        _ if !up => answer_text(host, "it has no driver for its balloon; when it gets one, so be it"),
+        Some(bytes) => answer(host, format_args!("asking it for {} KiB in all", bytes >> 10)),
+        None => answer_text(host, "the policy says from now on"),
+    }
+}
+
+fn show_why(host: &Host, vm: VmId) {
+    let overcommit = host.pressure.overcommit.lock();
+    host.console.lock().answer(|out| {
+        let mut events = overcommit.policy.journal().of(vm).peekable();
+        if events.peek().is_none() {
+            writeln!(out, "nothing was taken from it or given to it")?;
+        }
+        events.try_for_each(|event| writeln!(out, "{event}"))
+    });
+}
+
+/// Has shadow tables checked every second, or not; `n` allocations were made so far.
+fn set_checks(host: &Host, on: bool, n: u64) {
+    host.pressure.overcommit.lock().checks = on;
+    answer_text(host, if on { "a word where something is wrong" } else { "not any more" });
+    answer(
+        host,
+        format_args!(
+            "{n} allocations from the heap since boot began: guests make none, but for 8 KiB as a page is compressed"
+        ),
+    );
 }
 
 fn with(host: &Host, vm: VmId, what: impl FnOnce(&Vm)) {

@@ -98,6 +98,7 @@ impl Sim {
     }
 
     /// One step of CPU `c`.
+    #[expect(clippy::too_many_lines, reason = "an arm for each place that a CPU can be at")]
     fn step(&mut self, c: usize) -> Result<(), String> {
         let next = match self.cpus[c].at {
             At::Serve if self.sees_one_stopping() => At::Unload,
