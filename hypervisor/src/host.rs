@@ -26,6 +26,7 @@ mod stats;
 mod watch;
 
 pub use admit::heap_for;
+pub use console::SharedConsole;
 pub use facts::{Facts, HOUSEKEEPING_CPU};
 pub use fleet::{Fleet, Shutdown};
 pub use pressure::{Overcommit, Pressure, Scanner};
@@ -42,7 +43,7 @@ use crate::sched::Queue;
 use crate::stage2::vmid::Vmids;
 use crate::vm::{Slot, Vm};
 use alloc::vec::Vec;
-use console::SharedConsole;
+
 use load::Loader;
 
 /// A vCPU that left its guest, and where it belongs.

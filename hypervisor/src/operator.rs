@@ -24,7 +24,7 @@ use core::sync::atomic::Ordering;
 /// How long a guest that has too much before it may take nothing of it until what is typed is lost, in seconds.
 const PATIENCE: u64 = 5;
 
-/// Whether the next byte may be taken off the board's line; if not, [`Host::held`] is set until it may be.
+/// Whether the next byte may be taken off the board's line; if not, [`held`](crate::host::SharedConsole::held) is set until it may be.
 pub fn may_take<M: Machine>(host: &Host, m: &M, typing: &mut Typing) -> bool {
     let vm = host.console.lock().keyboard().and_then(|vm| host.fleet.vms.get(usize::from(vm.0)));
     let patience = PATIENCE * u64::from(host.facts.frequency.hz());
