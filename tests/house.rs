@@ -7,7 +7,7 @@
 use harness::source::{File, blank, root, tree};
 use std::fs;
 
-/// Where `unsafe` may stand: below stairs, in the run-time of the guests, and where tests of the drivers lay their
+/// Where `unsafe` may stand: in `el2/`, in the run-time of the guests, and where tests of the drivers lay their
 /// registers over plain memory.
 const UNSAFE: &[&str] = &["hypervisor/src/el2/", "guests/rt/", "platform/tests/"];
 
@@ -87,7 +87,7 @@ fn unsafe_stays_below(file: &File) -> Vec<String> {
     if !file.is_rust() || file.is_under(UNSAFE) {
         return Vec::new();
     }
-    file.complain(&file.code(), "`unsafe` outside the cellar", |line| has_word(line, "unsafe"))
+    file.complain(&file.code(), "`unsafe` outside of el2", |line| has_word(line, "unsafe"))
 }
 
 fn unsafe_is_argued(file: &File) -> Vec<String> {
@@ -110,8 +110,8 @@ fn unsafe_is_argued(file: &File) -> Vec<String> {
     complaints
 }
 
-fn upstairs_is_plain(file: &File) -> Vec<String> {
-    if !file.is_upstairs() {
+fn library_is_plain(file: &File) -> Vec<String> {
+    if !file.is_library() {
         return Vec::new();
     }
     let code = file.code();
@@ -119,8 +119,8 @@ fn upstairs_is_plain(file: &File) -> Vec<String> {
         let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
         line.starts_with("static ")
     };
-    let mut complaints = file.complain(&code, "`static` upstairs", is_static);
-    complaints.extend(file.complain(&code, "`cfg(target_*)` upstairs", |line| {
+    let mut complaints = file.complain(&code, "`static` in the library", is_static);
+    complaints.extend(file.complain(&code, "`cfg(target_*)` in the library", |line| {
         line.contains("cfg") && (line.contains("target_arch") || line.contains("target_os"))
     }));
     let lines: Vec<_> = code.lines().collect();
@@ -141,7 +141,7 @@ fn begins_with_its_purpose(file: &File) -> Vec<String> {
 }
 
 fn does_not_give_up(file: &File) -> Vec<String> {
-    if !file.is_upstairs() {
+    if !file.is_library() {
         return Vec::new();
     }
     file.complain(&file.code_without_tests(), "gives up where a guest may reach", |line| {
@@ -169,7 +169,7 @@ fn rooms_use_lower_floors_alone() {
 }
 
 #[test]
-fn unsafe_stands_in_the_cellar_alone() {
+fn unsafe_stands_in_el2_alone() {
     assert_clean(unsafe_stays_below);
 }
 
@@ -179,8 +179,8 @@ fn every_unsafe_block_is_argued_for() {
 }
 
 #[test]
-fn upstairs_has_no_statics_and_knows_neither_target_nor_test() {
-    assert_clean(upstairs_is_plain);
+fn the_library_has_no_statics_and_knows_neither_target_nor_test() {
+    assert_clean(library_is_plain);
 }
 
 #[test]
@@ -218,27 +218,27 @@ fn rules_find_what_breaks_them() {
     let in_tests = "//! x\n#[cfg(test)]\nmod tests {\n use crate::vm::Vm; fn f() { x.unwrap() }\n}";
     assert_eq!(rooms_look_down(&File::sample("hypervisor/src/vgic.rs", in_tests), &floors).len(), 0);
 
-    let upstairs = |text: &str| File::sample("hypervisor/src/vgic.rs", text);
-    assert_eq!(unsafe_stays_below(&upstairs("unsafe { f() } // unsafe\n#![forbid(unsafe_code)]")).len(), 1);
+    let library = |text: &str| File::sample("hypervisor/src/vgic.rs", text);
+    assert_eq!(unsafe_stays_below(&library("unsafe { f() } // unsafe\n#![forbid(unsafe_code)]")).len(), 1);
     assert_eq!(unsafe_stays_below(&File::sample("hypervisor/src/main.rs", "unsafe fn f() {}")).len(), 1);
     assert_eq!(unsafe_stays_below(&File::sample("hypervisor/src/el2/mmu.rs", "unsafe { f() }")).len(), 0);
-    assert_eq!(unsafe_is_argued(&upstairs("x\nunsafe { f() }")).len(), 1);
-    assert_eq!(unsafe_is_argued(&upstairs("// SAFETY: it is so.\nlet x =\n unsafe { f() };")).len(), 0);
+    assert_eq!(unsafe_is_argued(&library("x\nunsafe { f() }")).len(), 1);
+    assert_eq!(unsafe_is_argued(&library("// SAFETY: it is so.\nlet x =\n unsafe { f() };")).len(), 0);
     for bad in ["static X: u8 = 0;", "#[cfg(target_arch = \"x\")]", "#[cfg(test)]\nfn f() {}", "if cfg!(test) {}"] {
-        assert_eq!(upstairs_is_plain(&upstairs(bad)).len(), 1, "{bad}");
+        assert_eq!(library_is_plain(&library(bad)).len(), 1, "{bad}");
     }
     for good in
         ["fn f(x: &'static str) {}", "// static X", "#[cfg(test)]\nmod tests {}", "#[cfg(test)]\npub mod model;"]
     {
-        assert_eq!(upstairs_is_plain(&upstairs(good)).len(), 0, "{good}");
+        assert_eq!(library_is_plain(&library(good)).len(), 0, "{good}");
     }
-    assert_eq!(begins_with_its_purpose(&upstairs("// x")).len(), 1);
-    assert_eq!(does_not_give_up(&upstairs("x.unwrap();\ny.expect(\"z\");\ntodo!()\n\".unwrap()\"")).len(), 3);
-    assert_eq!(does_not_give_up(&upstairs(in_tests)).len(), 0);
+    assert_eq!(begins_with_its_purpose(&library("// x")).len(), 1);
+    assert_eq!(does_not_give_up(&library("x.unwrap();\ny.expect(\"z\");\ntodo!()\n\".unwrap()\"")).len(), 3);
+    assert_eq!(does_not_give_up(&library(in_tests)).len(), 0);
     for (home, complaints) in [("work", 1), ("home", 1), ("net", 0)] {
-        assert_eq!(names_no_machine(&upstairs(&format!("see /{home}/x"))).len(), complaints);
+        assert_eq!(names_no_machine(&library(&format!("see /{home}/x"))).len(), complaints);
     }
-    assert_eq!(names_no_machine(&upstairs("target/work/x")).len(), 0);
+    assert_eq!(names_no_machine(&library("target/work/x")).len(), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! [`TABLE`] is the list, with the section of the Arm ARM (DDI 0487) that each reason is from. What library code asks of
 //! its machine is played on the model ([`harness::model`]), which delays stores, remembers translations and distrusts
-//! caches; the tests named in the table fail there. What only stands in the cellar's assembly and beside it no host can
+//! caches; the tests named in the table fail there. What only stands in assembly and beside it no host can
 //! run: its text is read instead, and the operations must stand there in this order. For the switch from one VM's
 //! translation regime to another's that would not be enough: [`switch`] plays the register writes that the text makes on
 //! a CPU that lets them take effect in any order between two context synchronization events.

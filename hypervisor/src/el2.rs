@@ -1,6 +1,6 @@
-//! The cellar: all assembly, system registers, raw memory and device windows, and all `unsafe` of the hypervisor.
+//! EL2 itself: all assembly, system registers, raw memory and device windows, and all `unsafe` of the hypervisor.
 //!
-//! No decision is taken here that could be taken upstairs. EL2 runs with interrupts masked: an interrupt is an exit like
+//! No decision is taken here that the library could take. EL2 runs with interrupts masked: an interrupt is an exit like
 //! any other, so no lock is ever taken in a handler.
 
 pub(crate) mod context;

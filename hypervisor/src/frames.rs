@@ -7,26 +7,26 @@
 //! anything that is stored afterwards, such as the descriptor that maps them.
 //!
 //! Frames of guests with equal contents are found by their [`hash`] and [`hints`]; compressed pages lie in the [`store`],
-//! where the [`press`] puts them.
+//! where the [`compressor`] puts them.
 //!
 //! A `Frame` is not `Copy`. It ends in a table ([`Frame::into_table`]) or back in the pool ([`Pool::give_back`]); to drop it
 //! would lose the memory, so that fails in builds with debug assertions, and shows in the counts otherwise.
 
+pub mod compressor;
 pub mod costs;
 mod frame;
 pub mod hash;
 pub mod hints;
 pub mod pool;
-pub mod press;
 pub mod record;
 mod shared;
 pub mod store;
 pub mod swap;
 
+pub use compressor::Compressor;
 pub use costs::{Costs, Work};
 pub use frame::{Clean, Contents, Dirty, Frame};
 pub use hash::Hash;
 pub use pool::{Counts, Pool};
-pub use press::Press;
-pub use record::{HOUSE, Order, Record, State, Use};
+pub use record::{HYPERVISOR, Order, Record, State, Use};
 pub use shared::SharedPool;

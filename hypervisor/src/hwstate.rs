@@ -24,7 +24,7 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
             here.host.queue.kick(m, here.vm, kicks);
             return;
         }
-        // What comes for the hypervisor ends its guest's part.
+        // What comes for the hypervisor ends the guest's world.
         drop(vgic);
         nested::transition::exception(here, m, vcpu, Kind::Irq, None);
         vgic = here.vm.vgic.lock();

@@ -28,8 +28,8 @@
 //!
 //! # Locks
 //!
-//! Order: `loader → overcommit → scanner → balloon → flash → memory → press → frames → devices → vgic → queue → console`; one of a kind at a
-//! time. The cellar's locks (heap, disk) are taken under any of these and hold none.
+//! Order: `loader → overcommit → scanner → balloon → flash → memory → compressor → frames → devices → vgic → queue → console`; one of a kind at a
+//! time. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
 //!
 //! A device's line is set under the lock of that device: set after it, an old level could replace a newer one, and an
 //! interrupt be lost.
@@ -37,8 +37,8 @@
 //! # Glossary
 //!
 //! *board, CPU* (physical); *VM, vCPU, guest* (what runs in a VM); *L1/L2* (guest hypervisor, its guest); *frame* (4 KiB
-//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *part* (who plays on a vCPU with an
-//! EL2: its hypervisor, or the guest of that); *resolve, fill, kill, fold, forget, publish, break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
+//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *world* (of a vCPU with an EL2 that is on
+//! the CPU: its hypervisor, or the guest of that); *resolve, fill, kill, fold, forget, publish, break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
 //! *bundle, manifest*.
 
 #![no_std]

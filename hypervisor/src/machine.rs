@@ -1,7 +1,7 @@
 //! The one seam: what thought may ask of the machine.
 //!
-//! [`Machine`] is implemented by the cellar for EL2 and by the tests as an adversary that remembers translations and
-//! delays stores. Everything upstairs is generic over it and touches memory, TLBs and caches in no other way.
+//! [`Machine`] is implemented by `el2/` and by the tests as an adversary that remembers translations and
+//! delays stores. Everything above `el2/` is generic over it and touches memory, TLBs and caches in no other way.
 
 use crate::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use crate::arm::debug::Debug;

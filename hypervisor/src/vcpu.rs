@@ -18,7 +18,7 @@ pub use state::{Counter, Fp, Past, Registers, Streak, Vcpu};
 pub use timer::Timer;
 
 /// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If
-/// its hypervisor plays, EL1 is what that has for its EL2.
+/// its hypervisor runs, EL1 is what that has for its EL2.
 pub fn enter_el1<M: Machine>(vcpu: &mut Vcpu, m: &M, syndrome: u64, far: Option<u64>) {
     let is_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.reports_el2(m));
     let registers = &mut vcpu.registers;

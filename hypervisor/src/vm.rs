@@ -225,7 +225,7 @@ pub struct Vm {
     /// Whether its pages are looked at for merging.
     pub merges: bool,
     /// Places whose strange accesses were logged: each is told once.
-    pub told: SpinMutex<Told>,
+    pub logged: SpinMutex<LogOnce>,
 }
 
 impl Vm {
@@ -261,14 +261,14 @@ impl Vm {
 
 /// The places already logged: bounded, so a guest cannot fill memory or the log.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct LogOnce {
     places: ArrayVec<u64, MAX_TOLD>,
 }
 
 /// How many different places are logged for a VM before it is told no more.
 const MAX_TOLD: usize = 32;
 
-impl Told {
+impl LogOnce {
     /// Whether `place` is new; it is not from now on.
     pub fn is_new(&mut self, place: u64) -> bool {
         !self.places.contains(&place) && self.places.try_push(place).is_ok()

@@ -11,7 +11,7 @@ use flatland::machine::Machine;
 use flatland::memory::{Access, Granule, Memory, RAM_BASE, flush};
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::{Part, hcr, page};
+use flatland::vcpu::nested::{World, hcr, page};
 use harness::cpu::{self, Cpu};
 use harness::model::{Dice, Flaw, Model};
 use std::collections::BTreeMap;
@@ -110,9 +110,12 @@ const TSW: u64 = 1 << 22;
 
 #[test]
 fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
-    for (nested, part, theirs) in
-        [(false, Part::Hypervisor, 0), (true, Part::Hypervisor, TSW), (true, Part::Guest, 0), (true, Part::Guest, TSW)]
-    {
+    for (nested, part, theirs) in [
+        (false, World::Hypervisor, 0),
+        (true, World::Hypervisor, TSW),
+        (true, World::Guest, 0),
+        (true, World::Guest, TSW),
+    ] {
         for crm in [6, 10, 14] {
             let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
             let cpu = Cpu::new(&model);
@@ -125,7 +128,7 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
             model.cached_store(pa, 42);
             let mut vcpu = here.slot.vcpu.lock();
             if let Some(nested) = &mut vcpu.nested {
-                nested.part = part;
+                nested.world = part;
                 nested.write(&cpu, page::HCR, hcr::RW | theirs);
             }
             cpu.load(here, &vcpu);
@@ -138,8 +141,8 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
                 turns += 1;
                 assert!(turns < 100, "it ends");
             }
-            if part == Part::Guest && theirs != 0 {
-                assert_eq!(vcpu.nested.as_ref().unwrap().part, Part::Hypervisor, "it is its hypervisor's to do");
+            if part == World::Guest && theirs != 0 {
+                assert_eq!(vcpu.nested.as_ref().unwrap().world, World::Hypervisor, "it is its hypervisor's to do");
                 assert_eq!(model.uncached(pa), 0);
             } else {
                 assert_eq!(vcpu.registers.pc, 0x4000_1004, "{nested} {part:?}");

@@ -13,7 +13,7 @@ use flatland::machine::Machine;
 use flatland::memory::RAM_BASE;
 use flatland::next::{Cause, Next};
 use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::{Part, hcr, page};
+use flatland::vcpu::nested::{World, hcr, page};
 use harness::cpu::{BOARD, BOARD_BYTES, Cpu, Op, Outcome, host};
 use harness::model::{Flaw, Model};
 
@@ -221,7 +221,7 @@ fn every_access_of_a_guests_guest_gets_on_or_somebody_gets_to_know() {
                 // TLBI ALLE1 of the hypervisor's.
                 let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 1 << 20 | 4 << 17 | 4 << 14 | 8 << 10 | 7 << 1);
                 eret(&cpu, here, &mut vcpu, 0x1000, state);
-                assert_eq!(vcpu.nested.as_ref().unwrap().part, Part::Guest);
+                assert_eq!(vcpu.nested.as_ref().unwrap().world, World::Guest);
                 turn_on(&cpu, 0);
                 if let Some(first) = first
                     && !matches!(
@@ -232,11 +232,11 @@ fn every_access_of_a_guests_guest_gets_on_or_somebody_gets_to_know() {
                     continue;
                 }
                 let (took, end) = cpu.insist(here, &mut vcpu, op, 5 << 12);
-                let part = vcpu.nested.as_ref().unwrap().part;
+                let part = vcpu.nested.as_ref().unwrap().world;
                 match end {
                     Some((Outcome::Done(_), _)) => done += 1,
                     Some((Outcome::Own, _)) => {}
-                    Some((Outcome::Exit, Next::Resume)) if part == Part::Hypervisor => {
+                    Some((Outcome::Exit, Next::Resume)) if part == World::Hypervisor => {
                         assert!(cpu.get(El1::Esr) >> 7 & 1 == 0, "{op:?} is told of a walk that was allowed");
                         told += 1;
                     }
@@ -299,23 +299,23 @@ fn wherever_a_guest_goes_on_is_where_el2_may_return_to() {
                     let what = format!("HCR_EL2 {value:#x}, M {mode:#x}");
                     let pstate = vcpu.registers.pstate;
                     assert!(cpu.may_enter(pstate, aarch32), "{what}: an ERET leads to {pstate:#x}");
-                    let was = vcpu.nested.as_ref().unwrap().part;
-                    let at = if value & hcr::VM != 0 && was == Part::Guest { 5 << 12 } else { NOTHING };
+                    let was = vcpu.nested.as_ref().unwrap().world;
+                    let at = if value & hcr::VM != 0 && was == World::Guest { 5 << 12 } else { NOTHING };
                     vcpu.registers.far = at;
                     vcpu.registers.hpfar = at >> 12 << 4;
                     let next = leave(&cpu, here, &mut vcpu, class, iss);
                     let pstate = vcpu.registers.pstate;
                     let what = format!("{what}, class {class:#x}, ISS {iss:#x}");
                     assert!(cpu.may_enter(pstate, aarch32), "{what}: goes on in {pstate:#x}, {next:?}");
-                    let part = vcpu.nested.as_ref().unwrap().part;
-                    if value & hcr::TGE != 0 && was == Part::Guest && vcpu.registers.pc & !0x7ff == 0x4020_0000 {
-                        assert_eq!(part, Part::Hypervisor, "{what}: there is no EL1 to take it");
+                    let part = vcpu.nested.as_ref().unwrap().world;
+                    if value & hcr::TGE != 0 && was == World::Guest && vcpu.registers.pc & !0x7ff == 0x4020_0000 {
+                        assert_eq!(part, World::Hypervisor, "{what}: there is no EL1 to take it");
                     }
-                    if value & hcr::TGE != 0 && was == Part::Guest && (class, iss) == (ec::DABT_LOWER, ALIGNMENT) {
+                    if value & hcr::TGE != 0 && was == World::Guest && (class, iss) == (ec::DABT_LOWER, ALIGNMENT) {
                         assert_eq!(cpu.get(El1::Esr), vcpu.registers.esr, "{what}: the syndrome is as it came");
                     }
-                    if was == Part::Guest
-                        && part == Part::Guest
+                    if was == World::Guest
+                        && part == World::Guest
                         && mode & !1 == psr::EL1T
                         && vcpu.registers.pc & !0x7ff == 0
                     {
@@ -326,7 +326,7 @@ fn wherever_a_guest_goes_on_is_where_el2_may_return_to() {
                         assert_eq!(cpu.get(El1::Spsr) & psr::MODE, want, "{what}: SPSR_EL1.M");
                         reported += u32::from(want != mode);
                     }
-                    entered += u32::from(was == Part::Guest);
+                    entered += u32::from(was == World::Guest);
                     returns += 1;
                 }
             }

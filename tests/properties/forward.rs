@@ -7,7 +7,7 @@ use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::exit::nested::forward;
 use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::{Own, Part, page};
+use flatland::vcpu::nested::{Own, World, page};
 use harness::cpu::{Cpu, host};
 
 /// A register with controls.
@@ -145,7 +145,7 @@ fn is_in(set: &Set, parts: [u64; 5]) -> bool {
 /// Gives the hypervisor's registers these bits, its guest on the CPU.
 fn give(cpu: &Cpu<'_>, vcpu: &mut Vcpu, vhe: bool, bits: impl Fn(In) -> u64) {
     let nested = vcpu.nested.as_mut().unwrap();
-    (nested.part, nested.vhe) = (Part::Guest, vhe);
+    (nested.world, nested.vhe) = (World::Guest, vhe);
     nested.page.write(cpu, page::HCR, bits(In::Hcr) | if vhe { 1 << 34 } else { 0 });
     nested.page.write(cpu, page::ICH_HCR, bits(In::Ich));
     nested.kept.set(Own::Mdcr, bits(In::Mdcr));

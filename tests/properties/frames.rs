@@ -2,7 +2,7 @@
 
 use flatland::addr::{Addr, Pa, Size, VmId};
 use flatland::frames::pool::{MAX_OWNERS, Stretch, Unusable};
-use flatland::frames::{Dirty, Frame, HOUSE, Order, Pool, Record, State, Use};
+use flatland::frames::{Dirty, Frame, HYPERVISOR, Order, Pool, Record, State, Use};
 use harness::model::Dice;
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -54,8 +54,8 @@ fn no_frame_has_two_holders_and_all_come_together_again() {
                 6..12 => Order::new(dice.below(19) as u8).unwrap(),
                 _ => Order::PAGE,
             };
-            let owner = dice.pick(&[VmId(0), VmId(1), VmId(63), HOUSE]);
-            let purpose = dice.pick(&[Use::Guest, Use::Table, Use::House]);
+            let owner = dice.pick(&[VmId(0), VmId(1), VmId(63), HYPERVISOR]);
+            let purpose = dice.pick(&[Use::Guest, Use::Table, Use::Hypervisor]);
             match pool.take(order, owner, purpose) {
                 Some(frame) => {
                     assert_eq!(frame.start().bits() % order.bytes(), 0);
@@ -102,9 +102,12 @@ fn give(pool: &mut Pool<'_>, dice: &mut Dice, frame: Frame<Dirty>, owner: VmId, 
 fn check(pool: &Pool<'_>, held: &[Held]) {
     let counts = pool.check().unwrap();
     let of = |state: State| held.iter().filter(|h| h.state == state).map(|h| h.frame.order().frames()).sum::<u64>();
-    assert_eq!((counts.guest, counts.table, counts.house), (of(State::Guest), of(State::Table), of(State::House)));
-    assert_eq!(counts.total, counts.reserved + counts.free + counts.guest + counts.table + counts.house);
-    for owner in [VmId(0), VmId(1), VmId(2), VmId(63), HOUSE] {
+    assert_eq!(
+        (counts.guest, counts.table, counts.hypervisor),
+        (of(State::Guest), of(State::Table), of(State::Hypervisor))
+    );
+    assert_eq!(counts.total, counts.reserved + counts.free + counts.guest + counts.table + counts.hypervisor);
+    for owner in [VmId(0), VmId(1), VmId(2), VmId(63), HYPERVISOR] {
         let frames: u64 = held.iter().filter(|h| h.owner == owner).map(|h| h.frame.order().frames()).sum();
         assert_eq!(pool.owned_by(owner), frames);
     }

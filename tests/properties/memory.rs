@@ -7,10 +7,10 @@ use flatland::arm::desc::{Desc, Hole, MemType};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::swap::Swap;
-use flatland::frames::{Counts, Dirty, Frame, HOUSE, Order, Pool, Record, SharedPool, State, Use};
+use flatland::frames::{Counts, Dirty, Frame, HYPERVISOR, Order, Pool, Record, SharedPool, State, Use};
 use flatland::machine::Machine;
 use flatland::memory::pack::Put;
-use flatland::memory::share::Sight;
+use flatland::memory::share::PageClass;
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
 use flatland::stage2::Refusal;
 use flatland::stage2::vmid::Vmids;
@@ -220,9 +220,9 @@ impl<'w> World<'w> {
         if memory.is_block(model, at) && memory.split(model, pool, at).is_err() {
             return Ok(());
         }
-        match memory.sight(model, pool, at) {
-            Sight::Zero => self.tally.zeroed += u64::from(memory.drop_zeroes(model, pool, at)),
-            Sight::Same(found, hash) => {
+        match memory.classify(model, pool, at) {
+            PageClass::Zero => self.tally.zeroed += u64::from(memory.drop_zeroes(model, pool, at)),
+            PageClass::Same(found, hash) => {
                 let frame = match found {
                     Match::Shared(frame) => Some(frame),
                     Match::Hint(other, page) => {
@@ -239,7 +239,7 @@ impl<'w> World<'w> {
                 let merged = frame.is_some_and(|frame| memory.merge(model, pool, at, frame));
                 self.tally.merged += u64::from(merged);
             }
-            Sight::Gap(_) | Sight::Single | Sight::Passed => {}
+            PageClass::Gap(_) | PageClass::Single | PageClass::Passed => {}
         }
         self.absorb();
         Ok(())
@@ -304,7 +304,9 @@ impl<'w> World<'w> {
         let mut pool = self.pool.lock();
         while pool.counts().free > 3 {
             let order = Order::holding(pool.counts().free / 2).unwrap_or(Order::PAGE);
-            let frame = pool.take(order, HOUSE, Use::House).or_else(|| pool.take(Size::Page, HOUSE, Use::House));
+            let frame = pool
+                .take(order, HYPERVISOR, Use::Hypervisor)
+                .or_else(|| pool.take(Size::Page, HYPERVISOR, Use::Hypervisor));
             // Not dropped when a test fails, which would be a second failure on top of it.
             self.hoard.extend(frame.map(ManuallyDrop::new));
         }
@@ -693,8 +695,8 @@ fn a_page_that_nobody_shares_any_more_can_be_put_away() {
     let [one, two] = [RAM_BASE, RAM_BASE + 0x1000];
     [one, two].into_iter().for_each(|page| memory.write(&model, &pool, page, &[7; 8]).unwrap());
     // Seen twice with the same contents, they are merged.
-    let frame = [one, two, one, two].into_iter().find_map(|page| match memory.sight(&model, &pool, page) {
-        Sight::Same(Match::Hint(_, other), hash) => memory.freeze(&model, &pool, other, hash),
+    let frame = [one, two, one, two].into_iter().find_map(|page| match memory.classify(&model, &pool, page) {
+        PageClass::Same(Match::Hint(_, other), hash) => memory.freeze(&model, &pool, other, hash),
         _ => None,
     });
     let frame = frame.unwrap();

@@ -10,7 +10,7 @@ use flatland::frames::{Pool, Record, SharedPool};
 use flatland::machine::Machine;
 use flatland::memory::outer::{Key, Wrong};
 use flatland::memory::shadow::{Fill, Scope};
-use flatland::memory::share::Sight;
+use flatland::memory::share::PageClass;
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
 use flatland::stage2::vmid::Vmids;
 use flatland::stage2::walk::Found;
@@ -277,9 +277,9 @@ impl<'w> World<'w> {
         if memory.is_block(model, at) && memory.split(model, pool, at).is_err() {
             return;
         }
-        let merged = match memory.sight(model, pool, at) {
-            Sight::Zero => memory.drop_zeroes(model, pool, at),
-            Sight::Same(found, hash) => {
+        let merged = match memory.classify(model, pool, at) {
+            PageClass::Zero => memory.drop_zeroes(model, pool, at),
+            PageClass::Same(found, hash) => {
                 let frame = match found {
                     Match::Shared(frame) => Some(frame),
                     Match::Hint(_, page) => memory.freeze(model, pool, page, hash),

@@ -4,7 +4,7 @@ use flatland::addr::{Addr, CpuId, Ipa, Pa, Size};
 use flatland::arm::desc::{Attr, Desc, Hole, Marks, MemType, Rights};
 use flatland::arm::vmsa::{Geometry, VmidBits, vttbr};
 use flatland::machine::Machine;
-use flatland::stage2::join::Part;
+use flatland::stage2::join::Removed;
 use flatland::stage2::unlinked::Unlinked;
 use flatland::stage2::vmid::{Tag, Vmids};
 use flatland::stage2::walk::Found;
@@ -307,9 +307,9 @@ impl<'m> World<'m> {
         let mut outputs = Vec::new();
         let mut tables = Vec::new();
         self.table.clear(self.model, &self.tag, |part| match part {
-            Part::Leaf(at, size, attr) => outputs.push((at, size, attr)),
-            Part::Table(at) => tables.push(at),
-            Part::Hole(_) => {}
+            Removed::Leaf(at, size, attr) => outputs.push((at, size, attr)),
+            Removed::Table(at) => tables.push(at),
+            Removed::Hole(_) => {}
         });
         self.model.settle();
         tables.into_iter().for_each(|table| self.stock.give(table));
@@ -382,7 +382,7 @@ fn one_leaf_costs_one_invalidation_of_its_own() {
         world.table.unmap(&model, &world.tag, at, Hole::Absent).unwrap();
         assert_eq!((model.tally().leaves, model.tally().vmids), (before.leaves + 1, before.vmids), "emptying it");
         world.table.clear(&model, &world.tag, |part| {
-            if let Part::<Pa>::Table(at) = part {
+            if let Removed::<Pa>::Table(at) = part {
                 world.stock.free.push(at);
             }
         });

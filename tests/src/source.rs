@@ -43,8 +43,8 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Whether it is upstairs: code that knows no machine.
-    pub fn is_upstairs(&self) -> bool {
+    /// Whether it is of the library: code that knows no machine.
+    pub fn is_library(&self) -> bool {
         let hypervisor = self.is_under(&["hypervisor/src/"]) && !self.is_under(&["hypervisor/src/el2"]);
         self.is_rust()
             && (hypervisor && !self.is_under(&["hypervisor/src/main.rs"]) || self.is_under(&["platform/src/"]))

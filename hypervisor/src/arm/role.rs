@@ -2,7 +2,7 @@
 
 /// The values of EL2's registers for a vCPU that runs as itself.
 ///
-/// A vCPU without an EL2 of its own has one role for life. One that has plays two: its hypervisor, and the guest of that.
+/// A vCPU without an EL2 of its own has one for life. One that has has two: for its hypervisor, and for the guest of that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Role {
     /// VTTBR_EL2.

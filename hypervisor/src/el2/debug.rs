@@ -1,6 +1,6 @@
 //! Breakpoints and watchpoints on this CPU (Arm ARM D2.8, D2.9, D24.3).
 //!
-//! They are written, never read: what a guest's registers hold is upstairs (`arm::debug`). EL2 itself is not debugged:
+//! They are written, never read: what a guest's registers hold is in the library (`arm::debug`). EL2 itself is not debugged:
 //! PSTATE.D stays set here, and no control register that is written matches at EL2.
 
 use super::sysreg::{read, write};

@@ -5,7 +5,7 @@ use super::{heap, power, uart};
 use arrayvec::ArrayVec;
 use core::fmt::{self, Write};
 use flatland::addr::{Addr, CpuId, Pa};
-use flatland::frames::{HOUSE, Order, Pool, Record, Use};
+use flatland::frames::{HYPERVISOR, Order, Pool, Record, Use};
 use platform::board::{Board, BoardError};
 use platform::range::Range;
 use platform::tree::{self, TreeError};
@@ -204,12 +204,13 @@ pub(crate) fn memory(board: &Board, dtb: Range) -> Result<(Pool<'static>, ArrayV
 pub(crate) fn grow_heap(pool: &mut Pool<'_>, own: &mut Own, bytes: u64) -> bool {
     let Some(more) = bytes.checked_sub(own.heap).filter(|more| *more > 0) else { return true };
     let order = Order::holding(more.div_ceil(4096));
-    let Some((order, frame)) = order.and_then(|order| Some((order, pool.take(order, HOUSE, Use::House)?))) else {
+    let Some((order, frame)) = order.and_then(|order| Some((order, pool.take(order, HYPERVISOR, Use::Hypervisor)?)))
+    else {
         return false;
     };
     let (start, more) = (mmu::linear(frame.start()), order.frames() * 4096);
     pool.withhold(frame);
-    // SAFETY: frames of the pool are mapped RAM; these were the house's alone, and are kept for good.
+    // SAFETY: frames of the pool are mapped RAM; these were the hypervisor's alone, and are kept for good.
     unsafe { heap::grow(start, more as usize) };
     own.heap += more;
     true

@@ -15,7 +15,7 @@ use flatland::arm::role::Role;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use platform::blk::Way;
 
-/// This CPU, as the [`Machine`] that the rooms upstairs use.
+/// This CPU, as the [`Machine`] that the library uses.
 #[derive(Clone, Copy)]
 pub(crate) struct El2;
 

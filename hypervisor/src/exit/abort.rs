@@ -149,7 +149,7 @@ fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ip
         vcpu.registers.step(4);
         return Next::Resume;
     }
-    if here.vm.told.lock().is_new(ipa.bits() & !0xfff | access as u64) {
+    if here.vm.logged.lock().is_new(ipa.bits() & !0xfff | access as u64) {
         info!("{}: {access:?} of IPA {ipa} at {pc:#x}: {why}", here.vm.name);
     }
     // On a fault in the walk of its tables, this is "external abort on translation table walk" at an unknown level; the

@@ -15,15 +15,15 @@ use crate::hwstate::nested::transition;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::Vcpu;
-use crate::vcpu::nested::{Part, has_hpfar};
+use crate::vcpu::nested::{World, has_hpfar};
 
 /// Handles what only such a vCPU does; nothing where it is to be handled as for any other.
 #[inline(never)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
     let nested = vcpu.nested.as_mut()?;
     let class = vcpu.registers.syndrome().ec();
-    match nested.part {
-        Part::Hypervisor => {
+    match nested.world {
+        World::Hypervisor => {
             if nested.follow_e2h(m) {
                 // What trapped may mean something else now.
                 transition::assume(here, m, vcpu);
@@ -42,7 +42,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next
                 _ => None,
             }
         }
-        Part::Guest => {
+        World::Guest => {
             if has_hpfar(class) {
                 return fault::guest(here, m, vcpu);
             }

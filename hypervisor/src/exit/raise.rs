@@ -6,7 +6,7 @@ use crate::host::Here;
 use crate::hwstate::nested::transition;
 use crate::machine::Machine;
 use crate::next::{Cause, Next};
-use crate::vcpu::nested::{Part, hcr};
+use crate::vcpu::nested::{World, hcr};
 use crate::vcpu::{self, Vcpu};
 
 /// Makes the guest find its instruction UNDEFINED.
@@ -21,7 +21,7 @@ pub fn deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 /// A guest whose exception vector itself raises the exception that goes to it makes no progress, ever: it has crashed. Not so a
 /// guest's guest, which its hypervisor can interrupt and may do with as it likes.
 pub fn raise<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, syndrome: u64, far: Option<u64>) -> Next {
-    if let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Guest) {
+    if let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.world == World::Guest) {
         if nested.hcr(m) & hcr::TGE != 0 {
             transition::exception(here, m, vcpu, Kind::Sync, Some(syndrome));
         } else {

@@ -47,7 +47,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 #[cold]
 fn unknown<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding) -> Next {
     // A place of its own kind: no IPA has bit 63.
-    if here.vm.told.lock().is_new(1 << 63 | u64::from(encoding.bits())) {
+    if here.vm.logged.lock().is_new(1 << 63 | u64::from(encoding.bits())) {
         info!("{}: system register {encoding} at {:#x}: undefined", here.vm.name, vcpu.registers.pc);
     }
     deny(here, m, vcpu)

@@ -110,7 +110,7 @@ impl Frame<Clean> {
     }
 
     /// Forgets that it is clean, to give it back unused.
-    pub fn soil(self) -> Frame<Dirty> {
+    pub fn into_dirty(self) -> Frame<Dirty> {
         let (start, order) = self.release();
         Frame::new(start, order)
     }

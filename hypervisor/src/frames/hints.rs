@@ -84,7 +84,7 @@ impl Pool<'_> {
                 self.unchain(at as u32);
             }
             self.records[at].more = more;
-            self.hang(at, tag, self.chain(hash));
+            self.insert(at, tag, self.chain(hash));
         } else if record.more >> LEVEL != 0 {
             // It kept still.
             self.records[at].more = page & PAGE;
@@ -103,7 +103,7 @@ impl Pool<'_> {
         let domain = self.domain(record.owner);
         self.unchain(at as u32);
         self.records[at].turn_into(Record { state: State::Shared, owner: domain, more: 1, ..Record::RESERVED });
-        self.hang(at, tag(hash), self.chain(hash));
+        self.insert(at, tag(hash), self.chain(hash));
         self.count(State::Guest, State::Shared, owner, 1);
         self.merging.refs += 1;
         true
@@ -117,7 +117,7 @@ impl Pool<'_> {
             let Some(at) = start.checked_add(page).and_then(|at| self.index(at)) else { continue };
             if self.records[at].state == State::Reserved {
                 self.records[at].turn_into(Record { state: State::Shared, owner: PUBLIC, more: 1, ..Record::RESERVED });
-                self.count(State::Reserved, State::Shared, super::HOUSE, 1);
+                self.count(State::Reserved, State::Shared, super::HYPERVISOR, 1);
                 self.merging.refs += 1;
                 adopted += 1;
             }
@@ -150,7 +150,7 @@ impl Pool<'_> {
         record.more -= 1;
         self.merging.refs -= 1;
         if record.more == 0 {
-            self.free_run(range, at.bits() >> 12, Order::PAGE, super::HOUSE);
+            self.free_run(range, at.bits() >> 12, Order::PAGE, super::HYPERVISOR);
         }
     }
 
@@ -255,7 +255,7 @@ impl Pool<'_> {
     }
 
     /// Hangs the frame of record `at`, which hangs nowhere, at the beginning of a chain, unless that is full.
-    fn hang(&mut self, at: usize, tag: u16, chain: usize) {
+    fn insert(&mut self, at: usize, tag: u16, chain: usize) {
         let first = self.records[chain].head;
         let mut link = first;
         let mut links = 0;

@@ -13,14 +13,14 @@
 //! request that contradicts a record is refused and counted ([`Counts::contradictions`]): a frame lost beats one given twice.
 
 use super::frame::{Dirty, Frame};
-use super::record::{HOUSE, HOUSE_BYTE, NONE, Order, Record, State, Use};
+use super::record::{HYPERVISOR, HYPERVISOR_BYTE, NONE, Order, Record, State, Use};
 use crate::addr::{Addr, Pa, Size, VmId};
 use arrayvec::ArrayVec;
 
 /// The most separate ranges of RAM.
 pub const MAX_RANGES: usize = 32;
 
-/// The most VMs that can own frames; the house is one owner more.
+/// The most VMs that can own frames; the hypervisor is one owner more.
 pub const MAX_OWNERS: usize = 64;
 
 /// A stretch of RAM: where it starts and its bytes.
@@ -48,7 +48,7 @@ pub struct Counts {
     /// Translation tables.
     pub table: u64,
     /// Our own.
-    pub house: u64,
+    pub hypervisor: u64,
     /// Shared by several leaves, or ready to be.
     pub shared: u64,
     /// Full of compressed pages, or partly so.
@@ -80,7 +80,7 @@ pub struct Pool<'a> {
     /// Bit k: there are runs of order k.
     nonempty: u32,
     counts: [u64; State::COUNT],
-    /// Frames held by each owner; the last is the house.
+    /// Frames held by each owner; the last is the hypervisor.
     owned: [u64; MAX_OWNERS + 1],
     contradictions: u64,
     /// Frames that are not given to guests.
@@ -205,7 +205,7 @@ impl<'a> Pool<'a> {
         let run = at as usize..at as usize + (1 << order.number());
         if self.records[run.clone()].iter().all(|record| record.state == State::Reserved) {
             self.records[run].iter_mut().for_each(|record| record.turn_into(Record::inside()));
-            self.count(State::Reserved, State::Free, HOUSE, order.frames());
+            self.count(State::Reserved, State::Free, HYPERVISOR, order.frames());
             self.push_merged(range, number, order);
             return order.frames();
         }
@@ -320,7 +320,7 @@ impl<'a> Pool<'a> {
             free: of(State::Free),
             guest: of(State::Guest),
             table: of(State::Table),
-            house: of(State::House),
+            hypervisor: of(State::Hypervisor),
             shared: of(State::Shared),
             store: of(State::Store),
             contradictions: self.contradictions,
@@ -498,7 +498,7 @@ fn longest(number: u64, frames: u64) -> Order {
 
 fn owner_index(owner: VmId) -> Option<usize> {
     match usize::from(owner.0) {
-        _ if owner == HOUSE => Some(MAX_OWNERS),
+        _ if owner == HYPERVISOR => Some(MAX_OWNERS),
         index if index < MAX_OWNERS => Some(index),
         _ => None,
     }
@@ -506,5 +506,5 @@ fn owner_index(owner: VmId) -> Option<usize> {
 
 /// An owner as a record has it; the pool has checked that it is one.
 pub(super) fn owner_byte(owner: VmId) -> u8 {
-    u8::try_from(owner.0).unwrap_or(HOUSE_BYTE)
+    u8::try_from(owner.0).unwrap_or(HYPERVISOR_BYTE)
 }

@@ -21,7 +21,7 @@
 use crate::addr::{Size, VmId};
 
 /// The owner of what belongs to no VM.
-pub const HOUSE: VmId = VmId(u16::MAX);
+pub const HYPERVISOR: VmId = VmId(u16::MAX);
 
 /// What a frame is for.
 #[repr(u8)]
@@ -39,7 +39,7 @@ pub enum State {
     /// A translation table.
     Table = 4,
     /// For our own use.
-    House = 5,
+    Hypervisor = 5,
     /// RAM that several leaves may name, none of which may write.
     Shared = 6,
     /// Cut into units that hold compressed pages.
@@ -52,7 +52,7 @@ impl State {
 
     /// Whether one owner holds the frame.
     pub const fn is_held(self) -> bool {
-        matches!(self, Self::Guest | Self::Table | Self::House)
+        matches!(self, Self::Guest | Self::Table | Self::Hypervisor)
     }
 }
 
@@ -64,7 +64,7 @@ pub enum Use {
     /// A translation table.
     Table,
     /// Anything of our own.
-    House,
+    Hypervisor,
 }
 
 impl Use {
@@ -73,7 +73,7 @@ impl Use {
         match self {
             Self::Guest => State::Guest,
             Self::Table => State::Table,
-            Self::House => State::House,
+            Self::Hypervisor => State::Hypervisor,
         }
     }
 }
@@ -187,7 +187,7 @@ impl Record {
     pub const fn owner(&self) -> Option<VmId> {
         match (self.state.is_held(), self.owner) {
             (false, _) => None,
-            (true, HOUSE_BYTE) => Some(super::HOUSE),
+            (true, HYPERVISOR_BYTE) => Some(super::HYPERVISOR),
             (true, owner) => Some(VmId(owner as u16)),
         }
     }
@@ -225,5 +225,5 @@ impl Record {
     }
 }
 
-/// The house as an owner in a record.
-pub(super) const HOUSE_BYTE: u8 = u8::MAX;
+/// The hypervisor as an owner in a record.
+pub(super) const HYPERVISOR_BYTE: u8 = u8::MAX;

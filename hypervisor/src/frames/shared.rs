@@ -1,15 +1,15 @@
 //! The pool as all CPUs use it: each part behind its lock.
 
+use super::compressor::Compressor;
 use super::costs::Costs;
 use super::hash::Hash;
 use super::pool::Pool;
-use super::press::Press;
 
 /// The pool as several CPUs share it, with the room to compress pages and the hash that finds equal ones.
 #[derive(Debug)]
 pub struct SharedPool<'a> {
     pool: spin::Mutex<Pool<'a>>,
-    press: spin::Mutex<Press>,
+    compressor: spin::Mutex<Compressor>,
     hash: Hash,
     costs: Costs,
 }
@@ -19,7 +19,7 @@ impl<'a> SharedPool<'a> {
     pub fn new(pool: Pool<'a>, seed: u64) -> Self {
         Self {
             pool: spin::Mutex::new(pool),
-            press: spin::Mutex::new(Press::default()),
+            compressor: spin::Mutex::new(Compressor::default()),
             hash: Hash::new(seed),
             costs: Costs::default(),
         }
@@ -32,8 +32,8 @@ impl<'a> SharedPool<'a> {
     }
 
     /// The room to compress, for as long as the guard lives; to be taken before the pool.
-    pub fn press(&self) -> spin::MutexGuard<'_, Press> {
-        self.press.lock()
+    pub fn compressor(&self) -> spin::MutexGuard<'_, Compressor> {
+        self.compressor.lock()
     }
 
     /// What the work on pages has cost.

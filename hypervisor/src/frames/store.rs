@@ -5,7 +5,7 @@
 //! many from each as there are, before another frame is taken: so every free unit is of use, whatever the sizes of pages
 //! are, and half-empty frames fill up or run empty. A frame all of whose units are free goes back at once.
 
-use super::HOUSE;
+use super::HYPERVISOR;
 use super::pool::Pool;
 use super::record::{NONE, Order, Record, State, Use};
 use crate::addr::{Addr, Pa, Size};
@@ -47,12 +47,12 @@ impl Pool<'_> {
 
     /// Takes a frame for the store, all of whose units are free.
     fn new_frame(&mut self) -> Option<u32> {
-        let frame = self.take(Size::Page, HOUSE, Use::House)?;
+        let frame = self.take(Size::Page, HYPERVISOR, Use::Hypervisor)?;
         let (_, at) = self.locate(frame.start().bits() >> 12, Order::PAGE)?;
         // From here on the record is what knows of the frame.
         let _ = frame.release();
         self.records[at as usize].turn_into(Record { state: State::Store, tag: u16::MAX, ..Record::RESERVED });
-        self.count(State::House, State::Store, HOUSE, 1);
+        self.count(State::Hypervisor, State::Store, HYPERVISOR, 1);
         self.enlist(at);
         Some(at)
     }
@@ -69,7 +69,7 @@ impl Pool<'_> {
         if self.records[at as usize].tag == u16::MAX {
             let located = self.address(at).and_then(|at| self.locate(at.bits() >> 12, Order::PAGE).map(|l| (at, l.0)));
             if let Some((address, range)) = located {
-                self.free_run(range, address.bits() >> 12, Order::PAGE, HOUSE);
+                self.free_run(range, address.bits() >> 12, Order::PAGE, HYPERVISOR);
             }
         } else {
             self.enlist(at);

@@ -3,7 +3,7 @@
 use super::Facts;
 use crate::addr::{Addr, Pa, Size, VmId};
 use crate::bundle::{Bundle, Diagnostic, VmSpec};
-use crate::frames::{HOUSE, Order, Pool, Use};
+use crate::frames::{HYPERVISOR, Order, Pool, Use};
 use crate::machine::{Machine, Point};
 use crate::memory::shadow;
 use crate::policy::admit::{Demand, admit as decide};
@@ -118,7 +118,7 @@ fn withhold(pool: &mut Pool<'_>, limit: u64) {
             order = order.down().unwrap_or(Order::PAGE);
         }
         let frame = loop {
-            match (pool.take(order, HOUSE, Use::House), order.down()) {
+            match (pool.take(order, HYPERVISOR, Use::Hypervisor), order.down()) {
                 (Some(frame), _) => break frame,
                 (None, Some(down)) => order = down,
                 (None, None) => return,

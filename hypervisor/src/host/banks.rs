@@ -25,7 +25,7 @@ pub(super) fn banks<M: Machine>(
     for (image, is_writable) in spec.flash.iter().flatten().zip([false, true]) {
         let bytes = Bank::bytes_for(image.len());
         let order = Order::holding(bytes >> 12);
-        let frame = order.and_then(|order| pool.lock().take(order, id, Use::House)).ok_or_else(|| Diagnostic {
+        let frame = order.and_then(|order| pool.lock().take(order, id, Use::Hypervisor)).ok_or_else(|| Diagnostic {
             place: format!("/vms/{}/flash", spec.name),
             what: format!("there are no {} KiB of RAM in one piece for it", bytes >> 10),
             remedy: String::from("give the board more RAM"),

@@ -22,7 +22,7 @@ use crate::vcpu::nested::Page;
 use crate::vcpu::{Nested, Vcpu};
 use crate::vgic::Vgic;
 use crate::vm::tree::Description;
-use crate::vm::{Devices, Gic, Life, NEVER, Slot, Told, Vm};
+use crate::vm::{Devices, Gic, Life, LogOnce, NEVER, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -94,7 +94,7 @@ pub(super) fn vm<M: Machine>(
         balloon: SpinMutex::new(Balloon::new()),
         flash: SpinMutex::new(flash),
         merges,
-        told: SpinMutex::new(Told::default()),
+        logged: SpinMutex::new(LogOnce::default()),
     })
 }
 

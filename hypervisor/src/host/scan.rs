@@ -9,7 +9,7 @@ use super::pressure::Scanner;
 use crate::addr::Size;
 use crate::frames::hints::Match;
 use crate::machine::Machine;
-use crate::memory::share::Sight;
+use crate::memory::share::PageClass;
 use crate::vm::{State, Vm};
 
 /// How many pages of a block must be worth merging, while there is memory and while it is short.
@@ -88,23 +88,23 @@ impl Host {
             scanner.totals.zeroed += u64::from(memory.drop_zeroes(m, &self.pool, at));
         } else if !scanner.acts || is_noted(&scanner.same, scanner.page) {
             let in_block = memory.is_block(m, at);
-            match memory.sight(m, &self.pool, at) {
-                Sight::Gap(bytes) => step = (bytes >> 12).max(1),
-                Sight::Passed => {}
-                Sight::Single => read = true,
-                Sight::Zero if in_block => {
+            match memory.classify(m, &self.pool, at) {
+                PageClass::Gap(bytes) => step = (bytes >> 12).max(1),
+                PageClass::Passed => {}
+                PageClass::Single => read = true,
+                PageClass::Zero if in_block => {
                     read = true;
                     note(&mut scanner.zero, scanner.page);
                 }
-                Sight::Same(..) if in_block => {
+                PageClass::Same(..) if in_block => {
                     read = true;
                     note(&mut scanner.same, scanner.page);
                 }
-                Sight::Zero => {
+                PageClass::Zero => {
                     read = true;
                     scanner.totals.zeroed += u64::from(memory.drop_zeroes(m, &self.pool, at));
                 }
-                Sight::Same(found, hash) => {
+                PageClass::Same(found, hash) => {
                     read = true;
                     let frame = match found {
                         Match::Shared(frame) => Some(frame),

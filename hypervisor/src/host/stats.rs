@@ -32,7 +32,7 @@ impl Host {
             level: &level,
             total: kib(counts.total),
             hypervisor: own,
-            reserved: kib(counts.reserved + counts.house).saturating_sub(own),
+            reserved: kib(counts.reserved + counts.hypervisor).saturating_sub(own),
             private: kib(counts.guest),
             tables: kib(counts.table),
             shared: kib(counts.shared - pool.adopted()),

@@ -5,11 +5,11 @@ use crate::arm::el1::El1;
 use crate::arm::trap::mdcr::TDE;
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
-use crate::vcpu::nested::{Own, Part, hcr};
+use crate::vcpu::nested::{Own, World, hcr};
 
-/// Gives the CPU the debug registers of the loaded `vcpu`, as far as they are in force for the part that it plays.
+/// Gives the CPU the debug registers of the loaded `vcpu`, as far as they are in force for the world that it is in.
 pub fn load<M: Machine>(m: &M, vcpu: &Vcpu) {
-    let at_el2 = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Hypervisor);
+    let at_el2 = vcpu.nested.as_ref().filter(|nested| nested.world == World::Hypervisor);
     // Where debug exceptions go: to EL2 with either.
     let above = at_el2.is_some_and(|nested| nested.kept.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0);
     m.set(El1::Mdscr, vcpu.debug.in_force(above));
@@ -20,7 +20,7 @@ pub fn load<M: Machine>(m: &M, vcpu: &Vcpu) {
 #[inline(always)]
 pub fn arm<M: Machine>(m: &M, vcpu: &Vcpu, in_force: u64) {
     if in_force & mdscr::MDE != 0 {
-        let at_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Hypervisor);
+        let at_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.world == World::Hypervisor);
         m.load_debug(&vcpu.debug, at_el2);
     }
 }

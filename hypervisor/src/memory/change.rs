@@ -8,7 +8,7 @@ use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::Refusal;
-use crate::stage2::join::Part;
+use crate::stage2::join::Removed;
 use crate::stage2::walk::Found;
 
 impl Memory {
@@ -140,20 +140,20 @@ impl Memory {
         let mut put_away: Resident = self.resident;
         let table = self.table;
         table.clear(m, &self.tag, |part| match part {
-            Part::Leaf(_, _, Attr { mem: MemType::Device, .. } | Attr { marks: Marks::KEPT, .. }) => {}
-            Part::Leaf(at, _, attr) if attr.is_shared() => {
+            Removed::Leaf(_, _, Attr { mem: MemType::Device, .. } | Attr { marks: Marks::KEPT, .. }) => {}
+            Removed::Leaf(at, _, attr) if attr.is_shared() => {
                 left.shared -= 1;
                 pool.lock().release(at);
             }
-            Part::Leaf(at, size, _) => {
+            Removed::Leaf(at, size, _) => {
                 left.frames -= size.frames();
                 give_back(pool, at, size, owner);
             }
-            Part::Table(at) => {
+            Removed::Table(at) => {
                 left.tables -= 1;
                 give_back(pool, at, Size::Page, owner);
             }
-            Part::Hole(hole) => vacate(m, pool, &mut put_away, hole),
+            Removed::Hole(hole) => vacate(m, pool, &mut put_away, hole),
         });
         self.resident =
             Resident { frames: left.frames, tables: left.tables, shared: left.shared, ..Resident::default() };

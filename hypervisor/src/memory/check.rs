@@ -1,7 +1,7 @@
 //! The shadow checker: walks a guest hypervisor's tables, the VM's own and the shadow, and compares.
 
 use super::Memory;
-use super::reverse::{Hanger, Of};
+use super::reverse::{RmapEntry, RmapKey};
 use crate::addr::{Addr, Ipa2, Pa};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
@@ -69,10 +69,10 @@ impl Memory {
             return stale;
         };
         let Found::Leaf(own) = self.table.walk(m, ipa) else { return stale };
-        let of = Of::new(self.page_number(ipa), leaf.size);
+        let of = RmapKey::new(self.page_number(ipa), leaf.size);
         // There are at most 255.
-        let hanger = Hanger { shadow: n as u8, at: leaf.input };
-        let hangs = self.shadows.reverse.knows(m, of, hanger);
+        let entry = RmapEntry { shadow: n as u8, at: leaf.input };
+        let hangs = self.shadows.reverse.knows(m, of, entry);
         let same = own.output_of(ipa) == Some(leaf.output) && own.size >= leaf.size;
         match (same, hangs) {
             // It is made of other leaves of the hypervisor's than there are now.

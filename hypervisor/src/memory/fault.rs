@@ -31,7 +31,7 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match self.table.walk(m, ipa) {
             Found::Leaf(leaf) if leaf.attr.accessed && leaf.attr.rights.allows(access.rights()) => Ok(leaf),
-            Found::Leaf(leaf) => self.relent(m, pool, ipa, access, leaf),
+            Found::Leaf(leaf) => self.upgrade(m, pool, ipa, access, leaf),
             Found::Gap(gap) if self.is_ram(ipa, 1) => self.touch(m, pool, ipa, access, gap),
             Found::Gap(_) | Found::Outside => Err(Miss::NotRam),
         }
@@ -63,7 +63,7 @@ impl Memory {
 
     /// Makes a leaf allow `access` that does not, or is not to be used unnoticed.
     #[cold]
-    fn relent<M: Machine>(
+    fn upgrade<M: Machine>(
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,

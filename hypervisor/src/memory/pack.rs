@@ -7,15 +7,15 @@
 //! Only pages of a VM's own go, among them those that nobody shares any more. Shared ones save more where they are, and
 //! blocks are split first.
 
-use super::share::Sight;
+use super::share::PageClass;
 use super::{Access, Memory, Miss, Resident};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, MemType};
+use crate::frames::compressor::Unit;
 use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
-use crate::frames::press::Unit;
 use crate::frames::store::{MOST_UNITS, Place};
-use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, press};
+use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, compressor};
 use crate::machine::{Machine, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
@@ -81,10 +81,12 @@ impl Memory {
     /// already, else put away.
     pub fn evict<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Put {
         self.own(m, pool, ipa);
-        match self.sight(m, pool, ipa) {
-            Sight::Zero if self.is_block(m, ipa) && self.drop_zeroes(m, pool, ipa) => Put::Zero(Size::Block.frames()),
-            Sight::Zero if self.drop_zeroes(m, pool, ipa) => Put::Zero(1),
-            Sight::Same(Match::Shared(frame), _) if self.merge(m, pool, ipa, frame) => Put::Merged,
+        match self.classify(m, pool, ipa) {
+            PageClass::Zero if self.is_block(m, ipa) && self.drop_zeroes(m, pool, ipa) => {
+                Put::Zero(Size::Block.frames())
+            }
+            PageClass::Zero if self.drop_zeroes(m, pool, ipa) => Put::Zero(1),
+            PageClass::Same(Match::Shared(frame), _) if self.merge(m, pool, ipa, frame) => Put::Merged,
             _ => self.put_away(m, pool, ipa),
         }
     }
@@ -97,12 +99,12 @@ impl Memory {
         let start = m.now();
         let Some(leaf) = self.take_away(m, ipa) else { return Put::Nothing };
         if is_zero(m.frame(leaf.output)) {
-            self.forsake(m, pool, leaf, Hole::Zero);
+            self.leave_hole(m, pool, leaf, Hole::Zero);
             return Put::Zero(1);
         }
         let put = match self.pack(m, pool, leaf.output) {
             Ok((place, units)) => {
-                self.forsake(m, pool, leaf, Hole::Packed(place.0));
+                self.leave_hole(m, pool, leaf, Hole::Packed(place.0));
                 self.resident.units += u64::from(units);
                 pool.costs().add(Work::Pack, 1, m.now().wrapping_sub(start));
                 return Put::Packed;
@@ -113,7 +115,7 @@ impl Memory {
         if let Some(block) = block {
             if m.swap_out(block, leaf.output) {
                 let check = check(pool, m.frame(leaf.output));
-                self.forsake(m, pool, leaf, Hole::Swapped(block, check));
+                self.leave_hole(m, pool, leaf, Hole::Swapped(block, check));
                 pool.costs().add(Work::SwapOut, 1, m.now().wrapping_sub(start));
                 return Put::Swapped;
             }
@@ -125,12 +127,12 @@ impl Memory {
 
     /// Compresses the frame at `frame` into the store.
     fn pack<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, frame: Addr<Pa>) -> Result<(Place, u32), Put> {
-        let mut press = pool.press();
-        let packed = press.pack(pool.hash(), m.frame(frame)).ok_or(Put::Stays)?;
+        let mut compressor = pool.compressor();
+        let packed = compressor.pack(pool.hash(), m.frame(frame)).ok_or(Put::Stays)?;
         // The units are ours alone from here on.
         let chain = pool.lock().stow(packed.units).ok_or(Put::Short)?;
         let first = *chain.first().ok_or(Put::Short)?;
-        press.put(packed, &chain, |place| unit(m, pool, place));
+        compressor.put(packed, &chain, |place| unit(m, pool, place));
         Ok((first, packed.units))
     }
 
@@ -154,7 +156,7 @@ impl Memory {
                 // The disk wrote it: every CPU sees that.
                 let frame = frame.written(m);
                 let whole = there && check(pool, m.frame(frame.start())) == sum;
-                if whole { Ok(frame) } else { Err(frame.soil()) }
+                if whole { Ok(frame) } else { Err(frame.into_dirty()) }
             }
             _ => Err(frame),
         };
@@ -186,7 +188,7 @@ impl Memory {
         let (_, _, mut supply) = self.parts(m, pool);
         // The hole is a page's, so it takes no tables.
         let Ok(ready) = gap.prepare(ipa, Size::Page, &mut supply) else {
-            pool.lock().give_back(frame.soil());
+            pool.lock().give_back(frame.into_dirty());
             return Err(Miss::Short);
         };
         let leaf = ready.commit(m, frame.into_table(), attr);
@@ -208,11 +210,11 @@ fn expand<M: Machine>(
     place: Place,
     frame: Frame<Dirty>,
 ) -> Result<Frame<Clean>, Frame<Dirty>> {
-    let mut press = pool.press();
-    let Some(head) = press.get(place, |place| unit(m, pool, place)) else { return Err(frame) };
-    let mut expanded = press.words();
+    let mut compressor = pool.compressor();
+    let Some(head) = compressor.get(place, |place| unit(m, pool, place)) else { return Err(frame) };
+    let mut expanded = compressor.words();
     let frame = frame.fill(m, |_| expanded.next().unwrap_or(0));
-    if press::is_whole(pool.hash(), head, m.frame(frame.start())) { Ok(frame) } else { Err(frame.soil()) }
+    if compressor::is_whole(pool.hash(), head, m.frame(frame.start())) { Ok(frame) } else { Err(frame.into_dirty()) }
 }
 
 /// Gives back the place that `hole` named, and counts it out of `resident`.
@@ -229,7 +231,7 @@ pub(super) fn vacate<M: Machine>(m: &M, pool: &SharedPool<'_>, resident: &mut Re
                 let link = unit(m, pool, here).and_then(|mut words| words.next().map(|word| word.load(Relaxed)));
                 pool.lock().unstow(here);
                 resident.units = resident.units.saturating_sub(1);
-                place = link.and_then(press::next);
+                place = link.and_then(compressor::next);
             }
         }
         Hole::Swapped(block, _) => pool.lock().swap.give(block),

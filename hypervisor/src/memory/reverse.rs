@@ -21,14 +21,14 @@ const MORE: usize = 512;
 
 /// A shadow leaf: the number of the shadow, and where the leaf starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Hanger {
+pub(super) struct RmapEntry {
     pub(super) shadow: u8,
     pub(super) at: Addr<Ipa2>,
 }
 
 const SET: u64 = 1 << 63;
 
-impl Hanger {
+impl RmapEntry {
     /// The shadow's number in bits 62:55, the page in 35:0.
     fn word(self) -> u64 {
         SET | u64::from(self.shadow) << 55 | self.at.bits() >> 12
@@ -42,14 +42,14 @@ impl Hanger {
 
 /// What of an own page or block is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Of {
+pub(super) enum RmapKey {
     /// The page of this number.
     Page(u32),
     /// The block of this number.
     Block(u32),
 }
 
-impl Of {
+impl RmapKey {
     /// The page of number `page`, or the block around it.
     pub(super) const fn new(page: u32, size: Size) -> Self {
         match size {
@@ -80,7 +80,7 @@ impl Of {
 #[derive(Debug, Default)]
 pub(super) struct Reverse {
     root: Option<Addr<Pa>>,
-    more: Vec<(Of, Hanger)>,
+    more: Vec<(RmapKey, RmapEntry)>,
     /// Who makes way next, once the list is full.
     oldest: usize,
 }
@@ -109,27 +109,27 @@ impl Reverse {
     }
 
     /// The frame with the words of a block, and the place of its two words in it.
-    fn block<M: Machine>(&self, m: &M, of: Of) -> Option<(Addr<Pa>, usize)> {
+    fn block<M: Machine>(&self, m: &M, of: RmapKey) -> Option<(Addr<Pa>, usize)> {
         let block = of.block();
         Some((Self::below(m, self.root?, block / BLOCKS)?, block % BLOCKS * 2))
     }
 
     /// The word of a page or block, if the frame is there that it is in.
-    fn at<M: Machine>(&self, m: &M, of: Of) -> Option<(Addr<Pa>, usize)> {
+    fn at<M: Machine>(&self, m: &M, of: RmapKey) -> Option<(Addr<Pa>, usize)> {
         let (blocks, at) = self.block(m, of)?;
         match of {
-            Of::Block(_) => Some((blocks, at)),
-            Of::Page(page) => Some((Self::below(m, blocks, at + 1)?, (page % PAGES) as usize)),
+            RmapKey::Block(_) => Some((blocks, at)),
+            RmapKey::Page(page) => Some((Self::below(m, blocks, at + 1)?, (page % PAGES) as usize)),
         }
     }
 
     /// A frame for the word of a page or block is missing.
-    pub(super) fn lacks_frame<M: Machine>(&self, m: &M, of: Of) -> bool {
+    pub(super) fn lacks_frame<M: Machine>(&self, m: &M, of: RmapKey) -> bool {
         self.at(m, of).is_none()
     }
 
     /// Takes a zeroed frame on the way to the word of a page or block. At most three are missing.
-    pub(super) fn give_frame<M: Machine>(&mut self, m: &M, of: Of, frame: Addr<Pa>) {
+    pub(super) fn give_frame<M: Machine>(&mut self, m: &M, of: RmapKey, frame: Addr<Pa>) {
         let place = match (self.root, self.block(m, of)) {
             (None, _) => {
                 self.root = Some(frame);
@@ -144,12 +144,12 @@ impl Reverse {
     }
 
     /// The word of a page or block, and after it those in the list.
-    pub(super) fn first<M: Machine>(&self, m: &M, of: Of) -> Option<Hanger> {
+    pub(super) fn first<M: Machine>(&self, m: &M, of: RmapKey) -> Option<RmapEntry> {
         let (frame, at) = self.at(m, of)?;
-        Hanger::of(m.frame(frame).get(at)?.load(Relaxed))
+        RmapEntry::of(m.frame(frame).get(at)?.load(Relaxed))
     }
 
-    fn set_first<M: Machine>(&mut self, m: &M, of: Of, word: u64) {
+    fn set_first<M: Machine>(&mut self, m: &M, of: RmapKey, word: u64) {
         if let Some((frame, at)) = self.at(m, of)
             && let Some(slot) = m.frame(frame).get(at)
         {
@@ -157,49 +157,49 @@ impl Reverse {
         }
     }
 
-    /// Remembers that `hanger` hangs on a page or block, whose words exist. `is_live` tells whether another still does.
+    /// Remembers that `entry` hangs on a page or block, whose words exist. `is_live` tells whether another still does.
     /// Returns who made way for it, if the list was full: the caller takes that leaf, if it is there, out of its shadow.
-    pub(super) fn hang<M: Machine>(
+    pub(super) fn add<M: Machine>(
         &mut self,
         m: &M,
-        of: Of,
-        hanger: Hanger,
-        is_live: impl FnOnce(Of, Hanger) -> bool,
-    ) -> Option<(Of, Hanger)> {
+        of: RmapKey,
+        entry: RmapEntry,
+        is_live: impl FnOnce(RmapKey, RmapEntry) -> bool,
+    ) -> Option<(RmapKey, RmapEntry)> {
         match self.first(m, of) {
-            Some(old) if old == hanger => return None,
+            Some(old) if old == entry => return None,
             Some(old) if is_live(of, old) => {}
             _ => {
-                self.set_first(m, of, hanger.word());
+                self.set_first(m, of, entry.word());
                 return None;
             }
         }
-        if self.more.contains(&(of, hanger)) {
+        if self.more.contains(&(of, entry)) {
             return None;
         }
         if self.more.len() < MORE {
-            self.more.push((of, hanger));
+            self.more.push((of, entry));
             return None;
         }
         self.oldest = (self.oldest + 1) % MORE;
-        self.more.get_mut(self.oldest).map(|slot| core::mem::replace(slot, (of, hanger)))
+        self.more.get_mut(self.oldest).map(|slot| core::mem::replace(slot, (of, entry)))
     }
 
     /// Forgets the first that hangs on a page or block, and returns it.
-    pub(super) fn take_first<M: Machine>(&mut self, m: &M, of: Of) -> Option<Hanger> {
-        let hanger = self.first(m, of)?;
+    pub(super) fn take_first<M: Machine>(&mut self, m: &M, of: RmapKey) -> Option<RmapEntry> {
+        let entry = self.first(m, of)?;
         self.set_first(m, of, 0);
-        Some(hanger)
+        Some(entry)
     }
 
     /// Forgets those of the list for which `takes` returns true.
-    pub(super) fn take_listed(&mut self, mut takes: impl FnMut(Of, Hanger) -> bool) {
-        self.more.retain(|&(of, hanger)| !takes(of, hanger));
+    pub(super) fn take_listed(&mut self, mut takes: impl FnMut(RmapKey, RmapEntry) -> bool) {
+        self.more.retain(|&(of, entry)| !takes(of, entry));
     }
 
-    /// Whether `hanger` is remembered for a page or block.
-    pub(super) fn knows<M: Machine>(&self, m: &M, of: Of, hanger: Hanger) -> bool {
-        self.first(m, of) == Some(hanger) || self.more.contains(&(of, hanger))
+    /// Whether `entry` is remembered for a page or block.
+    pub(super) fn knows<M: Machine>(&self, m: &M, of: RmapKey, entry: RmapEntry) -> bool {
+        self.first(m, of) == Some(entry) || self.more.contains(&(of, entry))
     }
 
     /// Forgets all, and hands back `most` frames, or all that there are.

@@ -10,7 +10,7 @@
 //! D8.14.5).
 
 use super::outer::{OuterFault, Reason};
-use super::reverse::{Hanger, Of, Reverse};
+use super::reverse::{Reverse, RmapEntry, RmapKey};
 pub use super::shadows::ShadowCounts;
 use super::shadows::{Key, Shadow, Shadows};
 use super::{Access, Memory, Miss, Root, Tables, give_back};
@@ -300,7 +300,7 @@ impl Memory {
         self.make_room(m, pool, n);
         let owner = self.layout.owner;
         loop {
-            let of = Of::new(self.page_number(ipa), size);
+            let of = RmapKey::new(self.page_number(ipa), size);
             self.remember(m, pool, n, of, at.align_down(size))?;
             let Some(output) = own.output_of(ipa.align_down(size)) else { return Err(Miss::NotRam) };
             let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
@@ -332,7 +332,7 @@ impl Memory {
         m: &M,
         pool: &SharedPool<'_>,
         n: usize,
-        of: Of,
+        of: RmapKey,
         at: Addr<Ipa2>,
     ) -> Result<(), Miss> {
         while self.shadows.reverse.lacks_frame(m, of) {
@@ -341,22 +341,22 @@ impl Memory {
             self.shadows.reverse.give_frame(m, of, frame);
         }
         // There are at most MOST, and one for each vCPU.
-        let hanger = Hanger { shadow: n as u8, at };
+        let entry = RmapEntry { shadow: n as u8, at };
         let base = self.layout.base;
         let table = self.table;
         let Shadows { all, reverse, counts, .. } = &mut self.shadows;
-        let live = |of: Of, hanger: Hanger| {
+        let live = |of: RmapKey, entry: RmapEntry| {
             let ipa = base + (u64::from(of.page()) << 12);
             let Found::Leaf(leaf) = table.walk(m, ipa) else { return None };
-            let shadow = all.get(usize::from(hanger.shadow))?;
-            shadow.naming(m, hanger.at, leaf.output_of(ipa)?).map(|_| shadow)
+            let shadow = all.get(usize::from(entry.shadow))?;
+            shadow.naming(m, entry.at, leaf.output_of(ipa)?).map(|_| shadow)
         };
-        let displaced = reverse.hang(m, of, hanger, |of, hanger| live(of, hanger).is_some());
-        if let Some((of, hanger)) = displaced
-            && let Some(shadow) = live(of, hanger)
+        let displaced = reverse.add(m, of, entry, |of, entry| live(of, entry).is_some());
+        if let Some((of, entry)) = displaced
+            && let Some(shadow) = live(of, entry)
         {
             // It is there: that was looked at just now.
-            let _ = shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent);
+            let _ = shadow.table.unmap(m, &shadow.tag, entry.at, Hole::Absent);
             counts.displaced += 1;
         }
         Ok(())
@@ -376,28 +376,28 @@ impl Memory {
         let page = self.page_number(ipa);
         let Shadows { all, reverse, counts, .. } = &mut self.shadows;
         counts.moved += 1;
-        let mut one = |hanger: Hanger, frame: Addr<Pa>| {
-            if let Some(shadow) = all.get(usize::from(hanger.shadow))
-                && shadow.naming(m, hanger.at, frame).is_some()
-                && shadow.table.unmap(m, &shadow.tag, hanger.at, Hole::Absent).is_ok()
+        let mut one = |entry: RmapEntry, frame: Addr<Pa>| {
+            if let Some(shadow) = all.get(usize::from(entry.shadow))
+                && shadow.naming(m, entry.at, frame).is_some()
+                && shadow.table.unmap(m, &shadow.tag, entry.at, Hole::Absent).is_ok()
             {
                 counts.killed += 1;
             }
         };
-        let block = Of::new(page, Size::Block);
+        let block = RmapKey::new(page, Size::Block);
         // Below 2^26 pages.
         let pages = page..page + size.frames() as u32;
-        let frame_of = |of: Of| match of {
-            Of::Page(n) if pages.contains(&n) => Some(frame + u64::from(n - page) * 4096),
-            Of::Block(_) if of == block => Some(frame),
+        let frame_of = |of: RmapKey| match of {
+            RmapKey::Page(n) if pages.contains(&n) => Some(frame + u64::from(n - page) * 4096),
+            RmapKey::Block(_) if of == block => Some(frame),
             _ => None,
         };
-        for of in core::iter::once(block).chain(pages.clone().map(Of::Page)) {
-            if let (Some(hanger), Some(frame)) = (reverse.take_first(m, of), frame_of(of)) {
-                one(hanger, frame);
+        for of in core::iter::once(block).chain(pages.clone().map(RmapKey::Page)) {
+            if let (Some(entry), Some(frame)) = (reverse.take_first(m, of), frame_of(of)) {
+                one(entry, frame);
             }
         }
-        reverse.take_listed(|of, hanger| frame_of(of).map(|frame| one(hanger, frame)).is_some());
+        reverse.take_listed(|of, entry| frame_of(of).map(|frame| one(entry, frame)).is_some());
     }
 
     /// Does what a TLBI of the guest hypervisor's asks for.

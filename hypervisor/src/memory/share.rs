@@ -38,7 +38,7 @@ use crate::stage2::walk::Found;
 
 /// What a scan sees of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sight {
+pub enum PageClass {
     /// Nothing to be read here, for so many bytes on.
     Gap(u64),
     /// It is shared already, or restless: it was not read.
@@ -64,15 +64,15 @@ impl Memory {
     }
 
     /// Looks at the page at `ipa` for merging. Nothing changes for the guest.
-    pub fn sight<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> Sight {
+    pub fn classify<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> PageClass {
         let leaf = match self.table.walk(m, ipa) {
             Found::Leaf(leaf) if leaf.attr.mem != MemType::Device => leaf,
-            Found::Leaf(_) | Found::Outside => return Sight::Gap(Size::Page.bytes()),
-            Found::Gap(gap) => return Sight::Gap(gap.rest(ipa)),
+            Found::Leaf(_) | Found::Outside => return PageClass::Gap(Size::Page.bytes()),
+            Found::Gap(gap) => return PageClass::Gap(gap.rest(ipa)),
         };
-        let Some(frame) = leaf.output_of(ipa.align_down(Size::Page)) else { return Sight::Gap(Size::Page.bytes()) };
+        let Some(frame) = leaf.output_of(ipa.align_down(Size::Page)) else { return PageClass::Gap(Size::Page.bytes()) };
         if leaf.attr.is_shared() || !pool.lock().is_due(frame) {
-            return Sight::Passed;
+            return PageClass::Passed;
         }
         let start = m.now();
         let hash = pool.hash().of(m.frame(frame));
@@ -82,13 +82,13 @@ impl Memory {
     }
 
     /// What a page's hash says about it.
-    fn nominate(&self, pool: &SharedPool<'_>, frame: Addr<Pa>, ipa: Addr<Ipa>, hash: u64) -> Sight {
+    fn nominate(&self, pool: &SharedPool<'_>, frame: Addr<Pa>, ipa: Addr<Ipa>, hash: u64) -> PageClass {
         if hash == pool.hash().of_zeroes() {
-            return Sight::Zero;
+            return PageClass::Zero;
         }
         match pool.lock().visit(frame, self.page_number(ipa), hash) {
-            Some(found) => Sight::Same(found, hash),
-            None => Sight::Single,
+            Some(found) => PageClass::Same(found, hash),
+            None => PageClass::Single,
         }
     }
 
@@ -105,7 +105,7 @@ impl Memory {
             self.put_back(m, leaf, leaf.output, leaf.attr);
             return false;
         }
-        self.forsake(m, pool, leaf, Hole::Zero);
+        self.leave_hole(m, pool, leaf, Hole::Zero);
         true
     }
 
@@ -193,7 +193,7 @@ impl Memory {
         let rights = self.show(m, frame.start(), Size::Page, Access::Write);
         // Nothing can have gone meanwhile: the lock is held.
         let Ok(old) = self.unmap(m, ipa, Hole::Absent) else {
-            pool.lock().give_back(frame.soil());
+            pool.lock().give_back(frame.into_dirty());
             return Err(Miss::Denied);
         };
         pool.lock().release(leaf.output);
@@ -253,7 +253,7 @@ impl Memory {
     }
 
     /// Leaves `hole` where a leaf was taken away, and gives its frames back.
-    pub(super) fn forsake<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, leaf: Leaf<Ipa, Pa>, hole: Hole) {
+    pub(super) fn leave_hole<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, leaf: Leaf<Ipa, Pa>, hole: Hole) {
         // It is a hole already, of the same level.
         let _ = self.table.relabel(m, leaf.input, hole);
         give_back(pool, leaf.output, leaf.size, self.layout.owner);

@@ -1,6 +1,6 @@
 //! Which VMs may start: [`admit`], so that what was promised can be kept.
 //!
-//! A VM's min and what the house needs for it must be free memory. What it may use beyond its min must be backed too, by
+//! A VM's min and what the hypervisor needs for it must be free memory. What it may use beyond its min must be backed too, by
 //! memory or by swap, unless the operator allows to overcommit: then balloons and compression have to do.
 
 use crate::addr::VmId;
@@ -13,7 +13,7 @@ pub struct Demand {
     pub min: u64,
     /// Its memory at most.
     pub max: u64,
-    /// What the house needs for it: tables and vCPUs.
+    /// What the hypervisor needs for it: tables and vCPUs.
     pub overhead: u64,
 }
 

@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 
 /// Something that a tree gives back when it is taken down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part<Out: Space> {
+pub enum Removed<Out: Space> {
     /// A leaf was mapped to here.
     Leaf(Addr<Out>, Size, Attr),
     /// A table lay here.
@@ -94,7 +94,7 @@ impl<In: Space, Out: Space> Table<In, Out> {
     /// by then every CPU has forgotten it.
     ///
     /// No vCPU that uses the table may be running, or it would fault and fill it again.
-    pub fn clear<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Part<Out>)) {
+    pub fn clear<M: Machine>(&self, m: &M, tag: &Tag, mut take: impl FnMut(Removed<Out>)) {
         break_root(m, (self.root, self.geometry), tag, !0, &mut |desc, level| dissolve(m, desc, level, &mut take));
     }
 
@@ -162,9 +162,9 @@ fn break_root<M: Machine>(
 }
 
 /// Recursion as deep as there are levels: each call goes one further.
-fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut impl FnMut(Part<Out>)) {
+fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut impl FnMut(Removed<Out>)) {
     match (desc, level.next(), level.leaf()) {
-        (Desc::Leaf(output, attr), _, Some(size)) => take(Part::Leaf(Addr::new(output), size, attr)),
+        (Desc::Leaf(output, attr), _, Some(size)) => take(Removed::Leaf(Addr::new(output), size, attr)),
         (Desc::Table(table), Some(below), _) => {
             let table = Addr::new(table);
             for index in 0..ENTRIES {
@@ -173,9 +173,9 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut 
                     dissolve(m, Desc::decode(word, below), below, take);
                 }
             }
-            take(Part::Table(table));
+            take(Removed::Table(table));
         }
-        (Desc::Hole(hole), _, _) if !hole.is_divisible() => take(Part::Hole(hole)),
+        (Desc::Hole(hole), _, _) if !hole.is_divisible() => take(Removed::Hole(hole)),
         _ => {}
     }
 }

@@ -1,9 +1,9 @@
 //! What a vCPU has besides when it has an EL2 of its own (FEAT_NV2, Arm ARM D8.11).
 //!
-//! Such a vCPU plays one of two parts on the CPU's EL1: its *hypervisor* (virtual EL2 and, with TGE, its EL0), or the
-//! *guest* of that (virtual EL1 and EL0). EL1's registers on the CPU are those of whoever plays. The other's are here: the
+//! Such a vCPU is in one of two worlds on the CPU's EL1: its *hypervisor* (virtual EL2 and, with TGE, its EL0; KVM:
+//! `is_hyp_ctxt`), or the *guest* of that (virtual EL1 and EL0). EL1's registers on the CPU are those of whoever runs. The other's are here: the
 //! hypervisor's in [`Nested::away`]; the guest's in the page that VNCR_EL2 names, where the hypervisor reads and writes
-//! them without leaving, as it does with those registers of EL2 that only matter when the guest plays.
+//! them without leaving, as it does with those registers of EL2 that only matter when the guest runs.
 //!
 //! What the hypervisor writes there is seen by us when we look: HCR_EL2 above all. Whether it runs with E2H decides what its
 //! accesses mean to the hardware (HCR_EL2.NV1), so a change of that bit is acted on at the next exit. Until its first
@@ -58,7 +58,7 @@ pub mod page {
 
 macro_rules! guests {
     ($($register:ident = $offset:expr),* $(,)?) => {
-        /// Takes the guest's EL1 registers out of the page, where they lie while the hypervisor plays. CNTV_* among them.
+        /// Takes the guest's EL1 registers out of the page, where they lie while the hypervisor runs. CNTV_* among them.
         fn take_guest(words: &Words, context: &mut Context) {
             $(context.set(El1::$register, words[const { $offset as usize >> 3 }].load(Relaxed));)*
         }
@@ -79,7 +79,7 @@ guests! {
 
 macro_rules! common {
     ($($register:ident),*) => {
-        /// Takes from the CPU what both parts see the same.
+        /// Takes from the CPU what both worlds see the same.
         fn share<M: Machine>(m: &M, context: &mut Context) {
             $(context.set(El1::$register, m.get(El1::$register));)*
         }
@@ -88,9 +88,9 @@ macro_rules! common {
 
 common!(SpEl0, TpidrEl0, TpidrroEl0, TpidrEl1, Par, Csselr, Mdscr);
 
-/// Who plays.
+/// Which of a vCPU's two worlds is on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum World {
     /// Virtual EL2.
     Hypervisor,
     /// Virtual EL1.
@@ -122,13 +122,13 @@ impl Page {
 pub struct Nested {
     /// The page that VNCR_EL2 names.
     pub page: Page,
-    /// Who plays.
-    pub part: Part,
+    /// Which world is on the CPU.
+    pub world: World,
     /// Whether EL1's registers on the CPU are arranged for a hypervisor with HCR_EL2.E2H set.
     pub vhe: bool,
     /// Whether it has entered a guest since its reset.
     pub settled: bool,
-    /// The hypervisor's EL1 registers while the guest plays.
+    /// The hypervisor's EL1 registers while the guest runs.
     pub away: Context,
     /// The guest's on their way between CPU and page.
     pub passing: Context,
@@ -141,9 +141,9 @@ pub struct Nested {
     pub hp: Timer,
     /// EL2's virtual timer while it is not on the CPU.
     pub hv: Timer,
-    /// The page that the hypervisor's VNCR_EL2 names, while the guest plays and has an EL2 of its own.
+    /// The page that the hypervisor's VNCR_EL2 names, while the guest runs and has an EL2 of its own.
     pub guests_page: Option<Addr<Pa>>,
-    /// What the guest's memory is entered by, while the guest plays and has a stage 2 of its hypervisor's.
+    /// What the guest's memory is entered by, while the guest runs and has a stage 2 of its hypervisor's.
     pub shadow: Option<Root>,
     /// Whether the CPU's virtual interrupt interface is the guest's: the hypervisor takes interrupts itself (IMO).
     pub lends_interface: bool,
@@ -190,7 +190,7 @@ impl Kept {
     }
 }
 
-/// Where the hypervisor's own registers are on the CPU while it plays.
+/// Where the hypervisor's own registers are on the CPU while it runs.
 pub const PLACES: [(Own, El1); 11] = [
     (Own::Sctlr, El1::Sctlr),
     (Own::Tcr, El1::Tcr),
@@ -220,7 +220,7 @@ impl Nested {
         kept.set(Own::Cptr, CPTR);
         Self {
             page,
-            part: Part::Hypervisor,
+            world: World::Hypervisor,
             vhe: false,
             settled: false,
             away: Context::reset(),
@@ -297,7 +297,7 @@ impl Nested {
     /// HCR_EL2 has that be one (Arm ARM J1.1 AArch64.TakeException: NV without NV1, or with NV2).
     pub fn reports_el2<M: Machine>(&self, m: &M) -> bool {
         let hcr = self.hcr(m);
-        self.part == Part::Hypervisor
+        self.world == World::Hypervisor
             || hcr & hcr::NV != 0 && (hcr & hcr::NV1 == 0 || hcr & hcr::NV2 != 0 && self.guests_page.is_some())
     }
 
@@ -307,7 +307,7 @@ impl Nested {
         self.hcr(m) & hcr::VM != 0
     }
 
-    /// The EL1 register that holds `register` while the hypervisor plays with E2H.
+    /// The EL1 register that holds `register` while the hypervisor runs with E2H.
     pub fn place(register: Own) -> Option<El1> {
         PLACES.iter().find(|(own, _)| *own == register).map(|(_, place)| *place)
     }
@@ -327,7 +327,7 @@ impl Nested {
     /// Arranges EL1's registers on the CPU for a hypervisor that has changed HCR_EL2.E2H. True if it had.
     pub fn follow_e2h<M: Machine>(&mut self, m: &M) -> bool {
         let vhe = self.hcr(m) & hcr::E2H != 0;
-        if vhe == self.vhe || self.part != Part::Hypervisor {
+        if vhe == self.vhe || self.world != World::Hypervisor {
             return false;
         }
         self.vhe = vhe;

@@ -60,7 +60,7 @@ impl Vgic {
                 // The half that was asked for.
                 (self.route(offset & !7) >> ((offset & 4) * 8)) as u32
             }
-            (0xffd0..0x1_0000, Version::V3) => super::v3::identity(offset, super::v3::Part::Distributor),
+            (0xffd0..0x1_0000, Version::V3) => super::v3::identity(offset, super::v3::Component::Distributor),
             _ => 0,
         }
     }

@@ -51,7 +51,7 @@ impl Vgic {
             gicr::TYPER => self.redist_typer(frame) as u32,
             0x000c => (self.redist_typer(frame) >> 32) as u32,
             gicr::WAKER => self.locals.get(cpu).map_or(0, |local| waker(local.asleep)),
-            0xffd0..0x1_0000 => super::v3::identity(offset, super::v3::Part::Redistributor),
+            0xffd0..0x1_0000 => super::v3::identity(offset, super::v3::Component::Redistributor),
             _ => 0,
         }
     }

@@ -8,17 +8,17 @@ use crate::next::Kicks;
 
 /// Which part of the controller an ID register is of.
 #[derive(Clone, Copy)]
-pub(super) enum Part {
+pub(super) enum Component {
     Distributor,
     Redistributor,
 }
 
 /// ID registers: an Arm GIC of architecture 3 with the component classes of the book.
-pub(super) const fn identity(offset: u64, part: Part) -> u32 {
+pub(super) const fn identity(offset: u64, part: Component) -> u32 {
     match (offset, part) {
         (0xffd0, _) => 0x44,
-        (0xffe0, Part::Distributor) => 0x92,
-        (0xffe0, Part::Redistributor) => 0x93,
+        (0xffe0, Component::Distributor) => 0x92,
+        (0xffe0, Component::Redistributor) => 0x93,
         (0xffe4, _) => 0xb4,
         (0xffe8, _) => 0x3b,
         (0xfff0, _) => 0x0d,

@@ -11,7 +11,7 @@ use crate::hwstate::nested::role::{self, cpu_of};
 use crate::hwstate::nested::{lists, shadow};
 use crate::machine::{Machine, Whose};
 use crate::next::Next;
-use crate::vcpu::nested::{Nested, Own, Part, page};
+use crate::vcpu::nested::{Nested, Own, World, page};
 use crate::vcpu::{Counter, Timer, Vcpu};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
@@ -328,7 +328,7 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     nested.fetch_guest(m);
     // It does not run: its timer does not, either.
     nested.passing.set(El1::CntvCtl, 0);
-    (nested.shadow, nested.part) = (shadow, Part::Guest);
+    (nested.shadow, nested.world) = (shadow, World::Guest);
     let cpu = cpu_of(here);
     let role = role::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
@@ -344,7 +344,7 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
             Err(par) => par,
         };
     }
-    (nested.shadow, nested.part) = (None, Part::Hypervisor);
+    (nested.shadow, nested.world) = (None, World::Hypervisor);
     let role = role::role(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
     m.exchange(&mut nested.passing, &nested.away, &role);

@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, Own, page};
 
-/// Whether the exit of the guest that plays is its hypervisor's to handle.
+/// Whether the exit of the guest that runs is its hypervisor's to handle.
 pub fn belongs<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
     let Some(nested) = &vcpu.nested else { return false };
     let hcr = nested.hcr(m);

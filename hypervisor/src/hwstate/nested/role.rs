@@ -5,11 +5,11 @@ use crate::addr::CpuId;
 use crate::host::Here;
 use crate::machine::Machine;
 use crate::memory::Root;
-use crate::vcpu::nested::{Part, hcr, page};
+use crate::vcpu::nested::{World, hcr, page};
 use crate::vcpu::{Role, Traps, Vcpu};
 use core::sync::atomic::Ordering;
 
-/// EL2's registers for `vcpu` in the part it plays, on the CPU it is loaded on.
+/// EL2's registers for `vcpu` in the part it runs, on the CPU it is loaded on.
 pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role {
     let of = |root: &Root| (root.vttbr(m, &here.host.vmids, cpu), root.vtcr());
     let Some(nested) = &vcpu.nested else {
@@ -18,8 +18,8 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
         return Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
     };
     let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
-    match nested.part {
-        Part::Hypervisor => {
+    match nested.world {
+        World::Hypervisor => {
             let (vttbr, vtcr) = of(&here.vm.root);
             // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
             // may be the first we see of it having set E2H.
@@ -37,7 +37,7 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
             };
             Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
         }
-        Part::Guest => {
+        World::Guest => {
             let (vttbr, vtcr) = of(nested.shadow.as_ref().unwrap_or(&here.vm.root));
             let traps = traps::traps(m, nested);
             let (vmpidr, cntvoff) = (nested.read(m, page::VMPIDR), nested.read(m, page::CNTVOFF));
@@ -55,7 +55,7 @@ pub fn cpu_of(here: Here<'_>) -> CpuId {
 /// Takes a virtual SError out of the hypervisor's HCR_EL2 once the guest, which is on this CPU, has taken it (Arm ARM
 /// D1.3.6: VSE is cleared then).
 pub fn keep_abort<M: Machine>(m: &M, vcpu: &Vcpu) {
-    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.part == Part::Guest) else { return };
+    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.world == World::Guest) else { return };
     let hcr = nested.hcr(m);
     if hcr & hcr::VSE != 0 && !m.has_abort() {
         nested.write(m, page::HCR, hcr & !hcr::VSE);

@@ -1,6 +1,6 @@
 //! Four timers on one: EL1's virtual and physical, EL2's physical and, with E2H, virtual (Arm ARM D12).
 //!
-//! The CPU's virtual timer is the guest's own while that plays, and EL2's virtual one while a hypervisor with E2H does. What
+//! The CPU's virtual timer is the guest's own while that runs, and EL2's virtual one while a hypervisor with E2H does. What
 //! is not on the CPU has a line that follows from its registers and the counter, and a deadline that ours watches.
 
 use super::lists;
@@ -9,7 +9,7 @@ use crate::arm::el1::El1;
 use crate::devices::{HYP_TIMER_INTID, HYP_VIRTUAL_TIMER_INTID, PHYSICAL_TIMER_INTID, VIRTUAL_TIMER_INTID};
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::nested::{Nested, Part, page};
+use crate::vcpu::nested::{Nested, World, page};
 use crate::vcpu::timer::{ISTATUS, Timer};
 use crate::vcpu::{Vcpu, timer};
 use crate::vgic::{Line, Vgic};
@@ -25,18 +25,18 @@ fn page_virtual<M: Machine>(nested: &Nested, m: &M, now: u64) -> Timer {
 
 /// EL1's physical timer.
 fn physical<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> Timer {
-    match nested.part {
-        Part::Guest => vcpu.cntp,
-        Part::Hypervisor => nested.physical_timer(m),
+    match nested.world {
+        World::Guest => vcpu.cntp,
+        World::Hypervisor => nested.physical_timer(m),
     }
 }
 
 /// Whose the CPU's virtual timer is.
 const fn on_cpu(nested: &Nested) -> Option<IntId> {
-    match nested.part {
-        Part::Guest => Some(VIRTUAL_TIMER_INTID),
-        Part::Hypervisor if nested.vhe => Some(HYP_VIRTUAL_TIMER_INTID),
-        Part::Hypervisor => None,
+    match nested.world {
+        World::Guest => Some(VIRTUAL_TIMER_INTID),
+        World::Hypervisor if nested.vhe => Some(HYP_VIRTUAL_TIMER_INTID),
+        World::Hypervisor => None,
     }
 }
 
@@ -64,7 +64,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         let high = if on_cpu == Some(*intid) { fires } else { timer.is_firing(now) };
         lines |= u16::from(high) << (intid.0 & 15);
     }
-    if nested.part == Part::Hypervisor {
+    if nested.world == World::Hypervisor {
         // These two are memory to the hypervisor: it finds there what the interrupt is about.
         let [(_, virt), _, _, (_, phys)] = timers;
         tell(nested, m, page::CNTV_CTL, virt.is_met(now));

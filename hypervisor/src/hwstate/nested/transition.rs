@@ -12,7 +12,7 @@ use crate::hwstate::{
 };
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::nested::{Own, Part, has_hpfar, hcr};
+use crate::vcpu::nested::{Own, World, has_hpfar, hcr};
 use crate::vcpu::{Counter, Timer, Vcpu, as_el2};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use core::sync::atomic::Ordering;
 /// SCTLR_ELx.SPAN: taking an exception leaves PSTATE.PAN alone.
 const SPAN: u64 = 1 << 23;
 
-/// Gives EL2's registers the values that its part has by now.
+/// Gives EL2's registers the values that its world has by now.
 pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let role = role(here, m, vcpu, cpu_of(here));
     let mut now = Context::zeroed();
@@ -69,7 +69,7 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     Next::Resume
 }
 
-/// The guest plays from here on, from where PC and PSTATE are set already. The error is what to do before it is tried
+/// The guest runs from here on, from where PC and PSTATE are set already. The error is what to do before it is tried
 /// again.
 fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Next, Next> {
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
@@ -80,7 +80,7 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
     nested.lends_interface = lends;
     nested.fetch_guest(m);
-    nested.part = Part::Guest;
+    nested.world = World::Guest;
     nested.settled = true;
     for register in [El1::Cpacr, El1::Cntkctl] {
         // What traps for the guest follows from these.
@@ -96,7 +96,7 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     follow_debug(m, vcpu);
     timers::changed(m, vcpu);
     if is_own {
-        // Both parts have the same VMID, but not the same stage 1.
+        // Both worlds have the same VMID, but not the same stage 1.
         m.forget_stage1();
     }
     lists::lend(m, vcpu);
@@ -109,19 +109,19 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     Ok(timers::watch(m, vcpu))
 }
 
-/// Debug registers are one set for both parts, but not in force for both alike.
+/// Debug registers are one set for both worlds, but not in force for both alike.
 fn follow_debug<M: Machine>(m: &M, vcpu: &Vcpu) {
     if vcpu.debug.mdscr != 0 {
         debug::load(m, vcpu);
     }
 }
 
-/// The guest's part ends: EL1's registers are the hypervisor's again.
+/// The guest's world ends: EL1's registers are the hypervisor's again.
 fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     take_back(here, m, vcpu);
     keep_abort(m, vcpu);
     let Some(nested) = &mut vcpu.nested else { return };
-    nested.part = Part::Hypervisor;
+    nested.world = World::Hypervisor;
     nested.fetch_hypervisor(m);
     let was_shadow = nested.shadow.take().is_some();
     let role = role(here, m, vcpu, cpu_of(here));
@@ -139,7 +139,7 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 
 /// Takes an exception to the hypervisor's EL2, from its guest or from itself. With a syndrome, it is of this exit.
 pub fn exception<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, kind: Kind, syndrome: Option<u64>) {
-    let from_guest = vcpu.nested.as_ref().is_some_and(|nested| nested.part == Part::Guest);
+    let from_guest = vcpu.nested.as_ref().is_some_and(|nested| nested.world == World::Guest);
     if from_guest {
         leave_guest(here, m, vcpu);
     }

@@ -6,7 +6,7 @@ use crate::arm::trap::{cnthctl, cptr, hcr, mdcr};
 use crate::machine::Machine;
 use crate::vcpu::nested::{Nested, Own, page};
 
-/// What of a hypervisor's HCR_EL2 is in force while its guest plays: traps, virtual aborts and interrupts, and what changes
+/// What of a hypervisor's HCR_EL2 is in force while its guest runs: traps, virtual aborts and interrupts, and what changes
 /// the guest's view. TGE among it, with which the guest is at EL0 and has no EL1.
 const PASSED: u64 = hcr::PTW
     | hcr::VF
@@ -36,7 +36,7 @@ const PASSED: u64 = hcr::PTW
 /// What of it makes the guest's EL1 an EL2 of its own (recursion).
 const NESTED: u64 = hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
 
-/// EL2's control registers while the guest of `nested` plays.
+/// EL2's control registers while the guest of `nested` runs.
 pub fn traps<M: Machine>(m: &M, nested: &Nested) -> Traps {
     let hcr = nested.hcr(m);
     // Without a page to be had its accesses trap, and are its hypervisor's.
@@ -63,7 +63,7 @@ pub fn traps_fp(nested: &Nested) -> bool {
     if nested.vhe { cptr & cptr::FPEN != cptr::FPEN } else { cptr & cptr::TFP != 0 }
 }
 
-/// CNTHCTL_EL2 as the hypervisor has it, its bits where they are without E2H. While its guest plays, its registers are away.
+/// CNTHCTL_EL2 as the hypervisor has it, its bits where they are without E2H. While its guest runs, its registers are away.
 pub fn cnthctl(nested: &Nested) -> u64 {
     if nested.vhe { nested.away.get(El1::Cntkctl) >> cnthctl::SHIFT_E2H } else { nested.kept.get(Own::Cnthctl) }
 }

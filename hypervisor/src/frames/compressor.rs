@@ -17,7 +17,7 @@ const WORDS: usize = UNIT / 8 - 1;
 /// What the compressor wants for the worst case.
 const ROOM: usize = 4608;
 
-/// A page, compressed, in the room of the [`Press`].
+/// A page, compressed, in the room of the [`Compressor`].
 #[derive(Clone, Copy, Debug)]
 pub struct Packed {
     /// How many units of the store it takes.
@@ -26,18 +26,18 @@ pub struct Packed {
 }
 
 /// Room to compress and expand, for one at a time.
-pub struct Press {
+pub struct Compressor {
     page: Box<[u8; PAGE]>,
     packed: Box<[u8; ROOM]>,
 }
 
-impl core::fmt::Debug for Press {
+impl core::fmt::Debug for Compressor {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Press")
+        f.write_str("Compressor")
     }
 }
 
-impl Default for Press {
+impl Default for Compressor {
     fn default() -> Self {
         Self { page: Box::new([0; PAGE]), packed: Box::new([0; ROOM]) }
     }
@@ -56,7 +56,7 @@ pub fn next(link: u64) -> Option<Place> {
     u32::try_from(link.checked_sub(1)?).ok().map(Place)
 }
 
-impl Press {
+impl Compressor {
     /// Compresses a page that nobody writes meanwhile. Nothing if it does not get small enough to be worth it.
     pub fn pack(&mut self, hash: &Hash, words: &Words) -> Option<Packed> {
         for (bytes, word) in self.page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
@@ -73,7 +73,7 @@ impl Press {
         Some(Packed { units: units as u32, head })
     }
 
-    /// Writes what [`Press::pack`] made to the units of `chain`, whose words `unit` finds.
+    /// Writes what [`Compressor::pack`] made to the units of `chain`, whose words `unit` finds.
     pub fn put<'w>(&self, packed: Packed, chain: &[Place], unit: impl Fn(Place) -> Option<Unit<'w>>) {
         let bytes = self.packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let mut values = core::iter::once(packed.head).chain(bytes);
