@@ -3,11 +3,11 @@
 pub mod debug;
 pub mod desc;
 pub mod el1;
+pub mod el2;
 pub mod esr;
 pub mod exception;
 pub mod gic;
 pub mod idreg;
-pub mod role;
 pub mod smccc;
 pub mod speculation;
 pub mod sysreg;

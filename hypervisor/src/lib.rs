@@ -28,18 +28,35 @@
 //!
 //! # Locks
 //!
-//! Order: `loader → overcommit → scanner → balloon → flash → memory → compressor → frames → devices → vgic → queue → console`; one of a kind at a
-//! time. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
+//! Order: `loader → overcommit → scanner → balloon → flash → memory → compressor → frames → devices → vgic → queue → console`;
+//! one of a kind at a time. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
 //!
 //! A device's line is set under the lock of that device: set after it, an old level could replace a newer one, and an
 //! interrupt be lost.
 //!
 //! # Glossary
 //!
-//! *board, CPU* (physical); *VM, vCPU, guest* (what runs in a VM); *L1/L2* (guest hypervisor, its guest); *frame* (4 KiB
-//! of PA), *page* (4 KiB of IPA); *leaf, table, root, shadow, hole* (no leaf); *world* (of a vCPU with an EL2 that is on
-//! the CPU: its hypervisor, or the guest of that); *resolve, fill, kill, fold, forget, publish, break, join, split, exit, cause, next, kick, pool, share, merge, freeze, lend, pack, swap, evict, order* (of the policy),
-//! *bundle, manifest*.
+//! | word | what it is here |
+//! |---|---|
+//! | board, CPU | physical |
+//! | VM, vCPU, guest | virtual; what runs in a VM |
+//! | L1, L2 | a guest that is a hypervisor, and its guest |
+//! | world | which of the two a vCPU with an EL2 of its own has on the CPU |
+//! | frame, page | 4 KiB of PA; 4 KiB of IPA |
+//! | leaf, table, root, hole | a descriptor that maps; what holds descriptors; the first; a descriptor that maps nothing, and why |
+//! | shadow | a stage 2 of ours, L2 IPA to PA, composed of L1's and of the VM's (KVM: nested `kvm_s2_mmu`) |
+//! | resolve, fill | make a leaf of a VM's table, or of a shadow, allow an access |
+//! | kill, forget | drop shadow leaves of a page that changes; drop what L1's TLBI names |
+//! | break, publish | make a leaf invalid, with its TLBI; make a descriptor valid, with its barrier |
+//! | split, join | a block into pages, pages into a block |
+//! | exit, cause | a guest leaves; why a VM ends |
+//! | next | what the run loop does after an exit |
+//! | kick | a vCPU has to look at its interrupts |
+//! | fold | take into the vGIC what list registers say (KVM: `fold_lr_state`) |
+//! | pool | the board's frames |
+//! | share, merge, freeze, lend | frames of several leaves: to be one, to become one, to be made read-only for it, of the bundle |
+//! | pack, swap, evict | compress a page; write it to the board's disk; whichever |
+//! | bundle, manifest | the images and the device tree source that say which VMs there are |
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -6,9 +6,9 @@
 use crate::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use crate::arm::debug::Debug;
 use crate::arm::el1::{Context, El1};
+use crate::arm::el2::El2Registers;
 use crate::arm::esr::Access;
 use crate::arm::gic::Interface;
-use crate::arm::role::Role;
 use core::sync::atomic::AtomicU64;
 
 /// The words of one 4 KiB frame. Atomics, because a guest may write while we look.
@@ -78,9 +78,9 @@ pub trait Machine {
     fn get(&self, register: El1) -> u64;
     /// Writes a register of the vCPU that is loaded on this CPU.
     fn set(&self, register: El1, value: u64);
-    /// Takes EL1's registers of the loaded vCPU off this CPU and puts others on, in another role.
-    fn exchange(&self, off: &mut Context, on: &Context, role: &Role);
-    /// Gives this CPU the breakpoints and watchpoints of `debug`, whose vCPU is loaded and plays its EL2 (`at_el2`) or not.
+    /// Takes EL1's registers of the loaded vCPU off this CPU and puts others on, and EL2's with them.
+    fn exchange(&self, off: &mut Context, on: &Context, el2: &El2Registers);
+    /// Gives this CPU the breakpoints and watchpoints of `debug`, whose vCPU is loaded and in its EL2 (`at_el2`) or not.
     fn load_debug(&self, debug: &Debug, at_el2: bool);
     /// Whether a virtual SError waits for the loaded vCPU to take it (HCR_EL2.VSE).
     fn has_abort(&self) -> bool;

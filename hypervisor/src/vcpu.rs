@@ -8,10 +8,10 @@ pub mod state;
 pub mod timer;
 
 use crate::arm::el1::El1;
+pub use crate::arm::el2::{El2Registers, Traps};
 use crate::arm::esr::{self, Access, From};
 use crate::arm::exception::{self, Kind, psr};
 pub use crate::arm::gic::Interface;
-pub use crate::arm::role::{Role, Traps};
 use crate::machine::Machine;
 pub use nested::Nested;
 pub use state::{Counter, Fp, Past, Registers, Streak, Vcpu};

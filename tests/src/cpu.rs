@@ -8,11 +8,11 @@ use crate::model::Model;
 use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
 use flatland::arm::desc::{Desc, Rights};
 use flatland::arm::el1::{Context, El1};
+use flatland::arm::el2::El2Registers;
 use flatland::arm::esr::{Access, ec};
 use flatland::arm::exception::psr;
 use flatland::arm::gic::Interface;
 use flatland::arm::idreg::{IdRegs, Offer};
-use flatland::arm::role::Role;
 use flatland::arm::speculation::{Speculation, WORKAROUND_1};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
@@ -20,7 +20,7 @@ use flatland::exit;
 use flatland::frames::{Pool, Record};
 use flatland::host::Here;
 use flatland::host::{Facts, Host};
-use flatland::hwstate::nested::role;
+use flatland::hwstate::nested::registers;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use flatland::memory::stage1::{self, End, Regime};
 use flatland::next::Next;
@@ -195,7 +195,7 @@ pub struct Cpu<'m> {
     pub model: &'m Model,
     geometry: Cell<Option<Geometry>>,
     el1: RefCell<Context>,
-    role: Cell<Option<Role>>,
+    el2: Cell<Option<El2Registers>>,
     /// A translation of stage 1 that is in the TLB: page and descriptor.
     stale: Cell<Option<(u64, u64)>>,
     /// PAN of the access, as the vCPU's PSTATE has it.
@@ -224,7 +224,7 @@ impl<'m> Cpu<'m> {
             pace: Cell::new(0),
             geometry: Cell::new(None),
             el1: RefCell::new(Context::reset()),
-            role: Cell::new(None),
+            el2: Cell::new(None),
             stale: Cell::new(None),
             pan: Cell::new(false),
             lists: RefCell::new(([0; 16], 0)),
@@ -236,19 +236,19 @@ impl<'m> Cpu<'m> {
         self.geometry.set(Some(here.vm.memory.lock().layout().geometry));
         here.slot.running.store(0, Ordering::Relaxed);
         self.el1.replace(vcpu.saved.clone());
-        self.assume(&role::role(here, self, vcpu, CpuId(0)));
+        self.assume(&registers::el2_registers(here, self, vcpu, CpuId(0)));
     }
 
-    fn assume(&self, role: &Role) {
-        self.role.set(Some(*role));
+    fn assume(&self, el2: &El2Registers) {
+        self.el2.set(Some(*el2));
         if let Some(geometry) = self.geometry.get() {
-            self.model.enter(CpuId(0), role.vttbr, geometry);
+            self.model.enter(CpuId(0), el2.vttbr, geometry);
         }
     }
 
     /// HCR_EL2, as far as it is about exception levels and translation.
     pub fn hcr(&self) -> u64 {
-        let more = self.role.get().and_then(|role| role.nested).map_or(0, |traps| traps.hcr);
+        let more = self.el2.get().and_then(|el2| el2.nested).map_or(0, |traps| traps.hcr);
         hcr::RW | hcr::VM | more
     }
 
@@ -421,9 +421,9 @@ impl Machine for Cpu<'_> {
         self.el1.borrow_mut().set(register, value);
     }
 
-    fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
+    fn exchange(&self, off: &mut Context, on: &Context, el2: &El2Registers) {
         *off = self.el1.replace(on.clone());
-        self.assume(role);
+        self.assume(el2);
     }
 
     fn load_debug(&self, _debug: &flatland::arm::debug::Debug, _at_el2: bool) {}

@@ -21,9 +21,9 @@ use flatland::addr::{Addr, CpuId, IntId, Ipa, Pa, Size, Vmid};
 use flatland::arm::debug::Debug;
 use flatland::arm::desc::{Attr, Desc, MemType, Rights, SOFTWARE_BITS, is_valid};
 use flatland::arm::el1::{self, El1};
+use flatland::arm::el2::El2Registers;
 use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
-use flatland::arm::role::Role;
 use flatland::arm::vmsa::{Geometry, Level};
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -683,7 +683,7 @@ impl Machine for Model {
 
     fn set(&self, _register: El1, _value: u64) {}
 
-    fn exchange(&self, _off: &mut el1::Context, _on: &el1::Context, _role: &Role) {}
+    fn exchange(&self, _off: &mut el1::Context, _on: &el1::Context, _el2: &El2Registers) {}
 
     fn load_debug(&self, _debug: &Debug, _at_el2: bool) {}
 

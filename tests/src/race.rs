@@ -16,8 +16,8 @@ use crate::model::{Dice, Flaw, Model};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use flatland::addr::{Addr, CpuId, VcpuId};
 use flatland::arm::el1::{Context, El1};
+use flatland::arm::el2::El2Registers;
 use flatland::arm::gic::{Mask, hcr};
-use flatland::arm::role::Role;
 use flatland::host::Host;
 use flatland::run::{Irq, RunLoop};
 use flatland::sched;
@@ -110,7 +110,7 @@ const MOST_BESIDE: u64 = 50_000;
 /// A CPU's registers, and what waits for it.
 struct Hardware {
     el1: Context,
-    role: Option<Role>,
+    el2: Option<El2Registers>,
     lr: [u64; 16],
     hcr: u32,
     fp: Fp,
@@ -148,7 +148,7 @@ impl Board {
         let host = host_on(&model, n_cpus, names);
         let cpu = || Hardware {
             el1: Context::reset(),
-            role: None,
+            el2: None,
             lr: [0; 16],
             hcr: 0,
             fp: Fp { v: [0; 32], fpcr: 0, fpsr: 0 },
@@ -233,16 +233,15 @@ impl Board {
     /// When the virtual timer that is on a CPU fires, by the system counter.
     fn fires_at(&self, cpu: &Hardware) -> Option<u64> {
         let armed = cpu.el1.get(El1::CntvCtl) & 3 == ENABLE;
-        armed.then(|| cpu.el1.get(El1::CntvCval).wrapping_add(cpu.role.map_or(0, |role| role.cntvoff)))
+        armed.then(|| cpu.el1.get(El1::CntvCval).wrapping_add(cpu.el2.map_or(0, |el2| el2.cntvoff)))
     }
 
     /// The vCPU that is on CPU `n`, by what registers say of it.
     fn on(&self, n: usize) -> (&'static Vm, &'static Slot, usize) {
-        let role = self.cpus[n].borrow().role.expect("nobody is loaded");
-        let at = self.roots.iter().position(|root| *root == role.vttbr & ROOT).expect("no VM's table");
+        let el2 = self.cpus[n].borrow().el2.expect("nobody is loaded");
+        let at = self.roots.iter().position(|root| *root == el2.vttbr & ROOT).expect("no VM's table");
         let vm = &self.host.fleet.vms[at];
-        let vcpu =
-            vm.slots.iter().position(|slot| slot.mpidr == role.vmpidr & 0xff_00ff_ffff).expect("no vCPU's MPIDR");
+        let vcpu = vm.slots.iter().position(|slot| slot.mpidr == el2.vmpidr & 0xff_00ff_ffff).expect("no vCPU's MPIDR");
         (vm, &vm.slots[vcpu], vcpu)
     }
 

@@ -6,7 +6,7 @@ use super::sysreg::{isb, read, write};
 use aarch64_cpu::asm::barrier;
 use flatland::addr::Addr;
 use flatland::arm::el1::{Context, El1};
-use flatland::arm::role::{Role, Traps};
+use flatland::arm::el2::{El2Registers, Traps};
 use flatland::arm::trap::cptr::{TCPAC, TFP};
 use flatland::vcpu::Fp;
 use flatland::vcpu::nested::hcr;
@@ -73,18 +73,18 @@ pub(crate) fn allow_walks(sctlr: u64, tcr: u64) {
     isb();
 }
 
-/// Makes this CPU be the vCPU with `context` in `role`.
-pub(crate) fn load(context: &Context, role: &Role) {
+/// Makes this CPU be the vCPU with `context` and, of EL2, `el2`.
+pub(crate) fn load(context: &Context, el2: &El2Registers) {
     no_walks();
-    write!("vttbr_el2", role.vttbr);
-    write!("vtcr_el2", role.vtcr);
-    write!("vmpidr_el2", role.vmpidr);
-    write!("cntvoff_el2", role.cntvoff);
+    write!("vttbr_el2", el2.vttbr);
+    write!("vtcr_el2", el2.vtcr);
+    write!("vmpidr_el2", el2.vmpidr);
+    write!("cntvoff_el2", el2.cntvoff);
     if cpu::has_ras() {
         // VDISR_EL2 is the guest's DISR_EL1, which nothing traps (Arm ARM D24.5.2): it would keep what another wrote.
         write!("S3_4_C12_C1_1", 0);
     }
-    if let Some(traps) = &role.nested {
+    if let Some(traps) = &el2.nested {
         control(traps);
     }
     restore(context);

@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
 use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
+use flatland::arm::el2::El2Registers;
 use flatland::arm::esr::Access;
 use flatland::arm::gic::Interface;
-use flatland::arm::role::Role;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use platform::blk::Way;
 
@@ -137,9 +137,9 @@ impl Machine for El2 {
     }
 
     #[inline]
-    fn exchange(&self, off: &mut Context, on: &Context, role: &Role) {
+    fn exchange(&self, off: &mut Context, on: &Context, el2: &El2Registers) {
         context::save(off);
-        context::load(on, role);
+        context::load(on, el2);
     }
 
     fn load_debug(&self, debug: &Debug, at_el2: bool) {

@@ -4,7 +4,7 @@ use super::machine::El2;
 use super::{context, guest, irq, power, timer, uart};
 use aarch64_cpu::asm::wfi;
 use flatland::arm::el1::Context;
-use flatland::arm::role::Role;
+use flatland::arm::el2::El2Registers;
 use flatland::host::Host;
 use flatland::run::{Cpu, Exit, Irq};
 use flatland::vcpu::{Fp, Registers};
@@ -23,8 +23,8 @@ impl Cpu for El2 {
     }
 
     #[inline]
-    fn load_context(&self, context: &Context, role: &Role) {
-        context::load(context, role);
+    fn load_context(&self, context: &Context, el2: &El2Registers) {
+        context::load(context, el2);
     }
 
     #[inline]

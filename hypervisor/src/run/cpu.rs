@@ -3,7 +3,7 @@
 use crate::arm::el1::Context;
 use crate::host::Host;
 use crate::machine::Machine;
-use crate::vcpu::{Fp, Registers, Role};
+use crate::vcpu::{El2Registers, Fp, Registers};
 
 /// Why the guest was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,8 +48,8 @@ pub trait Cpu: Machine {
     /// Waits for what this CPU has accessed so far. True if that raised an SError, which is over then.
     fn drain_serrors(&self) -> bool;
 
-    /// Makes this CPU be the vCPU with these EL1 registers in this role.
-    fn load_context(&self, context: &Context, role: &Role);
+    /// Makes this CPU be the vCPU with these registers of EL1 and EL2.
+    fn load_context(&self, context: &Context, el2: &El2Registers);
     /// Takes EL1's registers off this CPU, which still has them.
     fn save_context(&self, context: &mut Context);
     /// Makes this CPU be nobody: no timer of a vCPU fires, no guest's walks are made, and what was issued here is complete

@@ -6,7 +6,7 @@
 use super::{Cpu, Loaded, RunLoop, SERROR};
 use crate::arm::el1::El1;
 use crate::host::Here;
-use crate::hwstate::nested::{lists, role};
+use crate::hwstate::nested::{lists, registers};
 use crate::hwstate::{self, debug, timers};
 use crate::vm::{Power, Slot, State, Vm, request};
 use core::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ impl<'h> RunLoop<'h> {
             }
         }
         let here = Here { host: self.host, vm, slot };
-        m.load_context(&vcpu.saved, &role::role(here, m, &vcpu, self.cpu));
+        m.load_context(&vcpu.saved, &registers::el2_registers(here, m, &vcpu, self.cpu));
         debug::arm(m, &vcpu, vcpu.saved.get(El1::Mdscr));
         // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.
         if let Some(last) = self.last.get_mut(usize::from(vm.id.0))
@@ -83,7 +83,7 @@ impl<'h> RunLoop<'h> {
         if loaded.fp {
             m.save_fp(&mut loaded.vcpu.fp);
         }
-        role::keep_abort(m, &loaded.vcpu);
+        registers::keep_abort(m, &loaded.vcpu);
         m.save_context(&mut loaded.vcpu.saved);
         m.be_nobody();
         if loaded.vcpu.nested.is_some() {

@@ -122,7 +122,7 @@ impl Racer<'_> {
         let at = self.board.time.get() + self.board.below(400_000);
         self.guest(vm, n, |guest| guest.timer = Some(at));
         self.own(|own| {
-            own.el1.set(El1::CntvCval, at.wrapping_sub(own.role.map_or(0, |role| role.cntvoff)));
+            own.el1.set(El1::CntvCval, at.wrapping_sub(own.el2.map_or(0, |el2| el2.cntvoff)));
             own.el1.set(El1::CntvCtl, ENABLE);
         });
     }

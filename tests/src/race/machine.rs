@@ -4,10 +4,10 @@ use super::{ISTATUS, OPEN, Racer, SPI};
 use flatland::addr::{Addr, CpuId, IntId, Pa, Size, VcpuId};
 use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
+use flatland::arm::el2::El2Registers;
 use flatland::arm::esr::Access;
 use flatland::arm::exception::psr;
 use flatland::arm::gic::Interface;
-use flatland::arm::role::Role;
 use flatland::devices::VIRTUAL_TIMER_INTID;
 use flatland::host::Host;
 use flatland::machine::{Forget, Machine, Point, Whose, Words};
@@ -47,13 +47,13 @@ impl Cpu for Racer<'_> {
         false
     }
 
-    fn load_context(&self, context: &Context, role: &Role) {
+    fn load_context(&self, context: &Context, el2: &El2Registers) {
         self.between();
         self.board.count(|counts| counts.loads += 1);
         self.own(|own| {
-            assert!(own.role.is_none(), "somebody is loaded");
+            assert!(own.el2.is_none(), "somebody is loaded");
             own.el1 = context.clone();
-            own.role = Some(*role);
+            own.el2 = Some(*el2);
         });
     }
 
@@ -64,7 +64,7 @@ impl Cpu for Racer<'_> {
 
     fn be_nobody(&self) {
         self.own(|own| {
-            own.role = None;
+            own.el2 = None;
             own.el1.set(El1::CntvCtl, 0);
         });
         self.between();
@@ -228,7 +228,7 @@ impl Machine for Racer<'_> {
         self.own(|own| own.el1.set(register, value));
     }
 
-    fn exchange(&self, _off: &mut Context, _on: &Context, _role: &Role) {
+    fn exchange(&self, _off: &mut Context, _on: &Context, _el2: &El2Registers) {
         panic!("no VM here has an EL2");
     }
 

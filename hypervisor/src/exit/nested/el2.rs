@@ -7,7 +7,7 @@ use crate::arm::sysreg::{self, Encoding};
 use crate::exit::raise::deny;
 use crate::host::Here;
 use crate::hwstate::debug;
-use crate::hwstate::nested::role::{self, cpu_of};
+use crate::hwstate::nested::registers::{self, cpu_of};
 use crate::hwstate::nested::{lists, shadow};
 use crate::machine::{Machine, Whose};
 use crate::next::Next;
@@ -330,9 +330,9 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     nested.passing.set(El1::CntvCtl, 0);
     (nested.shadow, nested.world) = (shadow, World::Guest);
     let cpu = cpu_of(here);
-    let role = role::role(here, m, vcpu, cpu);
+    let el2 = registers::el2_registers(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
-    m.exchange(&mut nested.away, &nested.passing, &role);
+    m.exchange(&mut nested.away, &nested.passing, &el2);
     let mut par = m.probe(va, access, whose);
     for _ in 0..TRIES {
         if par & STAGE2 != STAGE2 {
@@ -345,9 +345,9 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
         };
     }
     (nested.shadow, nested.world) = (None, World::Hypervisor);
-    let role = role::role(here, m, vcpu, cpu);
+    let el2 = registers::el2_registers(here, m, vcpu, cpu);
     let Some(nested) = &mut vcpu.nested else { return true };
-    m.exchange(&mut nested.passing, &nested.away, &role);
+    m.exchange(&mut nested.passing, &nested.away, &el2);
     if both && par & 1 == 0 {
         par = shadow::probe_outer(here, m, vcpu, par, access);
     }

@@ -1,7 +1,7 @@
 //! From a hypervisor to its guest (ERET) and back (exceptions to EL2): EL1's registers, EL2's and the interrupt interface
 //! change hands (Arm ARM D1.3, D1.4; J1.1 AArch64.TakeException, AArch64.ExceptionReturn).
 
-use super::role::{cpu_of, keep_abort, role};
+use super::registers::{cpu_of, el2_registers, keep_abort};
 use super::{lists, shadow, timers};
 use crate::arm::el1::{Context, El1};
 use crate::arm::exception::{self, Kind, psr};
@@ -22,13 +22,13 @@ const SPAN: u64 = 1 << 23;
 
 /// Gives EL2's registers the values that its world has by now.
 pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    let role = role(here, m, vcpu, cpu_of(here));
+    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
     let mut now = Context::zeroed();
     let same = El1::ALL.iter().fold(Context::zeroed(), |mut context, register| {
         context.set(*register, m.get(*register));
         context
     });
-    m.exchange(&mut now, &same, &role);
+    m.exchange(&mut now, &same, &el2);
     follow_debug(m, vcpu);
 }
 
@@ -88,9 +88,9 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     }
     let Timer { ctl, cval } = nested.physical_timer(m);
     vcpu.cntp = Timer::new(ctl, cval);
-    let role = role(here, m, vcpu, cpu_of(here));
+    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
     let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
-    m.exchange(&mut nested.away, &nested.passing, &role);
+    m.exchange(&mut nested.away, &nested.passing, &el2);
     nested.keep_hypervisor();
     let is_own = nested.shadow.is_none();
     follow_debug(m, vcpu);
@@ -124,9 +124,9 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     nested.world = World::Hypervisor;
     nested.fetch_hypervisor(m);
     let was_shadow = nested.shadow.take().is_some();
-    let role = role(here, m, vcpu, cpu_of(here));
+    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
     let Some(nested) = &mut vcpu.nested else { return };
-    m.exchange(&mut nested.passing, &nested.away, &role);
+    m.exchange(&mut nested.passing, &nested.away, &el2);
     nested.keep_guest(m);
     nested.set_physical_timer(m, vcpu.cntp);
     follow_debug(m, vcpu);

@@ -1,7 +1,7 @@
 //! What the hardware traps of a guest, for its hypervisor's sake: EL2's control registers while it runs.
 
 use crate::arm::el1::El1;
-use crate::arm::role::Traps;
+use crate::arm::el2::Traps;
 use crate::arm::trap::{cnthctl, cptr, hcr, mdcr};
 use crate::machine::Machine;
 use crate::vcpu::nested::{Nested, Own, page};

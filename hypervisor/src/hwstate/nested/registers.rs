@@ -6,16 +6,16 @@ use crate::host::Here;
 use crate::machine::Machine;
 use crate::memory::Root;
 use crate::vcpu::nested::{World, hcr, page};
-use crate::vcpu::{Role, Traps, Vcpu};
+use crate::vcpu::{El2Registers, Traps, Vcpu};
 use core::sync::atomic::Ordering;
 
 /// EL2's registers for `vcpu` in the part it runs, on the CPU it is loaded on.
-pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role {
+pub fn el2_registers<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> El2Registers {
     let of = |root: &Root| (root.vttbr(m, &here.host.vmids, cpu), root.vtcr());
     let Some(nested) = &vcpu.nested else {
         let (vttbr, vtcr) = of(&here.vm.root);
         let cntvoff = here.vm.offset.load(Ordering::Relaxed);
-        return Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
+        return El2Registers { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: None };
     };
     let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
     match nested.world {
@@ -35,13 +35,13 @@ pub fn role<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> Role 
                 cpacr: false,
                 counter: false,
             };
-            Role { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
+            El2Registers { vttbr, vtcr, vmpidr: vcpu.mpidr, cntvoff, nested: Some(traps) }
         }
         World::Guest => {
             let (vttbr, vtcr) = of(nested.shadow.as_ref().unwrap_or(&here.vm.root));
             let traps = traps::traps(m, nested);
             let (vmpidr, cntvoff) = (nested.read(m, page::VMPIDR), nested.read(m, page::CNTVOFF));
-            Role { vttbr, vtcr, vmpidr, cntvoff, nested: Some(traps) }
+            El2Registers { vttbr, vtcr, vmpidr, cntvoff, nested: Some(traps) }
         }
     }
 }

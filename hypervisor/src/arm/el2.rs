@@ -4,7 +4,7 @@
 ///
 /// A vCPU without an EL2 of its own has one for life. One that has has two: for its hypervisor, and for the guest of that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Role {
+pub struct El2Registers {
     /// VTTBR_EL2.
     pub vttbr: u64,
     /// VTCR_EL2.
