@@ -2,7 +2,7 @@
 //!
 //! The way of a page, one VM's lock at a time:
 //!
-//! 1. [`Memory::sight`] hashes the page as it lies there, leaves a hint, and names a frame that had the same hash.
+//! 1. [`Memory::classify`] hashes the page as it lies there, leaves a hint, and names a frame that had the same hash.
 //! 2. If that frame is another page's own, [`Memory::freeze`] takes that page from its guest, looks whether it still has
 //!    the hash, and makes its frame a shared one that one leaf names: from then on its contents do not change.
 //! 3. [`Memory::merge`] takes the first page from its guest, compares the words, and lets its leaf name the shared frame.
