@@ -60,6 +60,8 @@ pub struct Here<'a> {
 /// All there is, what is used most first: what lies farther than 4 KiB in takes an instruction more to reach.
 #[repr(C)]
 pub struct Host {
+    /// The VMIDs in use.
+    pub vmids: Vmids,
     /// The board's free memory.
     pub pool: SharedPool<'static>,
     /// Who runs where.
@@ -68,8 +70,6 @@ pub struct Host {
     pub console: SharedConsole,
     /// The VMs.
     pub fleet: Fleet,
-    /// The VMIDs in use.
-    pub vmids: Vmids,
     /// What the board offers.
     pub facts: Facts,
     /// What is done where there is little memory.
