@@ -8,9 +8,10 @@
 //! translation regime to another's that would not be enough: [`switch`] plays the register writes that the text makes on
 //! a CPU that lets them take effect in any order between two context synchronization events.
 
+use harness::source::root;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Who notices that an operation is missing.
 enum Seen {
@@ -266,10 +267,6 @@ const TABLE: &[Place] = &[
         seen: Text(&["no_walks();", "vttbr_el2\", 0", "isb();", "hcr_el2\", hcr", "isb();", "tlbi alle1"]),
     },
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into()
-}
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join("hypervisor/src").join(file)).unwrap_or_else(|why| panic!("{file}: {why}"))

@@ -16,7 +16,7 @@ mod fleet;
 mod life;
 mod lines;
 mod load;
-pub mod overcommit;
+mod overcommit;
 mod pressure;
 mod queue;
 mod relief;

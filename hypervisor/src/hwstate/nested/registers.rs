@@ -9,7 +9,7 @@ use crate::vcpu::nested::{World, hcr, page};
 use crate::vcpu::{El2Registers, Traps, Vcpu};
 use core::sync::atomic::Ordering;
 
-/// EL2's registers for `vcpu` in the part it runs, on the CPU it is loaded on.
+/// EL2's registers for `vcpu` in the world it is in, on the CPU it is loaded on.
 pub fn el2_registers<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, cpu: CpuId) -> El2Registers {
     let of = |root: &Root| (root.vttbr(m, &here.host.vmids, cpu), root.vtcr());
     let Some(nested) = &vcpu.nested else {
