@@ -109,23 +109,25 @@ fn a_guest_that_zeroes_what_is_free_finds_it_so() {
 }
 
 /// A bare guest that checks every word of what it keeps while it changes it on two vCPUs.
-fn churn(name: &'static str, set: u32, rounds: u32, more: &str) -> Vm {
-    let rest = format!("kernel = \"churn.bin\"; bootargs = \"set={set} rounds={rounds} seed={}\"; {more}", name.len());
+fn churn(name: &'static str, args: &str, more: &str) -> Vm {
+    let rest = format!("kernel = \"churn.bin\"; bootargs = \"{args} seed={}\"; {more}", name.len());
     Vm { name, vcpus: 2, memory: "64M", rest }
 }
 
 #[test]
 fn pages_that_are_merged_while_they_are_written_keep_every_word() {
+    // Time for the scanner, however slow this machine is: between rounds nothing is written.
+    let args = "set=32 rounds=40 pause=50";
     for board in Board::VIRT {
         let vms = [
-            churn("one", 32, 40, "domain = \"lab\";"),
-            churn("three", 32, 40, "domain = \"lab\";"),
-            churn("other", 32, 40, "domain = \"else\";"),
+            churn("one", args, "domain = \"lab\";"),
+            churn("three", args, "domain = \"lab\";"),
+            churn("other", args, "domain = \"else\";"),
         ]
         .map(|vm| Vm { vcpus: 1, ..vm });
         // Time for the scanner whatever the guests do.
         let manifest = manifest_with(&vms, "policy { scan-cpu = <100>; };");
-        let ended = Run::start(board, &manifest, &["--smp", "4", "--monitor", "stats on"], 200).end();
+        let ended = Run::start(board, &manifest, &["--smp", "4", "--monitor", "stats on"], 300).end();
         for name in ["one", "three", "other"] {
             ended.has(&format!("[{name}] guest churn: PASS"));
         }
@@ -138,7 +140,7 @@ fn pages_that_are_merged_while_they_are_written_keep_every_word() {
 
 #[test]
 fn pages_that_are_compressed_and_swapped_while_they_are_written_keep_every_word() {
-    let vms = ["one", "three", "other"].map(|name| churn(name, 40, 12, "min = \"8M\";"));
+    let vms = ["one", "three", "other"].map(|name| churn(name, "set=40 rounds=12", "min = \"8M\";"));
     let manifest = manifest_with(&vms, "policy { pool = \"84M\"; };");
     let ended = Run::start(Board::Virt, &manifest, &["--disk", "128M", "--monitor", "stats on"], 300).end();
     for name in ["one", "three", "other"] {
@@ -165,9 +167,10 @@ fn pages_that_are_moved_in_every_way_for_minutes_keep_every_word() {
     for board in Board::VIRT {
         let lab = "min = \"8M\"; domain = \"lab\";";
         let files = format!("flatland.mode=memory set=40 rounds={}", rounds / 3);
+        let args = format!("set=40 rounds={rounds}");
         let mut debian = Vm::linux("debian", 2, &files);
         debian.rest.push_str(" min = \"24M\"; domain = \"lab\";");
-        let vms = [churn("one", 40, rounds, lab), churn("three", 40, rounds, lab), debian];
+        let vms = [churn("one", &args, lab), churn("three", &args, lab), debian];
         let manifest = manifest_with(&vms, "policy { pool = \"72M\"; scan-cpu = <100>; };");
         let options = ["--smp", "4", "--disk", "256M", "--monitor", "stats on"];
         let start = Instant::now();
