@@ -52,7 +52,7 @@ metal_cargo() {
     flags="$flags -Cforce-frame-pointers=yes --remap-path-prefix=$root/= --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src/="
     case $(metal_route) in
     plain)
-        RUSTFLAGS=$flags CARGO_TARGET_DIR=$target/metal \
+        RUSTFLAGS=$flags CARGO_TARGET_DIR=${metal_target:-$target/metal} \
             cargo "$verb" --quiet --release --target "$metal" --manifest-path "$root/Cargo.toml" "$@"
         ;;
     debian)
@@ -60,7 +60,7 @@ metal_cargo() {
         # PATH and CARGO lead past rustup's proxies, which know nothing of these sources.
         env -u RUSTUP_TOOLCHAIN PATH="/usr/bin:$PATH" CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
             CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER=ld.lld RUSTFLAGS="$flags" \
-            CARGO_TARGET_DIR="$target/metal" \
+            CARGO_TARGET_DIR="${metal_target:-$target/metal}" \
             /usr/bin/cargo "$verb" --quiet --release --target "$metal" --manifest-path "$root/Cargo.toml" \
             -Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem,optimize_for_size "$@"
         ;;
@@ -89,6 +89,12 @@ flatland_image() {
     [[ -e $target/flatland.img ]] || note "building Flatland (the first time takes a minute)"
     metal_cargo build -p flatland --features metal --bin flatland-el2
     flatten "$flatland_elf" "$target/flatland.img"
+}
+
+# Builds one that counts how long interrupts are masked: target/masked.img.
+masked_image() {
+    metal_target=$target/masked metal_cargo build -p flatland --features metal,masked --bin flatland-el2
+    flatten "$target/masked/$metal/release/flatland-el2" "$target/masked.img"
 }
 
 # Builds a bare guest: target/guests/NAME.bin

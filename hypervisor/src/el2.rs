@@ -14,6 +14,7 @@ pub(crate) mod irq;
 pub(crate) mod lists;
 pub(crate) mod logger;
 pub(crate) mod machine;
+pub(crate) mod masked;
 pub(crate) mod mmio;
 pub(crate) mod mmu;
 pub(crate) mod panic;

@@ -25,7 +25,7 @@ pub mod swap;
 
 pub use compressor::Compressor;
 pub use costs::{Costs, Work};
-pub use frame::{Clean, Contents, Dirty, Frame};
+pub use frame::{Clean, Contents, Dirty, Filling, Frame};
 pub use hash::Hash;
 pub use pool::{Counts, Pool};
 pub use record::{HYPERVISOR, Order, Record, State, Use};

@@ -58,14 +58,19 @@ pub trait Machine {
         0
     }
 
+    /// Whether an interrupt waits for this CPU.
+    fn is_interrupt_pending(&self) -> bool {
+        false
+    }
+
     /// Reads the descriptor at `at`, 64-bit single-copy atomic.
     fn load(&self, at: Addr<Pa>) -> u64;
     /// Writes the descriptor at `at`, 64-bit single-copy atomic. Seen by table walkers after [`Machine::publish`].
     fn store(&self, at: Addr<Pa>, value: u64);
     /// The words of the frame at `frame`, which must be aligned to 4 KiB.
     fn frame(&self, frame: Addr<Pa>) -> &Words;
-    /// Zeroes `size` bytes' worth of frames from `start`, aligned to `size`.
-    fn zero(&self, start: Addr<Pa>, size: Size);
+    /// Zeroes `frames` frames from the one at `start` on.
+    fn zero(&self, start: Addr<Pa>, frames: u64);
     /// Makes earlier stores seen by every table walker (DSB ISHST, Arm ARM D8.2.6) and by this CPU's next instruction.
     fn publish(&self);
     /// Makes every CPU forget cached translations, and waits for it.

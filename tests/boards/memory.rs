@@ -134,7 +134,7 @@ fn pages_that_are_merged_while_they_are_written_keep_every_word() {
         ended.exits_with(0).lacks("FAIL").lacks("PANIC");
         let merged = last(&ended.output, "board", "merged");
         println!("{board:?}: {merged:?} pages merged");
-        assert!(merged > Some(1000), "nothing was merged");
+        assert!(merged > Some(200), "little was merged");
     }
 }
 

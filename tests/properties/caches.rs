@@ -14,6 +14,7 @@ use flatland::vcpu::Vcpu;
 use flatland::vcpu::nested::{World, hcr, page};
 use harness::cpu::{self, Cpu};
 use harness::model::{Dice, Flaw, Model};
+use harness::touch::resolve;
 use std::collections::BTreeMap;
 
 /// A cache of 2 ways and 256 sets of 64 bytes, and one of 16 ways and 1024 sets: a Cortex-A72's.
@@ -53,7 +54,7 @@ fn a_loop_over_sets_and_ways_empties_the_caches() {
             let mut written = BTreeMap::new();
             for _ in 0..100 {
                 let at: Addr<Ipa> = RAM_BASE + dice.below(5 << 20 >> 3) * 8;
-                let leaf = memory.resolve(&model, &pool, at, Access::Write).unwrap();
+                let leaf = resolve(&mut memory, &model, &pool, at, Access::Write).unwrap();
                 let pa: Addr<Pa> = leaf.output_of(at).unwrap();
                 let value = dice.roll();
                 model.cached_store(pa, value);
@@ -86,7 +87,7 @@ fn a_loop_of_a_handler_in_between_is_whole() {
     let mut records = records();
     let pool = pool(&mut records);
     let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
-    let leaf = memory.resolve(&model, &pool, RAM_BASE, Access::Write).unwrap();
+    let leaf = resolve(&mut memory, &model, &pool, RAM_BASE, Access::Write).unwrap();
     let pa = leaf.output_of(RAM_BASE).unwrap();
     let mut vcpu = Vcpu::new(VcpuId(0), 0, false, false);
     vcpu.registers.pc = 0x1000;
@@ -123,7 +124,7 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
             let vm = &host.fleet.vms[0];
             let here = Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() };
             let at: Addr<Ipa> = RAM_BASE + 8;
-            let leaf = vm.memory.lock().resolve(&cpu, &host.pool, at, Access::Write).unwrap();
+            let leaf = resolve(&mut vm.memory.lock(), &cpu, &host.pool, at, Access::Write).unwrap();
             let pa: Addr<Pa> = leaf.output_of(at).unwrap();
             model.cached_store(pa, 42);
             let mut vcpu = here.slot.vcpu.lock();

@@ -67,7 +67,10 @@ fn prepare(m: &Cpu<'_>, here: Here<'_>, n: u64, before: Before) {
     let frame = m.model.access(flatland::addr::CpuId(0), at);
     let frame = match frame {
         Some(frame) => frame,
-        None => memory.resolve(m, pool, at, flatland::memory::Access::Read).unwrap().output_of(at).unwrap(),
+        None => harness::touch::resolve(&mut memory, m, pool, at, flatland::memory::Access::Read)
+            .unwrap()
+            .output_of(at)
+            .unwrap(),
     };
     let hash = pool.hash().of(m.frame(Addr::new(frame.bits() & !0xfff)));
     let number = at.distance_from(RAM_BASE).unwrap() >> 12;

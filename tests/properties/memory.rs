@@ -12,10 +12,12 @@ use flatland::machine::Machine;
 use flatland::memory::pack::Put;
 use flatland::memory::share::PageClass;
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
+use flatland::stage2::Leaf;
 use flatland::stage2::Refusal;
 use flatland::stage2::vmid::Vmids;
 use flatland::stage2::walk::Found;
 use harness::model::{Dice, Flaw, Model};
+use harness::touch::resolve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
 
@@ -79,6 +81,8 @@ pub(super) struct Tally {
     pub(super) packed: u64,
     pub(super) swapped: u64,
     pub(super) unshared: u64,
+    /// Parts of first touches.
+    pub(super) parts: u64,
     pub(super) returned: u64,
 }
 
@@ -140,12 +144,24 @@ impl<'w> World<'w> {
         self.touch_word(number, at, access, value)
     }
 
+    /// What an exit does: parts of what it takes, until an interrupt comes.
+    fn resolve(&mut self, number: usize, at: Addr<Ipa>, access: Access) -> Result<Leaf<Ipa, Pa>, Miss> {
+        loop {
+            match self.guests[number].memory.resolve(self.model, self.pool, at, access) {
+                Err(Miss::Again) if !self.dice.one_in(16) => self.tally.parts += 1,
+                result => return result,
+            }
+        }
+    }
+
     fn touch_word(&mut self, number: usize, at: Addr<Ipa>, access: Access, value: u64) -> Result<(), String> {
         let ram = self.guests[number].memory.is_ram(at, 8);
         let before = self.guests[number].memory.resident();
         let pa = match self.reach(number, at, access) {
             Some(pa) => pa,
-            None => match self.guests[number].memory.resolve(self.model, self.pool, at, access) {
+            None => match self.resolve(number, at, access) {
+                // An interrupt came, and somebody else ran.
+                Err(Miss::Again) => return Ok(()),
                 Ok(leaf) => {
                     self.blocks += u64::from(leaf.size == Size::Block);
                     let pa = self.reach(number, at, access).ok_or("a resolved page is mapped")?;
@@ -455,7 +471,7 @@ impl<'w> World<'w> {
         let mut shared: BTreeMap<u64, u32> = BTreeMap::new();
         for guest in &self.guests {
             let resident = guest.memory.resident();
-            frames += resident.frames;
+            frames += resident.frames + resident.pending;
             tables += resident.tables;
             let mut own = 0;
             let mut twice = false;
@@ -473,7 +489,10 @@ impl<'w> World<'w> {
             rule(sharing == resident.shared, "and what is shared")?;
             rule(!twice, "no frame is named twice")?;
             let owner = guest.memory.layout().owner;
-            rule(self.pool.lock().owned_by(owner) == resident.frames + resident.tables, "the owner owns that")?;
+            rule(
+                self.pool.lock().owned_by(owner) == resident.frames + resident.pending + resident.tables,
+                "the owner owns that",
+            )?;
         }
         let refs = |at: u64| self.pool.lock().record(Addr::new(at)).map(|record| (record.state(), record.refs()));
         let right = shared.iter().all(|(at, leaves)| refs(*at) == Some((State::Shared, *leaves)));
@@ -550,10 +569,10 @@ fn no_guest_sees_what_another_wrote_and_nothing_is_lost() {
         let (shorts, blocks, tally) = run(seed, steps, Flaw::None).unwrap();
         println!("seed {seed}: {steps} steps, {shorts} times short, {blocks} blocks touched, {tally:?}");
         seen = (seen.0 + shorts, seen.1 + blocks);
-        let Tally { merged, zeroed, packed, swapped, unshared, returned } = tally;
-        assert!([merged, zeroed, packed, swapped, unshared, returned].iter().all(|n| *n > 10), "{tally:?}");
+        let Tally { merged, zeroed, packed, swapped, unshared, returned, parts } = tally;
+        assert!([merged, zeroed, packed, swapped, unshared, returned, parts].iter().all(|n| *n > 10), "{tally:?}");
     }
-    assert!(seen.0 > 100 && seen.1 > 50);
+    assert!(seen.0 > 100 && seen.1 > 30);
 }
 
 #[test]
@@ -573,7 +592,8 @@ fn a_first_touch_takes_a_block_where_one_fits() {
     let pool = pool(&mut records);
     let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
     let mut size = |offset: u64, access| {
-        memory.resolve(&model, &pool, Addr::new(RAM_BASE.bits().wrapping_add(offset)), access).map(|leaf| leaf.size)
+        resolve(&mut memory, &model, &pool, Addr::new(RAM_BASE.bits().wrapping_add(offset)), access)
+            .map(|leaf| leaf.size)
     };
     assert_eq!(size(0x1234, Access::Read), Ok(Size::Block));
     assert_eq!(size((12 << 20) + 8, Access::Write), Ok(Size::Page), "the block is not all RAM");
@@ -581,8 +601,8 @@ fn a_first_touch_takes_a_block_where_one_fits() {
     assert_eq!(size(0_u64.wrapping_sub(1), Access::Read), Err(Miss::NotRam));
     assert_eq!(size(u64::MAX >> 1, Access::Read), Err(Miss::NotRam));
     memory.map_device(&model, &pool, GICV, Addr::new(GICV_PA), 0x1000).unwrap();
-    assert_eq!(memory.resolve(&model, &pool, GICV, Access::Execute), Err(Miss::Denied));
-    assert!(memory.resolve(&model, &pool, GICV, Access::Write).is_ok());
+    assert_eq!(resolve(&mut memory, &model, &pool, GICV, Access::Execute), Err(Miss::Denied));
+    assert!(resolve(&mut memory, &model, &pool, GICV, Access::Write).is_ok());
     let inside = memory.map_device(&model, &pool, RAM_BASE + 0x1000, Addr::new(GICV_PA), 0x1000);
     assert_eq!(inside, Err(Refusal::Occupied));
     assert_eq!(memory.resident().frames, 513);
@@ -597,9 +617,9 @@ fn a_first_touch_of_a_page_is_a_handful_of_steps() {
     let mut records = records();
     let pool = pool(&mut records);
     let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
-    memory.resolve(&model, &pool, RAM_BASE, Access::Read).unwrap();
+    resolve(&mut memory, &model, &pool, RAM_BASE, Access::Read).unwrap();
     let before = model.tally();
-    memory.resolve(&model, &pool, RAM_BASE + 0x1000, Access::Read).unwrap();
+    resolve(&mut memory, &model, &pool, RAM_BASE + 0x1000, Access::Read).unwrap();
     let after = model.tally();
     assert_eq!((after.stores - before.stores, after.publishes - before.publishes), (1, 2));
     assert_eq!((after.leaves, after.vmids, after.alls), (before.leaves, before.vmids, before.alls));
@@ -636,7 +656,8 @@ fn an_image_is_there_with_caches_off() {
         for (word, bytes) in mirror.as_chunks::<8>().0.iter().enumerate() {
             let at = RAM_BASE + word as u64 * 8;
             if memory.peek(&model, at).is_some() {
-                let pa: Addr<Pa> = memory.resolve(&model, &pool, at, Access::Read).unwrap().output_of(at).unwrap();
+                let pa: Addr<Pa> =
+                    resolve(&mut memory, &model, &pool, at, Access::Read).unwrap().output_of(at).unwrap();
                 assert_eq!(model.uncached(pa), u64::from_le_bytes(*bytes));
             }
         }
@@ -675,7 +696,7 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, || false);
         assert_eq!(memory.peek(&model, RAM_BASE), None);
         let word = |memory: &mut Memory, offset| {
-            let leaf = memory.resolve(&model, &pool, RAM_BASE + offset, Access::Read).unwrap();
+            let leaf = resolve(memory, &model, &pool, RAM_BASE + offset, Access::Read).unwrap();
             let pa = leaf.output_of(RAM_BASE + offset).unwrap();
             (model.cached(pa), model.uncached(pa))
         };

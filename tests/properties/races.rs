@@ -207,7 +207,7 @@ fn run(seed: u64, seconds: u64, flaw: Flaw) -> Result<Events, (u64, String)> {
             life.go_on().map_err(|error| (at, error))?;
         }
         let (shorts, tally, looked) = (life.world.shorts, life.world.tally, life.world.look_at_all());
-        let Tally { merged, zeroed, packed, swapped, unshared, returned } = tally;
+        let Tally { merged, zeroed, packed, swapped, unshared, returned, .. } = tally;
         let looked = life.events.looked + looked.map_err(|error| (seconds * 1000, error))?;
         Ok(Events { merged, zeroed, packed, swapped, unshared, returned, shorts, looked, ..life.events })
     })

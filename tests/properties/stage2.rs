@@ -26,7 +26,7 @@ struct Stock<'m> {
 impl Supply for Stock<'_> {
     fn take(&mut self) -> Option<Addr<Pa>> {
         let frame = self.free.pop()?;
-        self.model.zero(frame, Size::Page);
+        self.model.zero(frame, 1);
         self.model.publish();
         Some(frame)
     }
@@ -65,7 +65,7 @@ impl<'m> World<'m> {
     fn new(model: &'m Model, bits: u32, seed: u64) -> Self {
         let geometry = Geometry::of_bits(bits).unwrap();
         for frame in 0..16 {
-            model.zero(Addr::new(RAM + frame * 4096), Size::Page);
+            model.zero(Addr::new(RAM + frame * 4096), 1);
         }
         model.publish();
         let free = (16..FRAMES).map(|frame| Addr::new(RAM + frame * 4096)).collect();

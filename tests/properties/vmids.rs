@@ -1,6 +1,6 @@
 //! VMIDs with more tables than numbers: none is lent twice at a time, and who runs keeps its own.
 
-use flatland::addr::{Addr, CpuId, Size, Vmid};
+use flatland::addr::{Addr, CpuId, Vmid};
 use flatland::arm::vmsa::{Geometry, VmidBits, vttbr};
 use flatland::machine::Machine;
 use flatland::stage2::vmid::{Tag, Vmids};
@@ -17,7 +17,7 @@ fn model(seed: u64, flaw: Flaw) -> Model {
     let model = Model::new(Addr::new(RAM), TABLES * 4096, seed, flaw);
     for table in 0..TABLES {
         let root = Addr::new(RAM + table * 4096);
-        model.zero(root, Size::Page);
+        model.zero(root, 1);
         model.store(root, (table + 1) << 30 | 0x7fd);
     }
     model.settle();

@@ -5,7 +5,7 @@
 //! in the TLB when its tables say something else, until it is forgotten.
 
 use crate::model::Model;
-use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
+use flatland::addr::{Addr, CpuId, IntId, Pa};
 use flatland::arm::desc::{Desc, Rights};
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::el2::El2Registers;
@@ -392,8 +392,8 @@ impl Machine for Cpu<'_> {
         self.model.frame(frame)
     }
 
-    fn zero(&self, start: Addr<Pa>, size: Size) {
-        self.model.zero(start, size);
+    fn zero(&self, start: Addr<Pa>, frames: u64) {
+        self.model.zero(start, frames);
     }
 
     fn publish(&self) {

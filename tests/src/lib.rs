@@ -5,3 +5,4 @@ pub mod model;
 pub mod qemu;
 pub mod race;
 pub mod source;
+pub mod touch;

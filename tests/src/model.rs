@@ -291,11 +291,13 @@ impl Model {
     /// A guest's store that reaches caches and DRAM.
     pub fn guest_store(&self, pa: Addr<Pa>, value: u64) {
         self.write_through(pa.bits(), value);
+        self.note_guest_store(&mut self.state(), pa.bits());
     }
 
     /// A guest's store that stays in the caches of the CPU that it was on.
     pub fn cached_store(&self, pa: Addr<Pa>, value: u64) {
         self.word(pa.bits()).store(value, Relaxed);
+        self.note_guest_store(&mut self.state(), pa.bits());
     }
 
     /// Gives the board a disk of this many blocks, full of garbage; none for 0.
@@ -495,6 +497,7 @@ impl Model {
                 {
                     let value = state.dice.pick(&[0, 1, 2, ipa]);
                     self.write_through(pa, value);
+                    self.note_guest_store(state, pa);
                     // A guest's own store is not ours to order.
                     if let Some(words) = state.handed_out.get_mut(&(pa & !0xfff)) {
                         words[(pa >> 3 & 511) as usize] = value;
@@ -502,6 +505,14 @@ impl Model {
                     state.scribbled.push((cpu, ipa, value));
                 }
             }
+        }
+    }
+
+    /// A guest has written to a frame of its own: that an instruction cache knows it as it was is for the guest to mend.
+    fn note_guest_store(&self, state: &mut State, pa: u64) {
+        let frame = pa & !0xfff;
+        if state.fetched.contains_key(&frame) {
+            state.fetched.insert(frame, self.hash(frame));
         }
     }
 
@@ -610,11 +621,11 @@ impl Machine for Model {
         words
     }
 
-    fn zero(&self, start: Addr<Pa>, size: Size) {
-        assert!(start.is_aligned(size), "{start:?} is not aligned to {size:?}");
+    fn zero(&self, start: Addr<Pa>, frames: u64) {
+        assert!(start.is_aligned(Size::Page), "{start:?} is no frame");
         let mut state = self.state();
         let first = (start.bits() - self.base) >> 12;
-        for frame in first..first + size.frames() {
+        for frame in first..first + frames {
             self.words[frame as usize].iter().for_each(|word| word.store(0, Relaxed));
             state.fresh.insert(self.base + (frame << 12));
         }

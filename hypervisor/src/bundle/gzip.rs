@@ -88,6 +88,11 @@ impl Unpacking {
         Ok(Self { at_in, at_out: 0, in_window: 0, crc: Crc::new() })
     }
 
+    /// How many bytes were unpacked so far.
+    pub const fn done(&self) -> u64 {
+        self.at_out
+    }
+
     /// Unpacks a piece and hands it to `each`, with its place. True once all is unpacked, and is what it was.
     pub fn step<E>(
         &mut self,

@@ -61,6 +61,11 @@ impl fmt::Display for Failure {
 
 /// A VM's RAM, to be written.
 pub trait Sink {
+    /// Makes `bytes` from `at` on ready to be written, as far as that is long: false if there is more to do.
+    fn prepare(&mut self, _at: Addr<Ipa>, _bytes: u64) -> Result<bool, Short> {
+        Ok(true)
+    }
+
     /// Writes `bytes` from `at` on. They lie within the RAM that the plan was made for, and may be many.
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Short>;
     /// Makes `bytes` from `at` on zero: nothing to do where they are so from birth.
@@ -88,7 +93,7 @@ pub struct Plan<'a> {
 }
 
 /// The most bytes that a sink is asked to make zero at once.
-const MOST_ZEROES: u64 = 1 << 20;
+const MOST_ZEROES: u64 = 16 << 10;
 
 /// How far a loading is ([`Plan::begin`]).
 #[derive(Debug)]
@@ -182,6 +187,9 @@ impl<'a> Plan<'a> {
         workspace: &mut Workspace,
         sink: &mut impl Sink,
     ) -> Result<bool, Failure> {
+        if !self.prepare(loading, sink).map_err(Failure::Short)? {
+            return Ok(false);
+        }
         match &mut loading.0 {
             Stage::Kernel(done) => match piece_from(self.kernel, done) {
                 Some((at, bytes)) => self.piece(at, bytes, sink).map_err(Failure::Short)?,
@@ -219,6 +227,31 @@ impl<'a> Plan<'a> {
         Ok(false)
     }
 
+    /// Has the sink make ready where the next piece goes.
+    fn prepare(&self, loading: &Loading, sink: &mut impl Sink) -> Result<bool, Short> {
+        let at = match &loading.0 {
+            Stage::Kernel(done) => *done,
+            Stage::Packed(unpacking) => unpacking.done(),
+            Stage::Initrd(done) => {
+                let bytes = (gzip::PIECE as u64).min((self.initrd_bytes.len() as u64).saturating_sub(*done));
+                return self
+                    .initrd
+                    .filter(|_| bytes > 0)
+                    .map_or(Ok(true), |initrd| sink.prepare(initrd.start + *done, bytes));
+            }
+            Stage::Zeroes(..) => return Ok(true),
+        };
+        let end = at.saturating_add(gzip::PIECE as u64).min(self.len);
+        for segment in &self.segments {
+            if let Some((to, range)) = segment.part(at, end)
+                && !sink.prepare(to, range.end - range.start)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes all of it at once.
     pub fn load(&self, workspace: &mut Workspace, sink: &mut impl Sink) -> Result<(), Failure> {
         let mut loading = self.begin(workspace)?;
@@ -230,14 +263,10 @@ impl<'a> Plan<'a> {
     fn piece(&self, at: u64, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Short> {
         let end = at.saturating_add(bytes.len() as u64);
         for segment in &self.segments {
-            let from = segment.from.max(at);
-            let to = segment.from.saturating_add(segment.bytes).min(end);
-            if from >= to {
-                continue;
-            }
+            let Some((to, range)) = segment.part(at, end) else { continue };
             // Both lie within `bytes`, so they fit.
-            let part = bytes.get((from - at) as usize..(to - at) as usize).unwrap_or_default();
-            sink.write(Addr::new(segment.at.bits().saturating_add(from - segment.from)), part)?;
+            let part = bytes.get((range.start - at) as usize..(range.end - at) as usize).unwrap_or_default();
+            sink.write(to, part)?;
         }
         Ok(())
     }

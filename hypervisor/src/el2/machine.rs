@@ -2,7 +2,7 @@
 
 use super::mmu::linear;
 use super::sysreg::{dsb, isb, read, write};
-use super::{context, debug, disk, irq, lists};
+use super::{context, debug, disk, irq, lists, masked};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,11 @@ fn word(at: Addr<Pa>) -> &'static AtomicU64 {
 }
 
 impl Machine for El2 {
+    fn is_interrupt_pending(&self) -> bool {
+        masked::between();
+        irq::is_pending()
+    }
+
     fn allocations(&self) -> u64 {
         super::heap::allocations()
     }
@@ -47,9 +52,10 @@ impl Machine for El2 {
         unsafe { &*(linear(frame.align_down(Size::Page)) as *const Words) }
     }
 
-    fn zero(&self, start: Addr<Pa>, size: Size) {
+    fn zero(&self, start: Addr<Pa>, frames: u64) {
         let at = linear(start);
-        let end = at + size.bytes();
+        let bytes = frames << 12;
+        let end = at + bytes;
         let zva = read!("dczid_el0");
         // DCZID_EL0: DZP forbids DC ZVA; BS is log2 of the words it zeroes (Arm ARM D24.2.36).
         if zva >> 4 & 1 == 0 {
@@ -59,7 +65,7 @@ impl Machine for El2 {
             unsafe { each_line(at, end, step, Line::Zero) };
         } else {
             // SAFETY: as above.
-            unsafe { core::ptr::write_bytes(at as *mut u64, 0, (size.bytes() / 8) as usize) };
+            unsafe { core::ptr::write_bytes(at as *mut u64, 0, (bytes / 8) as usize) };
         }
     }
 

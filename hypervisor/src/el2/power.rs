@@ -92,6 +92,7 @@ pub(crate) fn all_over(host: &Host) -> ! {
     static ONE: spin::mutex::SpinMutex<()> = spin::mutex::SpinMutex::new(());
     let guard = ONE.lock();
     host.sum_up();
+    super::masked::sum_up(host);
     let mut console = host.console.lock();
     match host.fleet.crashed() {
         0 => console.log(format_args!("all VMs ended: ok")),

@@ -1,7 +1,7 @@
 //! The run loop's CPU ([`flatland::run::Cpu`]), at EL2.
 
 use super::machine::El2;
-use super::{context, guest, irq, power, timer, uart};
+use super::{context, guest, irq, masked, power, timer, uart};
 use aarch64_cpu::asm::wfi;
 use flatland::arm::el1::Context;
 use flatland::arm::el2::El2Registers;
@@ -15,7 +15,10 @@ impl Cpu for El2 {
 
     #[inline(always)]
     fn enter(&self, registers: &mut Registers) -> Exit {
-        guest::run(registers)
+        masked::end();
+        let exit = guest::run(registers);
+        masked::begin();
+        exit
     }
 
     fn drain_serrors(&self) -> bool {
@@ -63,15 +66,14 @@ impl Cpu for El2 {
 
     fn wait_for_interrupt(&self) {
         // Interrupts are masked; a pending one ends WFI all the same (Arm ARM D1.6.1).
+        masked::end();
         wfi();
-    }
-
-    fn is_interrupt_pending(&self) -> bool {
-        irq::is_pending()
+        masked::begin();
     }
 
     #[inline(always)]
     fn acknowledge(&self) -> Option<(Irq, Ack)> {
+        masked::between();
         irq::acknowledge()
     }
 

@@ -65,9 +65,16 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
         // It has more than it should, and there is next to nothing left: it does not get more until that changes.
         return Next::WaitForMemory;
     }
-    let result = here.vm.memory.lock().resolve(m, &here.host.pool, ipa, access);
+    // What is long is done in parts, the lock let go between them.
+    let result = loop {
+        match here.vm.memory.lock().resolve(m, &here.host.pool, ipa, access) {
+            Err(Miss::Again) if !m.is_interrupt_pending() => {}
+            result => break result,
+        }
+    };
     match result {
-        Ok(_) => Next::Resume,
+        // Whoever interrupts comes first; then it touches it again.
+        Ok(_) | Err(Miss::Again) => Next::Resume,
         Err(Miss::Short) => here.host.starve(m, here.vm),
         Err(Miss::Lost) => Next::Stop(Cause::Crash("a page of its memory could not be brought back as it was")),
         Err(Miss::NotRam) => refuse(here, m, vcpu, abort.access, ipa, "nothing is there"),

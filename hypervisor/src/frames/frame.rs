@@ -62,11 +62,7 @@ impl Frame<Dirty> {
     /// Fills all of it with zeroes, and waits until every CPU sees them.
     pub fn zero<M: Machine>(self, m: &M) -> Frame<Clean> {
         let (start, order) = self.release();
-        let size = order.largest_size();
-        let pieces = order.bytes() / size.bytes();
-        for piece in 0..pieces {
-            m.zero(start + piece * size.bytes(), size);
-        }
+        m.zero(start, order.frames());
         // A descriptor that is stored later must not be seen earlier: stores to different addresses have no order of
         // their own, and on another CPU a vCPU of the same VM could read through the new leaf what was here before.
         m.publish();
@@ -99,6 +95,62 @@ impl Frame<Dirty> {
         let (start, order) = self.release();
         m.publish();
         Frame::new(start, order)
+    }
+}
+
+/// A run of frames that is being written, a piece at a time: all of a block would take long.
+///
+/// As an address in a table, it is its owner's to give back ([`Filling::give_up`]).
+#[derive(Debug)]
+pub struct Filling {
+    start: Addr<Pa>,
+    order: Order,
+    word: u64,
+    done: u64,
+}
+
+impl Filling {
+    /// Begins to write `word` to all of `frame`.
+    pub fn new(frame: Frame<Dirty>, word: u64) -> Self {
+        let (start, order) = frame.release();
+        Self { start, order, word, done: 0 }
+    }
+
+    /// What is written.
+    pub const fn word(&self) -> u64 {
+        self.word
+    }
+
+    /// Writes a piece more. Returns where it is and how many bytes it has: none once all is written.
+    pub fn step<M: Machine>(&mut self, m: &M) -> (Addr<Pa>, u64) {
+        // Zeroing a cache line is one instruction, writing it sixteen and more.
+        let most: u64 = if self.word == 0 { 128 << 10 } else { 8 << 10 };
+        let start = self.start + self.done;
+        let bytes = most.min(self.order.bytes() - self.done);
+        if self.word == 0 {
+            m.zero(start, bytes >> 12);
+        } else {
+            for page in 0..bytes >> 12 {
+                let words = m.frame(start + (page << 12));
+                words.iter().for_each(|place| place.store(self.word, core::sync::atomic::Ordering::Relaxed));
+            }
+        }
+        self.done += bytes;
+        (start, bytes)
+    }
+
+    /// Ends it, and waits until every CPU sees what was written. It is its own error where it was not written to the end.
+    pub fn finish<M: Machine>(self, m: &M) -> Result<Frame<Clean>, Self> {
+        if self.done < self.order.bytes() {
+            return Err(self);
+        }
+        m.publish();
+        Ok(Frame::new(self.start, self.order))
+    }
+
+    /// Ends it as it is, to give the frame back.
+    pub fn give_up(self) -> Frame<Dirty> {
+        Frame::new(self.start, self.order)
     }
 }
 

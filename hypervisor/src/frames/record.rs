@@ -136,15 +136,6 @@ impl Order {
             number => Some(Self(number - 1)),
         }
     }
-
-    /// The largest leaf size that it is made of.
-    pub const fn largest_size(self) -> Size {
-        match self.0 {
-            0..9 => Size::Page,
-            9..18 => Size::Block,
-            _ => Size::Giant,
-        }
-    }
 }
 
 impl From<Size> for Order {

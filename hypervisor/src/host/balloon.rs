@@ -34,7 +34,7 @@ struct Given<'a, M: Machine> {
 impl<M: Machine> Given<'_, M> {
     fn copy(&self, mut copy: impl FnMut(&mut Memory) -> Result<(), Miss>) -> Result<(), Fault> {
         self.host.with_relief(self.m, || copy(&mut self.vm.memory.lock())).map_err(|miss| match miss {
-            Miss::Short => Fault::Short,
+            Miss::Short | Miss::Again => Fault::Short,
             Miss::NotRam | Miss::Denied | Miss::Lost => Fault::Outside,
         })
     }

@@ -12,7 +12,7 @@ pub const HOUSEKEEPING_CPU: CpuId = CpuId(0);
 
 /// How long work that can be done in parts goes on with interrupts masked, in nanoseconds: other VMs' timers, and CPUs that want
 /// the same lock, wait meanwhile.
-const LATE: u64 = 20_000;
+const LATE: u64 = 8_000;
 
 /// What the board and its CPUs offer to VMs.
 #[derive(Clone, Debug)]

@@ -3,8 +3,10 @@
 use super::Host;
 use super::load::Loader;
 use crate::addr::{Addr, Ipa, Size};
+use crate::arm::esr::Access;
 use crate::bundle::image::{self, Sink};
 use crate::machine::Machine;
+use crate::memory::Miss;
 use crate::next::Cause;
 use crate::vm::{State, Vm};
 use core::sync::atomic::Ordering;
@@ -19,6 +21,22 @@ struct Into<'a, M: Machine> {
 }
 
 impl<M: Machine> Sink for Into<'_, M> {
+    fn prepare(&mut self, at: Addr<Ipa>, bytes: u64) -> Result<bool, image::Short> {
+        if self.vm.merges {
+            // It is lent the bundle's pages, where it can be.
+            return Ok(true);
+        }
+        for page in [at, at + (bytes - 1)] {
+            let touch = || self.vm.memory.lock().resolve(self.m, &self.host.pool, page, Access::Write);
+            match self.host.with_relief(self.m, touch) {
+                Ok(_) => {}
+                Err(Miss::Again) => return Ok(false),
+                Err(_) => return Err(image::Short { at: page }),
+            }
+        }
+        Ok(true)
+    }
+
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), image::Short> {
         for (n, page) in (0..).zip(bytes.chunks(PAGE)) {
             let at = at + n * PAGE as u64;

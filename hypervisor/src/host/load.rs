@@ -7,6 +7,8 @@ use crate::bundle::image::{Failure, Loading, Sink};
 use crate::vm::Vm;
 use alloc::string::{String, ToString};
 
+const NO_ROOM: &str = "no memory is left for its device tree";
+
 /// What fills the memory of VMs, one at a time.
 pub(super) struct Loader {
     /// Where compressed kernels are unpacked.
@@ -60,7 +62,10 @@ impl Loader {
             return Ok(None);
         }
         let plan = &vm.plan;
-        into.write(plan.dtb, &vm.tree).map_err(|_| String::from("no memory is left for its device tree"))?;
+        if !into.prepare(plan.dtb, vm.tree.len() as u64).map_err(|_| String::from(NO_ROOM))? {
+            return Ok(None);
+        }
+        into.write(plan.dtb, &vm.tree).map_err(|_| String::from(NO_ROOM))?;
         self.job = None;
         Ok(Some((plan.entry.bits(), plan.dtb.bits())))
     }

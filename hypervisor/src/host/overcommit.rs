@@ -24,6 +24,13 @@ const LATER_MS: u64 = 50;
 /// How many pages the scanner looks at in one slice.
 const SLICE: u32 = 16;
 
+/// When what is left of what is to be put away is to be gone on with.
+enum Owed {
+    Nothing,
+    Soon,
+    Now,
+}
+
 impl Host {
     /// Asks the policy if it is time, and does what it orders. Returns when to come again.
     #[inline]
@@ -40,8 +47,11 @@ impl Host {
             overcommit.next_ms = now + TICK_MS;
             self.tick(m, &mut overcommit, now);
         }
-        let owes = self.put_away(m, &mut overcommit);
-        let next = self.facts.ticks_of_ms(if owes { now + SOON_MS } else { overcommit.next_ms });
+        let next = self.facts.ticks_of_ms(match self.put_away(m, &mut overcommit) {
+            Owed::Nothing => overcommit.next_ms,
+            Owed::Soon => now + SOON_MS,
+            Owed::Now => now,
+        });
         // Where memory is short, merging does not wait until nobody wants the CPU: it is the cheapest way to get some.
         let scan = match self.pressure.scanner.try_lock() {
             Some(mut scanner) if overcommit.policy.level() != Level::High => {
@@ -119,7 +129,7 @@ impl Host {
 
     /// The frames that are charged to a VM: its own, and its part of those it shares and of the store.
     fn charged(&self, resident: &Resident) -> u64 {
-        resident.frames + self.shared_part(resident) + resident.units / 16 + resident.shadows
+        resident.frames + resident.pending + self.shared_part(resident) + resident.units / 16 + resident.shadows
     }
 
     /// A VM's part of the frames that it shares: all leaves that name shared frames have the same.
@@ -170,15 +180,21 @@ impl Host {
         }
     }
 
-    /// Puts some of what is owed away; true if more is.
-    fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> bool {
-        let mut more = false;
+    /// Puts some of what is owed away, until an interrupt waits.
+    fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> Owed {
+        let mut more = Owed::Nothing;
         for (vm, owed) in self.fleet.vms.iter().zip(&mut overcommit.owed) {
-            if *owed > 0 {
-                for _ in 0..AT_A_TIME {
-                    *owed = owed.saturating_sub(self.take_from(m, vm));
+            for _ in 0..AT_A_TIME {
+                if *owed == 0 {
+                    break;
                 }
-                more |= *owed > 0;
+                *owed = owed.saturating_sub(self.take_from(m, vm));
+                if m.is_interrupt_pending() {
+                    return Owed::Now;
+                }
+            }
+            if *owed > 0 {
+                more = Owed::Soon;
             }
         }
         more

@@ -27,9 +27,21 @@ const PATIENCE: u64 = 20;
 /// How often memory is looked for when a copy needs some.
 const RELIEFS: u32 = 8;
 
+/// What came of looking for memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Relief {
+    /// Some frames came free.
+    Found,
+    /// Nobody has any to give.
+    None,
+    /// It was late before enough was found.
+    Late,
+}
+
 impl Host {
-    /// Frees some frames, of VMs that have more than they should first. Returns how many. No lock may be held.
-    pub fn relieve<M: Machine>(&self, m: &M) -> u64 {
+    /// Frees some frames, of VMs that have more than they should first, until it `is_late`, which is asked after each try. No lock
+    /// may be held.
+    fn relieve<M: Machine>(&self, m: &M, mut is_late: impl FnMut() -> bool) -> Relief {
         // What can be made again from what is there costs least.
         let mut freed = self.idle_shadows(m);
         for _ in 0..TRIES {
@@ -38,8 +50,11 @@ impl Host {
             }
             let Some(vm) = self.victim() else { break };
             freed += self.take_from(m, vm);
+            if is_late() {
+                return Relief::Late;
+            }
         }
-        freed
+        if freed > 0 { Relief::Found } else { Relief::None }
     }
 
     /// Gives back tables of one shadow that no vCPU is in. Returns how many frames came free.
@@ -85,9 +100,14 @@ impl Host {
     /// A vCPU of `vm` needs a frame and the pool has none: finds some, or lets it wait, but not for ever.
     #[cold]
     pub fn starve<M: Machine>(&self, m: &M, vm: &Vm) -> Next {
-        if self.relieve(m) > 0 {
-            vm.starving.store(0, Ordering::Relaxed);
-            return Next::Resume;
+        match self.relieve(m, || m.is_interrupt_pending()) {
+            Relief::Found => {
+                vm.starving.store(0, Ordering::Relaxed);
+                return Next::Resume;
+            }
+            // Whoever interrupts comes first; then it asks again.
+            Relief::Late => return Next::Resume,
+            Relief::None => {}
         }
         let now = m.now().max(1);
         let since = match vm.starving.load(Ordering::Relaxed) {
@@ -117,7 +137,7 @@ impl Host {
     ) -> Result<T, Miss> {
         for _ in 0..RELIEFS {
             match work() {
-                Err(Miss::Short) if self.relieve(m) > 0 => {}
+                Err(Miss::Short) if self.relieve(m, || false) == Relief::Found => {}
                 result => return result,
             }
         }

@@ -122,7 +122,7 @@ impl Memory {
             let pa = match leaf.and_then(|leaf| leaf.output_of(here)) {
                 Some(pa) => pa,
                 None => {
-                    let found = self.resolve(m, pool, here, access)?;
+                    let found = self.resolve_page(m, pool, here, access)?;
                     leaf = Some(found);
                     found.output_of(here).filter(|_| found.attr.mem != MemType::Device).ok_or(Miss::NotRam)?
                 }

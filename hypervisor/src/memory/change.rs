@@ -136,6 +136,9 @@ impl Memory {
         let owner = self.layout.owner;
         self.drop_shadows(m, pool, &mut || false);
         self.released = 0;
+        if let Some((_, filling)) = self.block.take() {
+            self.drop_frame(pool, filling.give_up());
+        }
         let mut left = self.resident;
         let mut put_away: Resident = self.resident;
         let table = self.table;

@@ -9,7 +9,7 @@ use super::{Coherence, Granule, Memory, Miss};
 use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Attr, Hole, MemType, Rights};
 use crate::arm::esr::Access;
-use crate::frames::{SharedPool, Use};
+use crate::frames::{Dirty, Filling, Frame, SharedPool, Use};
 use crate::machine::{Machine, Point};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
@@ -20,7 +20,8 @@ impl Memory {
         matches!(self.table.walk(m, ipa), Found::Leaf(leaf) if leaf.attr.accessed && leaf.attr.rights.allows(access.rights()))
     }
 
-    /// The leaf that translates `ipa` and allows `access`, after whatever that takes. `ipa` may be any number.
+    /// The leaf that translates `ipa` and allows `access`, after whatever that takes: a part of it, and [`Miss::Again`], where it is
+    /// long. `ipa` may be any number.
     #[inline]
     pub fn resolve<M: Machine>(
         &mut self,
@@ -29,10 +30,32 @@ impl Memory {
         ipa: Addr<Ipa>,
         access: Access,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        self.resolve_by(m, pool, ipa, access, self.layout.granule)
+    }
+
+    /// The same for accesses of ours: what was never touched gets a page, which is done at once.
+    pub(super) fn resolve_page<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        access: Access,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        self.resolve_by(m, pool, ipa, access, Granule::Page)
+    }
+
+    fn resolve_by<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        access: Access,
+        granule: Granule,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match self.table.walk(m, ipa) {
             Found::Leaf(leaf) if leaf.attr.accessed && leaf.attr.rights.allows(access.rights()) => Ok(leaf),
             Found::Leaf(leaf) => self.upgrade(m, pool, ipa, access, leaf),
-            Found::Gap(gap) if self.is_ram(ipa, 1) => self.touch(m, pool, ipa, access, gap),
+            Found::Gap(gap) if self.is_ram(ipa, 1) => self.touch(m, pool, (ipa, access), gap, granule),
             Found::Gap(_) | Found::Outside => Err(Miss::NotRam),
         }
     }
@@ -41,24 +64,89 @@ impl Memory {
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,
-        ipa: Addr<Ipa>,
-        access: Access,
+        (ipa, access): (Addr<Ipa>, Access),
         gap: Gap<Ipa>,
+        granule: Granule,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match gap.hole() {
             Hole::Absent | Hole::Ballooned | Hole::Zero => {}
             Hole::Packed(_) | Hole::Swapped(..) => return self.unpack(m, pool, ipa, access, gap),
             Hole::Poisoned => return Err(Miss::Lost),
         }
-        let fits = self.is_ram(ipa.align_down(Size::Block), Size::Block.bytes());
-        if self.layout.granule == Granule::Block
-            && fits
-            && gap.admits(Size::Block)
-            && let Ok(leaf) = self.back(m, pool, ipa, access, gap, Size::Block)
-        {
-            return Ok(leaf);
+        if granule == Granule::Block {
+            let block = ipa.align_down(Size::Block);
+            if self.block.is_none() && self.is_ram(block, Size::Block.bytes()) && gap.admits(Size::Block) {
+                self.begin_block(pool, block, gap.hole());
+            }
+            if let Some((at, filling)) = self.block.take() {
+                return self.go_on(m, pool, (ipa, access), (at, filling));
+            }
         }
-        self.back(m, pool, ipa, access, gap, Size::Page)
+        self.back(m, pool, ipa, access, gap)
+    }
+
+    /// Takes a block's frames, if there are any, to be put behind `at`, where `hole` is.
+    fn begin_block(&mut self, pool: &SharedPool<'_>, at: Addr<Ipa>, hole: Hole) {
+        if let Some(frame) = pool.lock().take(Size::Block, self.layout.owner, Use::Guest) {
+            self.resident.pending = Size::Block.frames();
+            self.block = Some((at, Filling::new(frame, self.content_of(hole))));
+        }
+    }
+
+    /// What memory is full of that comes where `hole` is.
+    const fn content_of(&self, hole: Hole) -> u64 {
+        match hole {
+            // What the guest's free pages are full of, if it has told (virtio 1.2, 5.5.6.5).
+            Hole::Ballooned => self.filling,
+            _ => 0,
+        }
+    }
+
+    /// Makes a piece more of a block ready, and with the last puts it where it belongs. Whoever needs memory meanwhile does this
+    /// first.
+    fn go_on<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        (ipa, access): (Addr<Ipa>, Access),
+        (at, mut filling): (Addr<Ipa>, Filling),
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        let (start, bytes) = filling.step(m);
+        if bytes > 0 && self.layout.coherence == Coherence::Cleaned {
+            m.clean(start, bytes, Point::Coherency);
+        }
+        let word = filling.word();
+        let frame = match filling.finish(m) {
+            Ok(frame) => frame,
+            Err(filling) => {
+                self.block = Some((at, filling));
+                return Err(Miss::Again);
+            }
+        };
+        // Some of it may have been touched by us, or given to the balloon.
+        let table = self.table;
+        let gap = match table.walk(m, at) {
+            Found::Gap(gap) if gap.admits(Size::Block) && self.content_of(gap.hole()) == word => Some(gap),
+            _ => None,
+        };
+        let (_, _, mut supply) = self.parts(m, pool);
+        let Some((gap, Ok(ready))) = gap.map(|gap| (gap, gap.prepare(at, Size::Block, &mut supply))) else {
+            self.drop_frame(pool, frame.into_dirty());
+            return self.resolve_page(m, pool, ipa, access);
+        };
+        self.resident.frames += core::mem::take(&mut self.resident.pending);
+        // At most 2^18 frames, so it fits.
+        self.count(gap.hole(), -(Size::Block.frames() as i64));
+        let is_asked = ipa.align_down(Size::Block) == at;
+        let rights = if is_asked { self.rights_for(m, frame.start(), Size::Block, access) } else { Rights::RW };
+        let leaf = ready.commit(m, frame.into_table(), Attr { rights, ..self.ram_attr() });
+        if is_asked { Ok(leaf) } else { Err(Miss::Again) }
+    }
+
+    /// Gives back frames that were to be made ready.
+    pub(super) fn drop_frame(&mut self, pool: &SharedPool<'_>, frame: Frame<Dirty>) {
+        self.resident.pending = 0;
+        pool.lock().give_back(frame);
     }
 
     /// Makes a leaf allow `access` that does not, or is not to be used unnoticed.
@@ -91,7 +179,7 @@ impl Memory {
         }
     }
 
-    /// Puts zeroed memory behind the `size` block around `ipa`.
+    /// Puts a zeroed page behind `ipa`.
     fn back<M: Machine>(
         &mut self,
         m: &M,
@@ -99,34 +187,36 @@ impl Memory {
         ipa: Addr<Ipa>,
         access: Access,
         gap: Gap<Ipa>,
-        size: Size,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
-        let frame = pool.lock().take(size, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
+        let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let hole = gap.hole();
         let (_, _, mut supply) = self.parts(m, pool);
-        let Ok(ready) = gap.prepare(ipa, size, &mut supply) else {
+        let Ok(ready) = gap.prepare(ipa, Size::Page, &mut supply) else {
             pool.lock().give_back(frame);
             return Err(Miss::Short);
         };
-        let frame = match hole {
-            // What the guest's free pages are full of, if it has told (virtio 1.2, 5.5.6.5).
-            Hole::Ballooned if self.filling != 0 => frame.fill(m, |_| self.filling),
-            _ => frame.zero(m),
+        let frame = match self.content_of(hole) {
+            0 => frame.zero(m),
+            word => frame.fill(m, |_| word),
         };
-        let rights = self.show(m, frame.start(), size, access);
-        self.resident.frames += size.frames();
-        // At most 2^18 frames, so it fits.
-        self.count(hole, -(size.frames() as i64));
+        let rights = self.show(m, frame.start(), Size::Page, access);
+        self.resident.frames += 1;
+        self.count(hole, -1);
         Ok(ready.commit(m, frame.into_table(), Attr { rights, ..self.ram_attr() }))
     }
 
-    /// Sees to it that the guest sees what we wrote to a frame that is about to be its own, and returns what it may do there. It
-    /// may fetch only if it is about to: who fetches from a page that he has not written has invalidated nothing, and could
-    /// meet instructions that the frame's last owner left in an instruction cache (Arm ARM B2.4.4).
+    /// Sees to it that the guest sees what we wrote to a frame that is about to be its own, and returns what it may do there.
     pub(super) fn show<M: Machine>(&self, m: &M, frame: Addr<Pa>, size: Size, access: Access) -> Rights {
         if self.layout.coherence == Coherence::Cleaned {
             m.clean(frame, size.bytes(), Point::Coherency);
         }
+        self.rights_for(m, frame, size, access)
+    }
+
+    /// What a guest may do to a frame that is clean and about to be its own. It may fetch only if it is about to: who fetches from a
+    /// page that he has not written has invalidated nothing, and could meet instructions that the frame's last owner left in an
+    /// instruction cache (Arm ARM B2.4.4).
+    fn rights_for<M: Machine>(&self, m: &M, frame: Addr<Pa>, size: Size, access: Access) -> Rights {
         if access != Access::Execute {
             return Rights::RW;
         }

@@ -22,6 +22,9 @@ pub enum Miss {
     NotRam,
     /// The pool has no frame. Nobody's fault: let the vCPU wait, find memory, try again.
     Short,
+    /// A part of what it takes is done, as all of it is long: try again at once, when interrupts were let in and the lock was
+    /// let go.
+    Again,
     /// The page does not allow it. The guest's doing.
     Denied,
     /// Its contents cannot be brought back as they were: a damaged store or a disk that fails. The VM must stop.

@@ -476,7 +476,7 @@ impl Memory {
             self.shadows.pins.resize(n + 1, None);
         }
         *self.shadows.pins.get_mut(n)? = None;
-        let leaf = self.resolve(m, pool, page, Access::Write).ok().filter(|_| self.is_ram(page, 4096))?;
+        let leaf = self.resolve_page(m, pool, page, Access::Write).ok().filter(|_| self.is_ram(page, 4096))?;
         *self.shadows.pins.get_mut(n)? = Some(page);
         leaf.output_of(page)
     }

@@ -4,7 +4,7 @@ use super::shadows::Shadows;
 use crate::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
 use crate::arm::desc::{Attr, Hole, MemType};
 use crate::arm::vmsa::{Geometry, vttbr};
-use crate::frames::{Order, SharedPool, Use};
+use crate::frames::{Filling, Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
 use crate::stage2::vmid::{Tag, Vmids};
 use crate::stage2::{Leaf, Refusal, Supply, Table};
@@ -56,6 +56,8 @@ pub struct Layout {
 pub struct Resident {
     /// Frames of RAM that are this VM's alone.
     pub frames: u64,
+    /// Frames of a block that is being made ready for its first touch.
+    pub pending: u64,
     /// Frames of tables, the root included.
     pub tables: u64,
     /// Of these, those of shadows but for their roots.
@@ -154,6 +156,8 @@ pub struct Memory {
     pub(super) filling: u64,
     pub(super) sample: Sample,
     pub(super) shadows: Shadows,
+    /// A block that is being made ready for a first touch, and where.
+    pub(super) block: Option<(Addr<Ipa>, Filling)>,
     /// How many pages of RAM [`Memory::release_some`] has done.
     pub(super) released: u64,
 }
@@ -185,6 +189,7 @@ impl Memory {
             filling: 0,
             sample,
             shadows: Shadows::default(),
+            block: None,
             released: 0,
         })
     }

@@ -70,8 +70,6 @@ pub trait Cpu: Machine {
     fn set_timer_active(&self, active: bool);
     /// Sleeps until an interrupt is pending (WFI). They are masked: it is not taken.
     fn wait_for_interrupt(&self);
-    /// Whether an interrupt waits for this CPU.
-    fn is_interrupt_pending(&self) -> bool;
     /// Acknowledges the next interrupt.
     fn acknowledge(&self) -> Option<(Irq, Self::Ack)>;
     /// Drops an interrupt's priority, and deactivates it, if its guest is not to.

@@ -9,7 +9,7 @@
 //! accesses mean to the hardware (HCR_EL2.NV1), so a change of that bit is acted on at the next exit. Until its first
 //! ERET to a guest its writes of EL1's translation registers are exits for that purpose ([`Nested::settled`]).
 
-use crate::addr::{Addr, Pa, Size};
+use crate::addr::{Addr, Pa};
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
 use crate::arm::gic;
@@ -242,7 +242,7 @@ impl Nested {
 
     /// Clears the page and gives its registers their reset values. The guest's EL1 registers among them.
     pub fn reset_page<M: Machine>(&self, m: &M, midr: u64, mpidr: u64) {
-        m.zero(self.page.0, Size::Page);
+        m.zero(self.page.0, 1);
         put_guest(m.frame(self.page.0), &Context::reset());
         self.write(m, page::HCR, 0);
         self.write(m, page::VPIDR, midr);

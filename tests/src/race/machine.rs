@@ -1,7 +1,7 @@
 //! A CPU of the board as the run loop and the rooms below it use it, and the operator at its UART.
 
 use super::{ISTATUS, OPEN, Racer, SPI};
-use flatland::addr::{Addr, CpuId, IntId, Pa, Size, VcpuId};
+use flatland::addr::{Addr, CpuId, IntId, Pa, VcpuId};
 use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
 use flatland::arm::el2::El2Registers;
@@ -107,11 +107,6 @@ impl Cpu for Racer<'_> {
         self.own(|own| own.asleep = false);
     }
 
-    fn is_interrupt_pending(&self) -> bool {
-        self.between();
-        !self.board.pending(self.n).is_empty()
-    }
-
     fn acknowledge(&self) -> Option<(Irq, Irq)> {
         self.between();
         let pending = self.board.pending(self.n);
@@ -184,6 +179,11 @@ impl Cpu for Racer<'_> {
 }
 
 impl Machine for Racer<'_> {
+    fn is_interrupt_pending(&self) -> bool {
+        self.between();
+        !self.board.pending(self.n).is_empty()
+    }
+
     fn load(&self, at: Addr<Pa>) -> u64 {
         self.board.model.load(at)
     }
@@ -196,8 +196,8 @@ impl Machine for Racer<'_> {
         self.board.model.frame(frame)
     }
 
-    fn zero(&self, start: Addr<Pa>, size: Size) {
-        self.board.model.zero(start, size);
+    fn zero(&self, start: Addr<Pa>, frames: u64) {
+        self.board.model.zero(start, frames);
     }
 
     fn publish(&self) {

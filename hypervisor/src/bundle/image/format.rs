@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use elf::abi::{EM_AARCH64, PF_X, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::{Class, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
@@ -62,6 +63,13 @@ impl Segment {
     /// The RAM it takes.
     pub(super) fn stretch(&self) -> Stretch {
         Stretch { start: self.at, bytes: self.bytes.saturating_add(self.zeroes) }
+    }
+
+    /// What it has of the file's bytes from `from` to `to`, if any: where in RAM, and which of the file.
+    pub(super) fn part(&self, from: u64, to: u64) -> Option<(Addr<Ipa>, Range<u64>)> {
+        let range = self.from.max(from)..self.from.saturating_add(self.bytes).min(to);
+        let at = Addr::new(self.at.bits().saturating_add(range.start - self.from));
+        (!range.is_empty()).then_some((at, range))
     }
 }
 

@@ -44,13 +44,19 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
     let mut memory = here.vm.memory.lock();
     let no_device = abort.walk && nested.hcr(m) & hcr::PTW != 0;
     let device = if no_device { device(&memory.outer(m, &here.host.pool, key, at)) } else { None };
-    let result = match device {
-        Some(fault) => Err(Fill::Outer(fault)),
-        None => memory.fill(m, &here.host.pool, key, at, access),
-    };
     drop(memory);
+    let result = loop {
+        let result = match device {
+            Some(fault) => Err(Fill::Outer(fault)),
+            None => here.vm.memory.lock().fill(m, &here.host.pool, key, at, access),
+        };
+        // What is long is done in parts.
+        if result != Err(Fill::Miss(Miss::Again)) || m.is_interrupt_pending() {
+            break result;
+        }
+    };
     Some(match result {
-        Ok(()) => Next::Resume,
+        Ok(()) | Err(Fill::Miss(Miss::Again)) => Next::Resume,
         Err(Fill::Outer(fault)) => {
             let esr = vcpu.registers.esr & !STATUS | fault.status();
             vcpu.registers.hpfar = at.bits() >> 8 & FIPA;

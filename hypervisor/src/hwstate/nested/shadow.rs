@@ -123,8 +123,11 @@ pub fn prefill<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> R
         let pool = &here.host.pool;
         let at: Addr<Ipa2> = Addr::new(table.bits());
         let mut word = [0; 8];
+        // Read first: what was never touched has a page by then, which is not long.
+        let word_at = memory.outer_ipa(m, pool, key, at, Access::Read).ok();
+        let _ = word_at.map(|(_, ipa)| memory.read(m, pool, ipa, &mut word));
         let read = match memory.fill(m, pool, key, at, Access::Read) {
-            Ok(()) => memory.outer_ipa(m, pool, key, at, Access::Read).ok(),
+            Ok(()) => word_at,
             Err(Fill::Outer(fault)) => {
                 result = Err(failed(fault) | PTW);
                 None
