@@ -7,7 +7,7 @@
 //! anything that is stored afterwards, such as the descriptor that maps them.
 //!
 //! Frames of guests with equal contents are found by their [`hash`] and [`hints`]; compressed pages lie in the [`store`],
-//! where the [`compressor`] puts them.
+//! where the [`compressor`] puts them, as [`lz4`] blocks.
 //!
 //! A `Frame` is not `Copy`. It ends in a table ([`Frame::into_table`]) or back in the pool ([`Pool::give_back`]); to drop it
 //! would lose the memory, so that fails in builds with debug assertions, and shows in the counts otherwise.
@@ -17,6 +17,7 @@ pub mod costs;
 mod frame;
 pub mod hash;
 pub mod hints;
+pub mod lz4;
 pub mod pool;
 pub mod record;
 mod shared;

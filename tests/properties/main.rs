@@ -10,6 +10,7 @@ mod forward;
 mod frames;
 mod life;
 mod loading;
+mod lz4;
 mod memory;
 mod policy;
 mod races;

@@ -5,17 +5,16 @@
 //! page that is not what it was is never handed to a guest.
 
 use super::hash::Hash;
+use super::lz4::{self, Page, Table};
 use super::store::{MOST_UNITS, Place, UNIT};
 use crate::machine::Words;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use lz4_flex::block::{compress_into, decompress_into};
 
-const PAGE: usize = 4096;
 /// The words of a unit that hold something: all but the one that names the next unit.
 const WORDS: usize = UNIT / 8 - 1;
-/// What the compressor wants for the worst case.
-const ROOM: usize = 4608;
+/// The bytes that the units of a page hold: a compressed page that has more is not worth it.
+const ROOM: usize = MOST_UNITS * WORDS * 8;
 
 /// A page, compressed, in the room of the [`Compressor`].
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +26,9 @@ pub struct Packed {
 
 /// Room to compress and expand, for one at a time.
 pub struct Compressor {
-    page: Box<[u8; PAGE]>,
-    packed: Box<[u8; ROOM]>,
+    page: Box<Page>,
+    packed: Box<Page>,
+    table: Box<Table>,
 }
 
 impl core::fmt::Debug for Compressor {
@@ -39,7 +39,7 @@ impl core::fmt::Debug for Compressor {
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self { page: Box::new([0; PAGE]), packed: Box::new([0; ROOM]) }
+        Self { page: Box::new(Page::ZERO), packed: Box::new(Page::ZERO), table: Box::new([0; lz4::HASHES]) }
     }
 }
 
@@ -59,15 +59,12 @@ pub fn next(link: u64) -> Option<Place> {
 impl Compressor {
     /// Compresses a page that nobody writes meanwhile. Nothing if it does not get small enough to be worth it.
     pub fn pack(&mut self, hash: &Hash, words: &Words) -> Option<Packed> {
-        for (bytes, word) in self.page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *bytes = word.load(Relaxed).to_le_bytes();
+        for (n, word) in words.iter().enumerate() {
+            self.page.set_word(n, word.load(Relaxed));
         }
-        // Takes 8 KiB of heap for as long as it lasts. Of the two ways to call it this one is compiled with its crate, for speed.
-        let length = compress_into(&self.page[..], &mut self.packed[..]).ok()?;
+        // The first word of the units is the head.
+        let length = lz4::compress(&self.page, &mut self.table, &mut self.packed, ROOM - 8)?;
         let units = (1 + length.div_ceil(8)).div_ceil(WORDS);
-        if units > MOST_UNITS {
-            return None;
-        }
         let head = hash.of(words) & !0xffff | length as u64;
         // At most MOST_UNITS.
         Some(Packed { units: units as u32, head })
@@ -75,8 +72,7 @@ impl Compressor {
 
     /// Writes what [`Compressor::pack`] made to the units of `chain`, whose words `unit` finds.
     pub fn put<'w>(&self, packed: Packed, chain: &[Place], unit: impl Fn(Place) -> Option<Unit<'w>>) {
-        let bytes = self.packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-        let mut values = core::iter::once(packed.head).chain(bytes);
+        let mut values = core::iter::once(packed.head).chain((0..ROOM / 8).map(|n| self.packed.word(n)));
         for (n, place) in chain.iter().enumerate() {
             let Some(mut words) = unit(*place) else { return };
             if let Some(first) = words.next() {
@@ -88,7 +84,7 @@ impl Compressor {
 
     /// Expands a page whose first unit is `first`, and returns its first word. Nothing if it is damaged.
     pub fn get<'w>(&mut self, first: Place, unit: impl Fn(Place) -> Option<Unit<'w>>) -> Option<u64> {
-        let mut room = self.packed.as_chunks_mut::<8>().0.iter_mut();
+        let mut done = 0;
         let mut place = Some(first);
         let mut head = None;
         for _ in 0..MOST_UNITS {
@@ -99,18 +95,22 @@ impl Compressor {
             if head.is_none() {
                 head = values.next();
             }
-            // The room is longer than MOST_UNITS units: it does not end first.
-            values.zip(&mut room).for_each(|(value, bytes)| *bytes = value.to_le_bytes());
+            for value in values {
+                self.packed.set_word(done, value);
+                done += 1;
+            }
         }
         let head = head?;
         let length = (head & 0xffff) as usize;
-        let expanded = decompress_into(self.packed.get(..length)?, &mut self.page[..]).ok()?;
-        (expanded == PAGE).then_some(head)
+        lz4::expand(&self.packed, length, &mut self.page)?;
+        Some(head)
     }
 
-    /// The words of the page that was expanded last.
-    pub fn words(&self) -> impl Iterator<Item = u64> {
-        self.page.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    /// The word with number `n` of the page that was expanded last.
+    #[inline(always)]
+    pub fn word(&self, n: u64) -> u64 {
+        // A page has 512.
+        self.page.word(n as usize)
     }
 }
 

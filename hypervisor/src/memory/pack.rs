@@ -212,8 +212,7 @@ fn expand<M: Machine>(
 ) -> Result<Frame<Clean>, Frame<Dirty>> {
     let mut compressor = pool.compressor();
     let Some(head) = compressor.get(place, |place| unit(m, pool, place)) else { return Err(frame) };
-    let mut expanded = compressor.words();
-    let frame = frame.fill(m, |_| expanded.next().unwrap_or(0));
+    let frame = frame.fill(m, |n| compressor.word(n));
     if compressor::is_whole(pool.hash(), head, m.frame(frame.start())) { Ok(frame) } else { Err(frame.into_dirty()) }
 }
 

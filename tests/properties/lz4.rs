@@ -1,0 +1,126 @@
+//! Pages that are compressed, side by side with another's implementation of the same format.
+
+use flatland::frames::lz4::{HASHES, MOST, PAGE, Page, compress, expand};
+use harness::model::Dice;
+use lz4_flex::block::{compress_into, decompress_into};
+
+/// A page of one of the kinds that there are: zeroes, noise, patterns of any length, words, text, and mixtures.
+fn bytes(dice: &mut Dice) -> [u8; PAGE] {
+    let mut page = [0; PAGE];
+    let mut at = 0;
+    while at < PAGE {
+        let end = if dice.one_in(3) { PAGE } else { (at + 1 + dice.below(700) as usize).min(PAGE) };
+        let kind = dice.below(6);
+        let period = 1 + dice.below(40) as usize;
+        for n in at..end {
+            page[n] = match kind {
+                0 => 0,
+                1 => dice.below(256) as u8,
+                2 if n >= period => page[n - period],
+                3 => b"the quick brown fox jumps over "[dice.below(31) as usize],
+                4 if n % 8 < 5 => dice.below(4) as u8,
+                5 => (n / 64) as u8,
+                _ => 0xff,
+            };
+        }
+        at = end;
+    }
+    page
+}
+
+fn page(bytes: &[u8; PAGE]) -> Page {
+    let mut page = Page::ZERO;
+    for (n, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        page.set_word(n, u64::from_le_bytes(*word));
+    }
+    page
+}
+
+fn bytes_of(page: &Page) -> [u8; PAGE] {
+    let mut bytes = [0; PAGE];
+    for (n, word) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        *word = page.word(n).to_le_bytes();
+    }
+    bytes
+}
+
+/// What it is compressed to, if that is at most `most` bytes.
+fn compressed(bytes: &[u8; PAGE], most: usize) -> Option<Vec<u8>> {
+    let mut room = page(&[0xa5; PAGE]);
+    let length = compress(&page(bytes), &mut [7; HASHES], &mut room, most)?;
+    Some(bytes_of(&room)[..length].to_vec())
+}
+
+/// What the block expands to, if it is one.
+fn expanded(block: &[u8], length: usize) -> Option<[u8; PAGE]> {
+    let mut room = [0xa5; PAGE];
+    room[..block.len()].copy_from_slice(block);
+    let mut back = page(&[0x5a; PAGE]);
+    expand(&page(&room), length, &mut back).map(|()| bytes_of(&back))
+}
+
+#[test]
+fn what_is_compressed_expands_to_what_it_was_here_and_elsewhere() {
+    let mut dice = Dice::new(1);
+    let (mut ours, mut theirs, mut too_long) = (0, 0, 0);
+    for _ in 0..4000 {
+        let page = bytes(&mut dice);
+        let mut other = [0; PAGE + 512];
+        let other_length = compress_into(&page, &mut other).unwrap();
+        if other_length <= PAGE {
+            assert!(expanded(&other[..other_length], other_length) == Some(page), "what another compressed");
+        }
+        let Some(block) = compressed(&page, MOST) else {
+            assert!(other_length + 40 > MOST, "it can be {other_length} bytes");
+            too_long += 1;
+            continue;
+        };
+        assert!(expanded(&block, block.len()) == Some(page));
+        let mut back = [0; PAGE];
+        assert_eq!(decompress_into(&block, &mut back).ok(), Some(PAGE));
+        assert!(back == page, "another expands it to something else");
+        (ours, theirs) = (ours + block.len(), theirs + other_length);
+    }
+    println!("{ours} bytes here, {theirs} elsewhere, {too_long} too long");
+    assert!(ours * 100 < theirs * 103 && too_long > 10, "{ours} bytes, {theirs} elsewhere, {too_long} too long");
+}
+
+#[test]
+fn what_gets_longer_than_it_may_is_given_up() {
+    let mut dice = Dice::new(2);
+    let mut given_up = 0;
+    for _ in 0..2000 {
+        let page = bytes(&mut dice);
+        let Some(block) = compressed(&page, MOST) else { continue };
+        for most in [block.len(), block.len() - 1, dice.below(block.len() as u64 + 100) as usize] {
+            let fits = compressed(&page, most);
+            assert_eq!(fits.is_some(), most >= block.len(), "{most} bytes for {}", block.len());
+            given_up += u32::from(fits.is_none());
+        }
+    }
+    assert!(given_up > 2000);
+}
+
+#[test]
+fn damaged_blocks_are_refused_or_are_some_page() {
+    let mut dice = Dice::new(3);
+    let (mut refused, mut other) = (0, 0);
+    for _ in 0..20_000 {
+        let Some(mut block) = compressed(&bytes(&mut dice), MOST) else { continue };
+        for _ in 0..=dice.below(3) {
+            let at = dice.below(block.len() as u64) as usize;
+            block[at] = dice.below(256) as u8;
+        }
+        let length = if dice.one_in(4) { dice.below(PAGE as u64 + 64) as usize } else { block.len() };
+        let ours = expanded(&block, length);
+        // What is a page here is one elsewhere, and the same.
+        let mut theirs = [0; PAGE];
+        let mut room = [0xa5; PAGE];
+        room[..block.len()].copy_from_slice(&block);
+        let is_page = decompress_into(&room[..length.min(PAGE)], &mut theirs).ok() == Some(PAGE);
+        assert!(ours.is_none() || is_page, "it is no page elsewhere");
+        assert!(ours.is_none_or(|ours| ours == theirs));
+        (refused, other) = (refused + u32::from(ours.is_none()), other + u32::from(ours.is_some()));
+    }
+    assert!(refused > 1000 && other > 1000, "{refused} refused, {other} expanded");
+}
