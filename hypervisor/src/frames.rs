@@ -29,5 +29,5 @@ pub use costs::{Costs, Work};
 pub use frame::{Clean, Contents, Dirty, Filling, Frame};
 pub use hash::Hash;
 pub use pool::{Counts, Pool};
-pub use record::{HYPERVISOR, Order, Record, State, Use};
+pub use record::{FrameState, HYPERVISOR, Order, Record, Use};
 pub use shared::SharedPool;

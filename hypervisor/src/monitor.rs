@@ -13,7 +13,7 @@ mod stream;
 mod typing;
 pub mod views;
 
-pub use commands::{Command, HELP, Refusal, parse};
+pub use commands::{Command, CommandError, HELP, parse};
 pub use line::{Editor, Key};
 pub use log::Log;
 pub use mux::{Console, Input};

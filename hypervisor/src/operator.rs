@@ -232,10 +232,10 @@ fn show_top<M: Machine>(host: &Host, m: &M) {
             let before = last.1.get(spent.len()).copied().unwrap_or(0);
             spent.push(ticks);
             let state = match (vm.life.state(), queue.state(slot.entity)) {
-                (State::Running, sched::State::Running(_)) => "running",
-                (State::Running, sched::State::Ready) => "ready",
-                (State::Running, sched::State::Blocked(_)) => "waiting",
-                (State::Running, sched::State::Off) => "off",
+                (State::Running, sched::EntityState::Running(_)) => "running",
+                (State::Running, sched::EntityState::Ready) => "ready",
+                (State::Running, sched::EntityState::Blocked(_)) => "waiting",
+                (State::Running, sched::EntityState::Off) => "off",
                 (state, _) => state.word(),
             };
             rows.push(TopRow {

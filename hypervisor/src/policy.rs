@@ -1,6 +1,6 @@
-//! Who gets how much memory when it is short: numbers in, orders out. No page is touched here.
+//! Who gets how much memory when it is short: numbers in, decisions out. No page is touched here.
 //!
-//! [`Policy::tick`] takes what is free on the board and, for each [`Vm`], what it has and uses, and says as [`Orders`] what
+//! [`Policy::tick`] takes what is free on the board and, for each [`Vm`], what it has and uses, and says as [`Decisions`] what
 //! is to be done until the next tick, about a second later. Its parts: [`Levels`] (how short), [`targets`] (who is entitled
 //! to what), [`Estimator`] (who uses what), [`Pace`] (how fast the scanner goes), [`admit()`] (who may start), [`Journal`] (why
 //! it was done). Memory is counted in pages of 4 KiB, time in milliseconds; there are at most [`MOST_VMS`] VMs.
@@ -19,21 +19,21 @@
 //! ask, and all that is taken is needed. Who has no balloon grows by touching pages; that shows as a lower level.
 //!
 //! A guest's word counts for little. Its balloon is lowered and raised from where it *is*, so a slow one does not wind up
-//! orders; one that has not moved by a MiB for [`STUCK_MS`] though asked to is taken from by the other means, and asked for a
+//! decisions; one that has not moved by a MiB for [`STUCK_MS`] though asked to is taken from by the other means, and asked for a
 //! MiB at a time until it moves.
 
 pub mod admit;
+mod decisions;
 mod guest;
 mod levels;
-mod orders;
 mod pace;
 pub mod sample;
 pub mod targets;
 pub mod why;
 
 pub use admit::admit;
+pub use decisions::{Decision, Decisions, MOST_VMS, STUCK_MS, Settings, Vm};
 pub use levels::{Level, Levels};
-pub use orders::{MOST_VMS, Order, Orders, STUCK_MS, Settings, Vm};
 pub use pace::Pace;
 pub use sample::Estimator;
 pub use why::Journal;
@@ -57,7 +57,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of a board with `total` pages of memory and `n` VMs, of which those above [`MOST_VMS`] get no orders.
+    /// The policy of a board with `total` pages of memory and `n` VMs, of which those above [`MOST_VMS`] get no decisions.
     pub fn new(settings: Settings, total: u64, n: usize) -> Self {
         let guests = (0..n.min(MOST_VMS)).map(|_| Guest::default()).collect();
         Self { settings, levels: Levels::new(total), level: Level::High, guests, journal: Journal::default(), turn: 0 }
@@ -98,7 +98,7 @@ impl Policy {
 
     /// What is to be done until the next tick, with `free` pages free and the VMs as they are `now_ms`. To be called once a
     /// second: what is given and taken is so much per call.
-    pub fn tick(&mut self, now_ms: u64, free: u64, vms: &[Vm]) -> Orders {
+    pub fn tick(&mut self, now_ms: u64, free: u64, vms: &[Vm]) -> Decisions {
         self.level = self.levels.next(self.level, free);
         let vms = &vms[..vms.len().min(self.guests.len())];
         let mut entitled = [0; MOST_VMS];
@@ -113,15 +113,15 @@ impl Policy {
         };
         // What can be given without ending in hard, were all of it used at once.
         let mut spare = free.saturating_sub(self.levels.ceiling(Level::Hard));
-        let mut orders: ArrayVec<Order, MOST_VMS> = vms.iter().map(|_| Order::default()).collect();
+        let mut decisions: ArrayVec<Decision, MOST_VMS> = vms.iter().map(|_| Decision::default()).collect();
         self.turn = self.turn.wrapping_add(1);
         for i in 0..vms.len() {
             let i = self.turn.wrapping_add(i) % vms.len();
             let id = VmId(i as u16); // below MOST_VMS
-            let (vm, order) = (&vms[i], &mut orders[i]);
-            *order = self.guests[i].order(&board, id, vm, entitled[i], &mut spare, &mut self.journal);
+            let (vm, decision) = (&vms[i], &mut decisions[i]);
+            *decision = self.guests[i].decision(&board, id, vm, entitled[i], &mut spare, &mut self.journal);
         }
-        Orders { level: self.level, vms: orders }
+        Decisions { level: self.level, vms: decisions }
     }
 
     /// Who is entitled to how much.
@@ -148,7 +148,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use super::{Level, Order, Orders, Policy, Settings, Vm};
+    use super::{Decision, Decisions, Level, Policy, Settings, Vm};
     use crate::addr::VmId;
     use alloc::string::ToString;
 
@@ -171,33 +171,33 @@ mod tests {
         Policy::new(Settings::default(), TOTAL, 2)
     }
 
-    /// The orders of the last of `ticks` seconds in which nobody does as told.
-    fn last(policy: &mut Policy, ticks: u64, free: u64, vms: [Vm; 2]) -> Orders {
-        let mut orders = policy.tick(0, free, &vms);
+    /// The decisions of the last of `ticks` seconds in which nobody does as told.
+    fn last(policy: &mut Policy, ticks: u64, free: u64, vms: [Vm; 2]) -> Decisions {
+        let mut decisions = policy.tick(0, free, &vms);
         for second in 1..ticks {
-            let asked: [Vm; 2] = core::array::from_fn(|i| Vm { target: orders.vms[i].balloon, ..vms[i] });
-            orders = policy.tick(second * 1000, free, &asked);
+            let asked: [Vm; 2] = core::array::from_fn(|i| Vm { target: decisions.vms[i].balloon, ..vms[i] });
+            decisions = policy.tick(second * 1000, free, &asked);
         }
-        orders
+        decisions
     }
 
     #[test]
     fn while_enough_is_free_nothing_is_taken_and_balloons_shrink() {
-        let orders = policy().tick(0, 8000, &[IDLE, Vm { used: 32_000, active: 32_000, ..BUSY }]);
-        assert_eq!(orders.level, Level::High);
-        assert_eq!(orders.vms[0], Order { entitled: orders.vms[0].entitled, ..Order::default() });
-        assert_eq!(orders.vms[1].balloon, 40_000 - 80_000 / 32);
+        let decisions = policy().tick(0, 8000, &[IDLE, Vm { used: 32_000, active: 32_000, ..BUSY }]);
+        assert_eq!(decisions.level, Level::High);
+        assert_eq!(decisions.vms[0], Decision { entitled: decisions.vms[0].entitled, ..Decision::default() });
+        assert_eq!(decisions.vms[1].balloon, 40_000 - 80_000 / 32);
     }
 
     #[test]
     fn at_soft_memory_moves_by_balloons_from_the_idle_to_the_busy() {
         let mut policy = policy();
-        let orders = policy.tick(12_300, 3500, &[IDLE, BUSY]);
-        assert_eq!(orders.level, Level::Soft);
-        let [idle, busy] = [orders.vms[0], orders.vms[1]];
+        let decisions = policy.tick(12_300, 3500, &[IDLE, BUSY]);
+        assert_eq!(decisions.level, Level::Soft);
+        let [idle, busy] = [decisions.vms[0], decisions.vms[1]];
         // What it takes for 7.5 % to be free, and what the other is given.
-        assert_eq!(idle, Order { balloon: 6500, hint: true, entitled: 53_500, ..Order::default() });
-        assert_eq!(busy, Order { balloon: 39_500, entitled: 38_500, ..Order::default() }, "down to 3 % free");
+        assert_eq!(idle, Decision { balloon: 6500, hint: true, entitled: 53_500, ..Decision::default() });
+        assert_eq!(busy, Decision { balloon: 39_500, entitled: 38_500, ..Decision::default() }, "down to 3 % free");
         let told = policy.journal().of(VmId(0)).next().map(ToString::to_string);
         let want = "12.3 s  -26000 KiB  soft: above its entitlement by 26000 KiB (active 10 %, tax 75 %)";
         assert_eq!(told.as_deref(), Some(want));
@@ -217,9 +217,9 @@ mod tests {
     fn packed(mut vm: Vm, answer: fn(u64, u64) -> u64) -> [bool; 15] {
         let mut policy = policy();
         core::array::from_fn(|second| {
-            let order = policy.tick(second as u64 * 1000, 3500, &[vm, BUSY]).vms[0];
-            vm = Vm { target: order.balloon, balloon: answer(order.balloon, second as u64), ..vm };
-            order.pack > 0
+            let decision = policy.tick(second as u64 * 1000, 3500, &[vm, BUSY]).vms[0];
+            vm = Vm { target: decision.balloon, balloon: answer(decision.balloon, second as u64), ..vm };
+            decision.pack > 0
         })
     }
 
@@ -246,8 +246,8 @@ mod tests {
     fn what_can_be_given_is_given_in_turn_and_no_more() {
         let mut policy = Policy::new(Settings::default(), TOTAL, 3);
         let given = [0, 1, 2].map(|second| {
-            let orders = policy.tick(second * 1000, 4000, &[IDLE, BUSY, BUSY]);
-            [1, 2].map(|i| BUSY.balloon - orders.vms[i].balloon)
+            let decisions = policy.tick(second * 1000, 4000, &[IDLE, BUSY, BUSY]);
+            [1, 2].map(|i| BUSY.balloon - decisions.vms[i].balloon)
         });
         assert_eq!(given, [[1000, 0], [0, 1000], [1000, 0]]);
     }

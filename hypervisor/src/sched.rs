@@ -12,6 +12,6 @@ mod queue;
 mod time;
 
 pub use cpus::CpuSet;
-pub use entity::{EntityId, State};
+pub use entity::{EntityId, EntityState};
 pub use queue::{Full, Queue, Turn};
 pub use time::{Frequency, earliest};

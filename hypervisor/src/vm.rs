@@ -4,10 +4,10 @@
 //! parts have a lock each (order: see the crate's front page). A vCPU's lock is held by the CPU it is loaded on for as
 //! long as it is loaded, so nobody waits for it; what others want of it they leave in [`Slot::requests`].
 
-pub mod flat;
+pub mod device_tree;
+pub mod dtb;
 pub mod life;
 pub mod psci;
-pub mod tree;
 
 use crate::addr::{CpuId, VcpuId, VmId};
 use crate::bundle::image::Plan;
@@ -25,9 +25,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+pub use device_tree::Gic;
 pub use life::{Life, State, Stopping};
 use spin::mutex::SpinMutex;
-pub use tree::Gic;
 
 /// Something others want of a vCPU; it looks before it enters its guest.
 #[allow(missing_docs)]

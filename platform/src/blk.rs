@@ -94,7 +94,7 @@ pub trait Cpu {
 
 /// Why a device cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub enum InitError {
     /// Its transport is not of version 2.
     Version,
     /// It does not come out of its reset, or cannot settle on a capacity: broken.
@@ -111,7 +111,7 @@ pub enum Refusal {
     Queue,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Version => "its virtio-mmio is not version 2 (QEMU: -global virtio-mmio.force-legacy=false)",
@@ -127,7 +127,7 @@ impl fmt::Display for Refusal {
 
 /// Why a block was not transferred. After any of these the frame's contents are not to be relied on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum TransferError {
     /// There is no such block, or the device was given up earlier: it was not asked.
     Absent,
     /// The device tried and failed (5.2.6): this block only.
@@ -232,17 +232,17 @@ fn reset(registers: &impl Deref<Target = Registers>, cpu: &impl Cpu) -> bool {
 }
 
 /// Takes the device through 3.1.1 up to its queue, which is at physical address `at`. Returns its blocks.
-fn begin(registers: &impl Deref<Target = Registers>, at: u64) -> Result<u32, Refusal> {
+fn begin(registers: &impl Deref<Target = Registers>, at: u64) -> Result<u32, InitError> {
     registers.status.write(STATUS::ACKNOWLEDGE::SET);
     registers.status.write(STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET);
     for (half, refused, wanted) in [(0, READ_ONLY, 0), (1, 0, VERSION_1)] {
         registers.device_features_sel.set(half);
         let offered = registers.device_features.get();
         if offered & refused != 0 {
-            return Err(Refusal::ReadOnly);
+            return Err(InitError::ReadOnly);
         }
         if offered & wanted != wanted {
-            return Err(Refusal::Features);
+            return Err(InitError::Features);
         }
         registers.driver_features_sel.set(half);
         // What can be flushed, and never is, need not be on the disk when it says so: nothing in a swap area outlives the
@@ -252,15 +252,15 @@ fn begin(registers: &impl Deref<Target = Registers>, at: u64) -> Result<u32, Ref
     let ready = STATUS::ACKNOWLEDGE::SET + STATUS::DRIVER::SET + STATUS::FEATURES_OK::SET;
     registers.status.write(ready);
     if !registers.status.is_set(STATUS::FEATURES_OK) {
-        return Err(Refusal::Features);
+        return Err(InitError::Features);
     }
-    let blocks = sectors(registers).ok_or(Refusal::Stuck)? / SECTORS;
+    let blocks = sectors(registers).ok_or(InitError::Stuck)? / SECTORS;
     if blocks == 0 {
-        return Err(Refusal::Small);
+        return Err(InitError::Small);
     }
     registers.queue_sel.set(0);
     if registers.queue_ready.get() != 0 || registers.queue_size_max.get() < SIZE as u32 {
-        return Err(Refusal::Queue);
+        return Err(InitError::Queue);
     }
     registers.queue_size.set(SIZE as u32);
     let areas = [offset_of!(Queue, descriptors), offset_of!(Queue, available_flags), offset_of!(Queue, used_flags)];
@@ -300,12 +300,12 @@ pub struct Disk<'a, R> {
 impl<'a, R: Deref<Target = Registers>> Disk<'a, R> {
     /// Takes over the device, which [is a disk](Registers::is_disk), with `queue`, at physical address `at`. Resets it,
     /// and nothing on it changes. Fails where the device cannot be used; `queue` is then free for another.
-    pub fn open(registers: R, queue: &'a Queue, at: u64, cpu: &impl Cpu) -> Result<Self, Refusal> {
+    pub fn open(registers: R, queue: &'a Queue, at: u64, cpu: &impl Cpu) -> Result<Self, InitError> {
         if registers.version.get() != 2 {
-            return Err(Refusal::Version);
+            return Err(InitError::Version);
         }
         if !reset(&registers, cpu) {
-            return Err(Refusal::Stuck);
+            return Err(InitError::Stuck);
         }
         queue.used.store(0, Ordering::Relaxed);
         queue.available.store(0, Ordering::Relaxed);
@@ -328,17 +328,17 @@ impl<'a, R: Deref<Target = Registers>> Disk<'a, R> {
     /// Transfers `block` from or to the 4 KiB at physical address `frame`, and waits for it.
     ///
     /// The device sees memory as this CPU does. Nobody else may write to the frame meanwhile, nor read it on the way in.
-    pub fn transfer(&mut self, way: Way, block: u32, frame: u64, cpu: &impl Cpu) -> Result<(), Fault> {
+    pub fn transfer(&mut self, way: Way, block: u32, frame: u64, cpu: &impl Cpu) -> Result<(), TransferError> {
         if block >= self.blocks {
-            return Err(Fault::Absent);
+            return Err(TransferError::Absent);
         }
         self.submit(way, block, frame, cpu);
         match wait(cpu, || self.poll(cpu)) {
             Some(Some(0)) => Ok(()),
-            Some(Some(_)) => Err(Fault::Failed),
+            Some(Some(_)) => Err(TransferError::Failed),
             Some(None) | None => {
                 self.blocks = 0;
-                Err(if reset(&self.registers, cpu) { Fault::Lost } else { Fault::Loose })
+                Err(if reset(&self.registers, cpu) { TransferError::Lost } else { TransferError::Loose })
             }
         }
     }

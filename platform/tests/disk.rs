@@ -3,7 +3,7 @@
 //! The device acts whenever the driver touches a register, or looks at the clock while it waits. It finds queue and frame
 //! by the physical addresses that it was told, so these are checked with every request.
 
-use platform::blk::{Cpu, Disk, Fault, PATIENCE, Queue, Refusal, Registers, Way};
+use platform::blk::{Cpu, Disk, InitError, PATIENCE, Queue, Registers, TransferError, Way};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -113,7 +113,7 @@ impl Device {
         self.registers[at / 4].store(value, Relaxed);
     }
 
-    fn open(&self) -> Result<Disk<'_, Bus<'_>>, Refusal> {
+    fn open(&self) -> Result<Disk<'_, Bus<'_>>, InitError> {
         let disk = Disk::open(Bus(self), &self.queue, QUEUE, self);
         self.react();
         disk
@@ -274,15 +274,15 @@ fn a_device_that_is_of_no_use_is_refused() {
         let why = device.open().map(|disk| disk.blocks()).unwrap_err();
         (why, device.get(0x70) & 0x84)
     };
-    assert_eq!(refusal(&|device| device.set(0x004, 1)), (Refusal::Version, 4), "left alone");
-    assert_eq!(refusal(&|device| device.set(0x004, 3)).0, Refusal::Version);
-    assert_eq!(refusal(&|device| device.mood.set(Mood::Dead)).0, Refusal::Stuck);
-    assert_eq!(refusal(&|device| device.mood.set(Mood::Unsteady)), (Refusal::Stuck, 0x80));
-    assert_eq!(refusal(&|device| device.features.set([0x274, 1])), (Refusal::ReadOnly, 0x80));
-    assert_eq!(refusal(&|device| device.features.set([0x254, 2])), (Refusal::Features, 0x80));
-    assert_eq!(refusal(&|device| device.mood.set(Mood::Choosy)), (Refusal::Features, 0x80));
-    assert_eq!(refusal(&|device| device.set(0x100, 7)), (Refusal::Small, 0x80));
-    assert_eq!(refusal(&|device| device.set(0x034, 2)), (Refusal::Queue, 0x80));
+    assert_eq!(refusal(&|device| device.set(0x004, 1)), (InitError::Version, 4), "left alone");
+    assert_eq!(refusal(&|device| device.set(0x004, 3)).0, InitError::Version);
+    assert_eq!(refusal(&|device| device.mood.set(Mood::Dead)).0, InitError::Stuck);
+    assert_eq!(refusal(&|device| device.mood.set(Mood::Unsteady)), (InitError::Stuck, 0x80));
+    assert_eq!(refusal(&|device| device.features.set([0x274, 1])), (InitError::ReadOnly, 0x80));
+    assert_eq!(refusal(&|device| device.features.set([0x254, 2])), (InitError::Features, 0x80));
+    assert_eq!(refusal(&|device| device.mood.set(Mood::Choosy)), (InitError::Features, 0x80));
+    assert_eq!(refusal(&|device| device.set(0x100, 7)), (InitError::Small, 0x80));
+    assert_eq!(refusal(&|device| device.set(0x034, 2)), (InitError::Queue, 0x80));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_queue_in_use_after_the_reset_is_refused() {
     // SAFETY: as in `Bus`.
     let registers = unsafe { &*words.as_ptr().cast::<Registers>() };
     let why = Disk::open(registers, &device.queue, QUEUE, &device).map(|disk| disk.blocks());
-    assert_eq!(why, Err(Refusal::Queue));
+    assert_eq!(why, Err(InitError::Queue));
 }
 
 #[test]
@@ -320,12 +320,12 @@ fn a_block_that_fails_costs_that_block() {
     let mut disk = device.open().unwrap();
     for mood in [Mood::Failing(1), Mood::Failing(2), Mood::Failing(3), Mood::Failing(0xff), Mood::Mute] {
         device.mood.set(mood);
-        assert_eq!(disk.transfer(Way::Out, 1, FRAME, &device), Err(Fault::Failed));
+        assert_eq!(disk.transfer(Way::Out, 1, FRAME, &device), Err(TransferError::Failed));
         device.mood.set(Mood::Good);
         assert_eq!(disk.transfer(Way::Out, 2, FRAME, &device), Ok(()));
     }
-    assert_eq!(disk.transfer(Way::In, 64, FRAME, &device), Err(Fault::Absent));
-    assert_eq!(disk.transfer(Way::In, u32::MAX, FRAME, &device), Err(Fault::Absent));
+    assert_eq!(disk.transfer(Way::In, 64, FRAME, &device), Err(TransferError::Absent));
+    assert_eq!(disk.transfer(Way::In, u32::MAX, FRAME, &device), Err(TransferError::Absent));
     assert_eq!(disk.blocks(), 64);
 }
 
@@ -336,11 +336,11 @@ fn a_device_that_talks_nonsense_is_given_up() {
         let mut disk = device.open().unwrap();
         disk.transfer(Way::Out, 1, FRAME, &device).unwrap();
         device.mood.set(mood);
-        assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(Fault::Lost), "{mood:?}");
+        assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(TransferError::Lost), "{mood:?}");
         assert_eq!((disk.blocks(), device.get(0x70)), (0, 0), "it was reset");
         device.mood.set(Mood::Good);
         device.order.borrow_mut().clear();
-        assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(Fault::Absent));
+        assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(TransferError::Absent));
         assert!(device.order.borrow().is_empty(), "it is not asked any more");
         let mut disk = device.open().unwrap();
         assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Ok(()), "until somebody takes it over again");
@@ -355,7 +355,7 @@ fn a_silent_device_is_given_up_after_two_seconds_and_not_before() {
     assert_eq!(disk.transfer(Way::Out, 1, FRAME, &device), Ok(()));
     device.mood.set(Mood::Silent);
     let begin = device.time.get();
-    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(Fault::Lost));
+    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(TransferError::Lost));
     let ticks = device.time.get() - begin;
     assert!((PATIENCE * SECOND..PATIENCE * SECOND + 20).contains(&ticks), "{ticks}");
     assert_eq!(disk.blocks(), 0);
@@ -397,7 +397,7 @@ fn a_device_that_takes_no_reset_is_told_apart() {
     let mut disk = device.open().unwrap();
     device.mood.set(Mood::Dead);
     let begin = device.time.get();
-    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(Fault::Loose));
+    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(TransferError::Loose));
     assert!(device.time.get() - begin < 2 * PATIENCE * SECOND + 20);
-    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(Fault::Absent));
+    assert_eq!(disk.transfer(Way::In, 1, FRAME, &device), Err(TransferError::Absent));
 }

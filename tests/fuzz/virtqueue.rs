@@ -4,7 +4,7 @@
 use crate::engine::{Rng, count, report};
 use flatland::addr::{Addr, Ipa};
 use flatland::devices::virtio::balloon::{Balloon, Left, Pages};
-use flatland::devices::virtio::{Fault, Ram};
+use flatland::devices::virtio::{Ram, Violation};
 
 const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 1 << 16;
@@ -19,13 +19,13 @@ struct Memory {
 }
 
 impl Memory {
-    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<std::ops::Range<usize>, Fault> {
+    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<std::ops::Range<usize>, Violation> {
         self.work += 1;
         if self.short > 0 && self.work.is_multiple_of(self.short) {
-            return Err(Fault::Short);
+            return Err(Violation::Short);
         }
-        let start = at.bits().checked_sub(RAM).ok_or(Fault::Outside)? as usize;
-        let end = start.checked_add(length).filter(|end| *end <= BYTES).ok_or(Fault::Outside)?;
+        let start = at.bits().checked_sub(RAM).ok_or(Violation::Outside)? as usize;
+        let end = start.checked_add(length).filter(|end| *end <= BYTES).ok_or(Violation::Outside)?;
         Ok(start..end)
     }
 
@@ -36,13 +36,13 @@ impl Memory {
 }
 
 impl Ram for Memory {
-    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault> {
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
         let range = self.range(at, into.len())?;
         into.copy_from_slice(&self.bytes[range]);
         Ok(())
     }
 
-    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
         let range = self.range(at, bytes.len())?;
         self.bytes[range].copy_from_slice(bytes);
         Ok(())

@@ -2,7 +2,7 @@
 
 use flatland::addr::{Addr, Pa, Size, VmId};
 use flatland::frames::pool::{MAX_OWNERS, Stretch, Unusable};
-use flatland::frames::{Dirty, Frame, HYPERVISOR, Order, Pool, Record, State, Use};
+use flatland::frames::{Dirty, Frame, FrameState, HYPERVISOR, Order, Pool, Record, Use};
 use harness::model::Dice;
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -21,7 +21,7 @@ struct Held {
     /// Not dropped when a test fails, which would be a second failure on top of it.
     frame: ManuallyDrop<Frame<Dirty>>,
     owner: VmId,
-    state: State,
+    state: FrameState,
 }
 
 /// Marks each frame of a run as held by nobody else.
@@ -84,7 +84,7 @@ fn no_frame_has_two_holders_and_all_come_together_again() {
 }
 
 /// Gives a run back whole, or frame by frame.
-fn give(pool: &mut Pool<'_>, dice: &mut Dice, frame: Frame<Dirty>, owner: VmId, state: State) {
+fn give(pool: &mut Pool<'_>, dice: &mut Dice, frame: Frame<Dirty>, owner: VmId, state: FrameState) {
     let (start, order) = (frame.start(), frame.order());
     assert_eq!(pool.record(start).map(|r| (r.state(), r.owner(), r.refs())), Some((state, Some(owner), 1)));
     if order > Order::from(Size::Block) || dice.one_in(2) {
@@ -101,10 +101,11 @@ fn give(pool: &mut Pool<'_>, dice: &mut Dice, frame: Frame<Dirty>, owner: VmId, 
 
 fn check(pool: &Pool<'_>, held: &[Held]) {
     let counts = pool.check().unwrap();
-    let of = |state: State| held.iter().filter(|h| h.state == state).map(|h| h.frame.order().frames()).sum::<u64>();
+    let of =
+        |state: FrameState| held.iter().filter(|h| h.state == state).map(|h| h.frame.order().frames()).sum::<u64>();
     assert_eq!(
         (counts.guest, counts.table, counts.hypervisor),
-        (of(State::Guest), of(State::Table), of(State::Hypervisor))
+        (of(FrameState::Guest), of(FrameState::Table), of(FrameState::Hypervisor))
     );
     assert_eq!(counts.total, counts.reserved + counts.free + counts.guest + counts.table + counts.hypervisor);
     for owner in [VmId(0), VmId(1), VmId(2), VmId(63), HYPERVISOR] {

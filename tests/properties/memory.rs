@@ -7,7 +7,7 @@ use flatland::arm::desc::{Desc, Hole, MemType};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::swap::Swap;
-use flatland::frames::{Counts, Dirty, Frame, HYPERVISOR, Order, Pool, Record, SharedPool, State, Use};
+use flatland::frames::{Counts, Dirty, Frame, FrameState, HYPERVISOR, Order, Pool, Record, SharedPool, Use};
 use flatland::machine::Machine;
 use flatland::memory::pack::Put;
 use flatland::memory::share::PageClass;
@@ -495,7 +495,7 @@ impl<'w> World<'w> {
             )?;
         }
         let refs = |at: u64| self.pool.lock().record(Addr::new(at)).map(|record| (record.state(), record.refs()));
-        let right = shared.iter().all(|(at, leaves)| refs(*at) == Some((State::Shared, *leaves)));
+        let right = shared.iter().all(|(at, leaves)| refs(*at) == Some((FrameState::Shared, *leaves)));
         rule(right && shared.len() as u64 == counts.shared, "a shared frame counts the leaves that name it")?;
         rule((counts.guest, counts.table, counts.contradictions) == (frames, tables, 0), "the sums are right")
     }

@@ -3,7 +3,7 @@
 use flatland::addr::VmId;
 use flatland::policy::admit::{Demand, Scarce, admit};
 use flatland::policy::targets::{Claim, entitle};
-use flatland::policy::{Level, Levels, MOST_VMS, Order, Pace, Policy, Settings, Vm};
+use flatland::policy::{Decision, Level, Levels, MOST_VMS, Pace, Policy, Settings, Vm};
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::Config;
 use simulator::trace::{Change, Driver, Vm as Traced};
@@ -184,7 +184,7 @@ proptest! {
     }
 }
 
-// --- Orders -------------------------------------------------------------------------------------------------------------
+// --- Decisions -------------------------------------------------------------------------------------------------------------
 
 /// Any VM, also one that no hypervisor would report.
 fn vms() -> impl Strategy<Value = Vm> {
@@ -206,11 +206,11 @@ fn vms() -> impl Strategy<Value = Vm> {
     (wild, tame, any::<u8>()).prop_map(move |(wild, tame, kind)| amounts(if kind < 32 { wild } else { tame }, kind))
 }
 
-fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, order: &Order) -> Result<(), String> {
+fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, decision: &Decision) -> Result<(), String> {
     let most = (u128::from(vm.max) * 65 / 100).min(u128::from(vm.max.saturating_sub(vm.min)));
     let limit = most.min(u128::from(u64::MAX)) as u64;
     let (step, gentle) = ((vm.max / 8).max(MIB), (vm.max / 32).max(MIB));
-    let (balloon, target) = (order.balloon, vm.target);
+    let (balloon, target) = (decision.balloon, vm.target);
     let pinned = policy.pinned(id);
     let rules = [
         (pinned.is_none_or(|pinned| balloon == pinned.min(vm.max)), "a pin counts"),
@@ -222,20 +222,23 @@ fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, order: &Ord
             "and shrinks by smaller ones",
         ),
         (level < Level::Hard || pinned.is_some() || balloon >= vm.balloon.min(target).min(limit), "nor at hard"),
-        (vm.used - order.pack.min(vm.used) >= vm.min.min(vm.used).min(MOST), "min is left"),
-        (order.pack == 0 || vm.used - order.pack.min(vm.used) >= order.entitled, "what it is entitled to is left"),
-        (level > Level::High || order.pack == 0 && !order.hint, "nothing is taken at high"),
+        (vm.used - decision.pack.min(vm.used) >= vm.min.min(vm.used).min(MOST), "min is left"),
+        (
+            decision.pack == 0 || vm.used - decision.pack.min(vm.used) >= decision.entitled,
+            "what it is entitled to is left",
+        ),
+        (level > Level::High || decision.pack == 0 && !decision.hint, "nothing is taken at high"),
         (level > Level::High || pinned.is_some() || balloon <= vm.balloon.max(target), "nor by a balloon"),
-        (!order.blocked || level == Level::Low && vm.used > order.entitled && vm.running, "few stand still"),
+        (!decision.blocked || level == Level::Low && vm.used > decision.entitled && vm.running, "few stand still"),
     ];
     for (holds, rule) in rules {
         if !holds {
-            return Err(format!("{rule}: {order:?} for {vm:?} at {level}"));
+            return Err(format!("{rule}: {decision:?} for {vm:?} at {level}"));
         }
     }
     let told: i128 =
         policy.journal().of(id).filter(|event| event.at_ms == now).map(|event| i128::from(event.pages)).sum();
-    let done = i128::from(target) - i128::from(balloon) - i128::from(order.pack);
+    let done = i128::from(target) - i128::from(balloon) - i128::from(decision.pack);
     if told != done && done.unsigned_abs() < 1 << 62 {
         return Err(format!("told {told}, done {done}"));
     }
@@ -245,7 +248,7 @@ fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, order: &Ord
 proptest! {
     #![proptest_config(Config { cases: 1000, failure_persistence: None, ..Config::default() })]
 
-    /// Whatever is reported, orders keep within bounds, and each is in the journal.
+    /// Whatever is reported, decisions keep within bounds, and each is in the journal.
     #[test]
     fn orders_keep_within_bounds(
         total in 1..400_000_u64,
@@ -258,9 +261,9 @@ proptest! {
         }
         for (second, (percent, vms)) in ticks.iter().enumerate() {
             let now = 2000 * second as u64;
-            let orders = policy.tick(now, total * percent / 100, vms);
-            for (i, (vm, order)) in vms.iter().zip(&orders.vms).enumerate() {
-                check(&policy, now, orders.level, vm, VmId(i as u16), order).map_err(proptest::test_runner::TestCaseError::fail)?;
+            let decisions = policy.tick(now, total * percent / 100, vms);
+            for (i, (vm, decision)) in vms.iter().zip(&decisions.vms).enumerate() {
+                check(&policy, now, decisions.level, vm, VmId(i as u16), decision).map_err(proptest::test_runner::TestCaseError::fail)?;
             }
         }
     }

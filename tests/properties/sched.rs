@@ -5,7 +5,7 @@
 //! comes; load what it picked; let the guest run; block it, off it or yield when the guest says so.
 
 use flatland::addr::{CpuId, VcpuId, VmId};
-use flatland::sched::{CpuSet, EntityId, Queue, State};
+use flatland::sched::{CpuSet, EntityId, EntityState, Queue};
 use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
 use proptest::test_runner::Config;
 
@@ -190,7 +190,7 @@ impl Sim {
             let name = CpuId(cpu as u16);
             match self.queue.running(name) {
                 Some(id) => {
-                    assert_eq!(self.queue.state(id), State::Running(name), "a CPU and its vCPU agree");
+                    assert_eq!(self.queue.state(id), EntityState::Running(name), "a CPU and its vCPU agree");
                     assert!(self.guests[usize::from(id.0)].affinity >> cpu & 1 != 0, "affinity");
                     assert_eq!(self.queue.loaded_on(id), Some(name), "what runs is loaded where it runs");
                 }
@@ -203,7 +203,7 @@ impl Sim {
                 assert!(!loaded.contains(cpu), "one vCPU's registers in a CPU");
                 loaded |= CpuSet::one(cpu);
             }
-            let in_line = self.queue.state(id) == State::Ready && !self.paused[i];
+            let in_line = self.queue.state(id) == EntityState::Ready && !self.paused[i];
             if in_line {
                 let since = *self.waiting[i].get_or_insert(self.now);
                 self.longest_wait[i] = self.longest_wait[i].max(self.now - since);
@@ -214,7 +214,7 @@ impl Sim {
             } else {
                 self.waiting[i] = None;
             }
-            if let State::Blocked(Some(at)) = self.queue.state(id) {
+            if let EntityState::Blocked(Some(at)) = self.queue.state(id) {
                 assert!(at + SLICE + LATENCY > self.now, "a wake of {at} is lost at {}", self.now);
             }
         }
@@ -355,9 +355,9 @@ fn a_wake_that_comes_while_the_vcpu_runs_keeps_it_from_blocking() {
     let id = sim.ids[0];
     assert!(sim.queue.wake(id, sim.now).contains(CpuId(0)));
     sim.queue.block(id, None, sim.now);
-    assert_eq!(sim.queue.state(id), State::Running(CpuId(0)));
+    assert_eq!(sim.queue.state(id), EntityState::Running(CpuId(0)));
     sim.queue.block(id, None, sim.now);
-    assert_eq!(sim.queue.state(id), State::Blocked(None));
+    assert_eq!(sim.queue.state(id), EntityState::Blocked(None));
     sim.look(0);
     assert!(sim.queue.wake(id, sim.now).contains(CpuId(0)), "the CPU that holds its registers is kicked");
 }

@@ -255,7 +255,7 @@ impl Board {
             let mut guests = self.guests[usize::from(vm.id.0)].borrow_mut();
             for (n, slot) in vm.slots.iter().enumerate() {
                 let guest = &mut guests[n];
-                if queue.state(slot.entity) != sched::State::Ready || vm.life.state() != State::Running {
+                if queue.state(slot.entity) != sched::EntityState::Ready || vm.life.state() != State::Running {
                     (guest.ready, guest.ready_beside) = (None, None);
                     continue;
                 }
@@ -288,8 +288,8 @@ impl Board {
                 let name = format!("vCPU {n} of {}", vm.name);
                 let state = host.queue.lock().state(slot.entity);
                 match (slot.power(), state) {
-                    (Power::Off, sched::State::Off) => continue,
-                    (Power::On, sched::State::Blocked(_)) => {}
+                    (Power::Off, sched::EntityState::Off) => continue,
+                    (Power::On, sched::EntityState::Blocked(_)) => {}
                     (power, state) => wrong.push(format!("{name} is {power:?} and {state:?}")),
                 }
                 if vm.vgic.lock().deliverable(VcpuId(n as u16), Mask::from_ich_vmcr(OPEN)) {

@@ -18,7 +18,7 @@ pub const WORKAROUND_3: u32 = 0x8000_3fff;
 
 /// How it stands with one kind of attack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum Mitigation {
     /// The CPU is not open to it.
     Unaffected,
     /// It is, and something is done about it.
@@ -27,17 +27,17 @@ pub enum State {
     Vulnerable,
 }
 
-use State::{Mitigated, Unaffected, Vulnerable};
+use Mitigation::{Mitigated, Unaffected, Vulnerable};
 
 /// How it stands with a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Speculation {
     /// Branch target injection.
-    pub v2: State,
+    pub v2: Mitigation,
     /// Store bypass. Mitigated: the firmware has to be told so on each CPU ([`WORKAROUND_2`]).
-    pub v4: State,
+    pub v4: Mitigation,
     /// Branch history injection.
-    pub bhb: State,
+    pub bhb: Mitigation,
     /// What is done as a guest leaves; vectors.S knows this layout. Bits 7:0: how many branches overwrite the history; bit
     /// 8: CLRBHB does; bits 63:32: the firmware's function to call. 0: nothing.
     pub guard: u64,
@@ -139,7 +139,7 @@ impl Speculation {
 
 #[cfg(test)]
 mod tests {
-    use super::State::{Mitigated, Unaffected, Vulnerable};
+    use super::Mitigation::{Mitigated, Unaffected, Vulnerable};
     use super::{Speculation, WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
 
     const A53: u64 = 0x410f_d034;

@@ -64,8 +64,8 @@ pub fn read<'a>(bytes: &'a [u8], findings: &mut Findings) -> Vec<Member<'a>> {
                 members.push(member);
                 at = next;
             }
-            Err(fault) => {
-                findings.add(place(at), fault.what, fault.remedy);
+            Err(error) => {
+                findings.add(place(at), error.what, error.remedy);
                 break;
             }
         }
@@ -87,46 +87,46 @@ enum Step<'a> {
     Member { member: Member<'a>, next: usize },
 }
 
-struct Fault {
+struct ArchiveError {
     what: alloc::string::String,
     remedy: &'static str,
 }
 
 const DAMAGED: &str = "the archive is damaged: make or copy it again";
 
-fn fault(what: impl Into<alloc::string::String>) -> Fault {
-    Fault { what: what.into(), remedy: DAMAGED }
+fn error(what: impl Into<alloc::string::String>) -> ArchiveError {
+    ArchiveError { what: what.into(), remedy: DAMAGED }
 }
 
 /// Reads the member at byte `at`. What is called next lies behind `at`, so that who follows it comes to an end.
-fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, Fault> {
+fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, ArchiveError> {
     let header = take(bytes, at, HEADER, "the header of a member")?;
     let magic = header.get(..6).unwrap_or_default();
     // 070702 is the same with checksums, which nobody fills in any more.
     if magic != b"070701" && magic != b"070702" {
         let what = "there is no cpio header (newc) here";
-        return Err(Fault { what: what.into(), remedy: "the bundle must be one uncompressed newc archive" });
+        return Err(ArchiveError { what: what.into(), remedy: "the bundle must be one uncompressed newc archive" });
     }
     let [mode, file_size, name_size] = [MODE, FILE_SIZE, NAME_SIZE].map(|field| number(header, field));
     let (Some(mode), Some(file_size), Some(name_size)) = (mode, file_size, name_size) else {
-        return Err(fault("a field of the header is not a hexadecimal number"));
+        return Err(error("a field of the header is not a hexadecimal number"));
     };
     // u32 to usize: this crate's targets have 64 bits.
     let (file_size, name_size) = (file_size as usize, name_size as usize);
     if !(2..=MOST_NAME + PAGE).contains(&name_size) {
-        return Err(fault(format!("the name has {name_size} bytes where 2 to {MOST_NAME} are allowed")));
+        return Err(error(format!("the name has {name_size} bytes where 2 to {MOST_NAME} are allowed")));
     }
     let name_at = at + HEADER;
     let name = take(bytes, name_at, name_size, "the name of a member")?;
     let text = |name| core::str::from_utf8(name).ok();
     let Some(name) = name.strip_suffix(b"\0").and_then(text).map(|name| name.trim_end_matches('\0')) else {
-        return Err(fault("the name is not UTF-8 text that ends with a NUL"));
+        return Err(error("the name is not UTF-8 text that ends with a NUL"));
     };
     if !(1..MOST_NAME).contains(&name.len()) {
-        return Err(fault(format!("the name has {} bytes where 1 to {} are allowed", name.len(), MOST_NAME - 1)));
+        return Err(error(format!("the name has {} bytes where 1 to {} are allowed", name.len(), MOST_NAME - 1)));
     }
     if name.contains('\0') {
-        return Err(fault("the name has a NUL inside"));
+        return Err(error("the name has a NUL inside"));
     }
     if name == TRAILER {
         return Ok(Step::End);
@@ -141,11 +141,11 @@ fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, Fault> {
 }
 
 /// The `len` bytes from `at`, or how many of them are missing.
-fn take<'a>(bytes: &'a [u8], at: usize, len: usize, what: &str) -> Result<&'a [u8], Fault> {
+fn take<'a>(bytes: &'a [u8], at: usize, len: usize, what: &str) -> Result<&'a [u8], ArchiveError> {
     let rest = bytes.get(at..).unwrap_or_default();
     rest.get(..len).ok_or_else(|| {
         let missing = Amount((len - rest.len()) as u64);
-        fault(format!("the archive ends inside {what}: {missing} missing"))
+        error(format!("the archive ends inside {what}: {missing} missing"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! Unpacking gzip (RFC 1952) as a stream: a window of 32 KiB, whatever the size of what comes out.
 //!
 //! Key types: [`Workspace`], which is allocated once and used for every unpacking, so that a VM's reset needs no memory;
-//! [`Unpacking`], which goes on a piece at a time; [`Fault`]. The deflate stream itself (RFC 1951) is miniz_oxide's work.
+//! [`Unpacking`], which goes on a piece at a time; [`Error`]. The deflate stream itself (RFC 1951) is miniz_oxide's work.
 //! Length and CRC-32 at the stream's end are checked, so that an image damaged on its way to the board is not run.
 
 use alloc::boxed::Box;
@@ -37,7 +37,7 @@ impl Default for Workspace {
 /// Why unpacking ended early: `Corrupt` is the archive's fault and says what is wrong, `Sink` is whatever the receiver
 /// said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault<E> {
+pub enum Error<E> {
     /// The stream is damaged.
     Corrupt(&'static str),
     /// The receiver of the bytes wants no more.
@@ -99,7 +99,7 @@ impl Unpacking {
         bytes: &[u8],
         workspace: &mut Workspace,
         each: impl FnOnce(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<bool, Fault<E>> {
+    ) -> Result<bool, Error<E>> {
         let Workspace { state, window } = workspace;
         let rest = bytes.get(self.at_in..).unwrap_or_default();
         let (status, read, written) = decompress_with_limit(state, rest, window, self.in_window, PIECE, 0);
@@ -107,19 +107,19 @@ impl Unpacking {
         let piece = window.get(self.in_window..self.in_window + written).unwrap_or_default();
         self.crc.add(piece);
         if !piece.is_empty() {
-            each(self.at_out, piece).map_err(Fault::Sink)?;
+            each(self.at_out, piece).map_err(Error::Sink)?;
         }
         self.at_out += written as u64;
         self.in_window = (self.in_window + written) % WINDOW;
         match status {
             TINFLStatus::Done => {
                 let end = bytes.get(self.at_in..).unwrap_or_default();
-                check_end(end, self.at_out, self.crc.value()).map_err(Fault::Corrupt)?;
+                check_end(end, self.at_out, self.crc.value()).map_err(Error::Corrupt)?;
                 Ok(true)
             }
             // Every step makes bytes out of a stream of bounded length, so there is a last.
             TINFLStatus::HasMoreOutput if written > 0 => Ok(false),
-            _ => Err(Fault::Corrupt(BROKEN)),
+            _ => Err(Error::Corrupt(BROKEN)),
         }
     }
 }
@@ -129,8 +129,8 @@ pub fn unpack<E>(
     bytes: &[u8],
     workspace: &mut Workspace,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<(), Fault<E>> {
-    let mut unpacking = Unpacking::begin(bytes, workspace).map_err(Fault::Corrupt)?;
+) -> Result<(), Error<E>> {
+    let mut unpacking = Unpacking::begin(bytes, workspace).map_err(Error::Corrupt)?;
     while !unpacking.step(bytes, workspace, &mut each)? {}
     Ok(())
 }
@@ -231,10 +231,10 @@ pub fn pack(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Crc, Fault, WINDOW, Workspace, claimed_len, head, pack, unpack};
+    use super::{Crc, Error, WINDOW, Workspace, claimed_len, head, pack, unpack};
     use alloc::vec::Vec;
 
-    fn unpacked(bytes: &[u8], workspace: &mut Workspace) -> Result<Vec<u8>, Fault<()>> {
+    fn unpacked(bytes: &[u8], workspace: &mut Workspace) -> Result<Vec<u8>, Error<()>> {
         let mut out = Vec::new();
         unpack(bytes, workspace, |at, piece| {
             assert_eq!(at, out.len() as u64);
@@ -284,7 +284,7 @@ mod tests {
         }
         let mut more = packed;
         more.push(0);
-        assert_eq!(unpacked(&more, &mut workspace), Err(Fault::Corrupt("something follows its compressed data")));
+        assert_eq!(unpacked(&more, &mut workspace), Err(Error::Corrupt("something follows its compressed data")));
     }
 
     #[test]
@@ -308,6 +308,6 @@ mod tests {
             n_calls += 1;
             Err("enough")
         });
-        assert_eq!((ended, n_calls), (Err(Fault::Sink("enough")), 1));
+        assert_eq!((ended, n_calls), (Err(Error::Sink("enough")), 1));
     }
 }

@@ -26,8 +26,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use format::{Fault, Layout};
 pub use format::{Format, Segment};
+use format::{FormatError, Layout};
 
 /// The most bytes of a bank of flash, as on QEMU's `virt`.
 pub const FLASH_BANK: u64 = 64 << 20;
@@ -131,7 +131,7 @@ impl<'a> Plan<'a> {
         let found = vm.kernel.map(|kernel| look(kernel, own, workspace)).transpose();
         let (layout, len, packing) = match found {
             Ok(found) => found.map_or((None, 0, Packing::None), |(layout, len, packing)| (Some(layout), len, packing)),
-            Err(Fault { what, remedy }) => {
+            Err(FormatError { what, remedy }) => {
                 findings.add(kernel_at, what, remedy);
                 return Err(findings.unless(()).err().unwrap_or_default());
             }
@@ -205,8 +205,8 @@ impl<'a> Plan<'a> {
                 match unpacking.step(self.kernel, workspace, each) {
                     Ok(false) => {}
                     Ok(true) => loading.0 = Stage::Zeroes(0, 0),
-                    Err(gzip::Fault::Corrupt(what)) => return Err(Failure::Corrupt(what)),
-                    Err(gzip::Fault::Sink(failure)) => return Err(failure),
+                    Err(gzip::Error::Corrupt(what)) => return Err(Failure::Corrupt(what)),
+                    Err(gzip::Error::Sink(failure)) => return Err(failure),
                 }
             }
             Stage::Zeroes(n, done) => match self.segments.get(*n) {
@@ -296,12 +296,12 @@ fn piece_from<'b>(bytes: &'b [u8], done: &mut u64) -> Option<(u64, &'b [u8])> {
 }
 
 /// What the file `kernel` is: its layout, its length unpacked, and how it is packed.
-fn look(kernel: &[u8], ram: Ram, workspace: &mut Workspace) -> Result<(Layout, u64, Packing), Fault> {
+fn look(kernel: &[u8], ram: Ram, workspace: &mut Workspace) -> Result<(Layout, u64, Packing), FormatError> {
     if !gzip::is_gzip(kernel) {
         let len = kernel.len() as u64;
         return format::recognise(kernel, len, ram).map(|layout| (layout, len, Packing::None));
     }
-    let corrupt = |what| Fault { what: format!("it cannot be unpacked: {what}"), remedy: format::DAMAGED.into() };
+    let corrupt = |what| FormatError { what: format!("it cannot be unpacked: {what}"), remedy: format::DAMAGED.into() };
     let head = gzip::head(kernel, workspace).map_err(corrupt)?;
     let len = gzip::claimed_len(kernel).unwrap_or(0);
     if len < head.len() as u64 {

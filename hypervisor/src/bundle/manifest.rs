@@ -43,7 +43,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::{Node, Property};
-use value::Fault;
+use value::ValueError;
 
 /// The most VMs of a manifest.
 pub const MOST_VMS: usize = 16;
@@ -239,7 +239,7 @@ pub fn policy(dtb: &[u8], limits: &Limits, findings: &mut Findings) -> PolicySpe
                 Ok(())
             }
         };
-        if let Err(Fault { what, remedy }) = result {
+        if let Err(ValueError { what, remedy }) = result {
             findings.add(format!("/policy/{}", property.name()), what, remedy);
         }
     }
@@ -289,7 +289,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         let at = format!("{}/{key}", place(name));
         if *seen {
             findings.add(at, "it is given twice", "leave one of them out");
-        } else if let Err(Fault { what, remedy }) = set(&mut entry, &property, limits) {
+        } else if let Err(ValueError { what, remedy }) = set(&mut entry, &property, limits) {
             findings.add(at, what, remedy);
         }
         *seen = true;
@@ -317,7 +317,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
 }
 
 /// Puts the value of one known key into the entry.
-fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -> Result<(), Fault> {
+fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -> Result<(), ValueError> {
     let value = value::bytes(property);
     match property.name() {
         "vcpus" => {

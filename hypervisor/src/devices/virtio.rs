@@ -18,14 +18,14 @@ use crate::addr::{Addr, Ipa};
 /// Guest memory as a device sees it. Writes are seen by the guest in the order they are made.
 pub trait Ram {
     /// Copies guest memory at `at` into `into`.
-    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault>;
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation>;
     /// Copies `bytes` to guest memory at `at`.
-    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault>;
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation>;
 }
 
 /// Why guest memory cannot be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum Violation {
     /// It is no RAM: the guest's doing.
     Outside,
     /// There is no memory to be had just now: nobody's. Later it may work.
@@ -41,11 +41,11 @@ pub enum Stop {
     Short,
 }
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
+impl From<Violation> for Stop {
+    fn from(fault: Violation) -> Self {
         match fault {
-            Fault::Outside => Self::Broken("a queue or a buffer is not in RAM"),
-            Fault::Short => Self::Short,
+            Violation::Outside => Self::Broken("a queue or a buffer is not in RAM"),
+            Violation::Short => Self::Short,
         }
     }
 }

@@ -130,7 +130,7 @@ pub(crate) fn init() {
 /// told to, for good.
 pub(crate) fn speculation() -> Speculation {
     let found = Speculation::assess(midr(), id_register, power::arch_features);
-    if found.v4 == speculation::State::Mitigated {
+    if found.v4 == speculation::Mitigation::Mitigated {
         power::forbid_store_bypass();
     }
     found

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use flatland::addr::{Addr, Pa};
 use flatland::machine::{Machine, Words};
 use log::info;
-use platform::blk::{Cpu, Disk, Fault, Queue, Refusal, Registers, Way};
+use platform::blk::{Cpu, Disk, InitError, Queue, Registers, TransferError, Way};
 use platform::board::Board;
 use spin::mutex::SpinMutex;
 
@@ -41,7 +41,7 @@ pub(crate) fn init(board: &Board) {
             continue;
         }
         let queue = mmu::image_pa((&raw const QUEUE) as u64);
-        match if slot.is_coherent { Disk::open(registers, &QUEUE, queue, &El2) } else { Err(Refusal::Incoherent) } {
+        match if slot.is_coherent { Disk::open(registers, &QUEUE, queue, &El2) } else { Err(InitError::Incoherent) } {
             Ok(disk) => {
                 let blocks = disk.blocks();
                 *DISK.lock() = Some(disk);
@@ -72,8 +72,8 @@ pub(crate) fn transfer(way: Way, block: u32, frame: Addr<Pa>) -> bool {
     BLOCKS.store(disk.blocks(), Ordering::Relaxed);
     drop(own);
     match done {
-        Err(Fault::Loose) => panic!("the disk neither answers nor resets, and may write to memory at any time"),
-        Err(Fault::Lost) => info!("the swap area is lost: the disk does not answer"),
+        Err(TransferError::Loose) => panic!("the disk neither answers nor resets, and may write to memory at any time"),
+        Err(TransferError::Lost) => info!("the swap area is lost: the disk does not answer"),
         _ => {}
     }
     done.is_ok()

@@ -6,7 +6,7 @@
 
 use super::hash::Hash;
 use super::lz4::{self, Page, Table};
-use super::store::{MOST_UNITS, Place, UNIT};
+use super::store::{MOST_UNITS, UNIT, UnitId};
 use crate::machine::Words;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,13 +47,13 @@ impl Default for Compressor {
 pub type Unit<'w> = core::iter::Skip<core::slice::Iter<'w, AtomicU64>>;
 
 /// What the first word of a unit says of the next.
-fn link(next: Option<&Place>) -> u64 {
+fn link(next: Option<&UnitId>) -> u64 {
     next.map_or(0, |place| u64::from(place.0) + 1)
 }
 
 /// The unit that follows the one whose first word is `link`.
-pub fn next(link: u64) -> Option<Place> {
-    u32::try_from(link.checked_sub(1)?).ok().map(Place)
+pub fn next(link: u64) -> Option<UnitId> {
+    u32::try_from(link.checked_sub(1)?).ok().map(UnitId)
 }
 
 impl Compressor {
@@ -71,7 +71,7 @@ impl Compressor {
     }
 
     /// Writes what [`Compressor::pack`] made to the units of `chain`, whose words `unit` finds.
-    pub fn put<'w>(&self, packed: Packed, chain: &[Place], unit: impl Fn(Place) -> Option<Unit<'w>>) {
+    pub fn put<'w>(&self, packed: Packed, chain: &[UnitId], unit: impl Fn(UnitId) -> Option<Unit<'w>>) {
         let mut values = core::iter::once(packed.head).chain((0..ROOM / 8).map(|n| self.packed.word(n)));
         for (n, place) in chain.iter().enumerate() {
             let Some(mut words) = unit(*place) else { return };
@@ -83,7 +83,7 @@ impl Compressor {
     }
 
     /// Expands a page whose first unit is `first`, and returns its first word. Nothing if it is damaged.
-    pub fn get<'w>(&mut self, first: Place, unit: impl Fn(Place) -> Option<Unit<'w>>) -> Option<u64> {
+    pub fn get<'w>(&mut self, first: UnitId, unit: impl Fn(UnitId) -> Option<Unit<'w>>) -> Option<u64> {
         let mut done = 0;
         let mut place = Some(first);
         let mut head = None;

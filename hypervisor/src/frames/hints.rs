@@ -12,7 +12,7 @@
 //! Links are numbers of records plus one, 0 is none; the last link of a chain has the top bit set and the chain's number.
 
 use super::pool::{Pool, Stretch, owner_byte};
-use super::record::{Order, Record, State};
+use super::record::{FrameState, Order, Record};
 use crate::addr::{Addr, Pa, Size, VmId};
 
 /// The longest chain.
@@ -54,7 +54,7 @@ impl Pool<'_> {
     pub fn is_due(&mut self, at: Addr<Pa>) -> bool {
         let Some(at) = self.index(at) else { return false };
         let record = &mut self.records[at];
-        if record.state != State::Guest {
+        if record.state != FrameState::Guest {
             return false;
         }
         if record.tag != 0 && record.more >> SKIP & 7 != 0 {
@@ -69,7 +69,7 @@ impl Pool<'_> {
     pub fn visit(&mut self, at: Addr<Pa>, page: u32, hash: u64) -> Option<Match> {
         let at = self.index(at)?;
         let record = self.records[at];
-        if record.state != State::Guest {
+        if record.state != FrameState::Guest {
             return None;
         }
         let tag = tag(hash);
@@ -97,14 +97,14 @@ impl Pool<'_> {
     pub fn share(&mut self, at: Addr<Pa>, owner: VmId, hash: u64) -> bool {
         let Some(at) = self.index(at) else { return false };
         let record = self.records[at];
-        if record.state != State::Guest || record.owner() != Some(owner) {
+        if record.state != FrameState::Guest || record.owner() != Some(owner) {
             return false;
         }
         let domain = self.domain(record.owner);
         self.unchain(at as u32);
-        self.records[at].turn_into(Record { state: State::Shared, owner: domain, more: 1, ..Record::RESERVED });
+        self.records[at].turn_into(Record { state: FrameState::Shared, owner: domain, more: 1, ..Record::RESERVED });
         self.insert(at, tag(hash), self.chain(hash));
-        self.count(State::Guest, State::Shared, owner, 1);
+        self.count(FrameState::Guest, FrameState::Shared, owner, 1);
         self.merging.refs += 1;
         true
     }
@@ -115,9 +115,14 @@ impl Pool<'_> {
         let mut adopted = 0;
         for page in (0..bytes).step_by(4096) {
             let Some(at) = start.checked_add(page).and_then(|at| self.index(at)) else { continue };
-            if self.records[at].state == State::Reserved {
-                self.records[at].turn_into(Record { state: State::Shared, owner: PUBLIC, more: 1, ..Record::RESERVED });
-                self.count(State::Reserved, State::Shared, super::HYPERVISOR, 1);
+            if self.records[at].state == FrameState::Reserved {
+                self.records[at].turn_into(Record {
+                    state: FrameState::Shared,
+                    owner: PUBLIC,
+                    more: 1,
+                    ..Record::RESERVED
+                });
+                self.count(FrameState::Reserved, FrameState::Shared, super::HYPERVISOR, 1);
                 self.merging.refs += 1;
                 adopted += 1;
             }
@@ -131,7 +136,7 @@ impl Pool<'_> {
         let domain = self.domain(owner_byte(owner));
         let Some(record) = self.index(at).and_then(|at| self.records.get_mut(at)) else { return false };
         let open = record.owner == domain || record.owner == PUBLIC;
-        if record.state != State::Shared || !open || record.more == u32::MAX {
+        if record.state != FrameState::Shared || !open || record.more == u32::MAX {
             return false;
         }
         record.more += 1;
@@ -144,7 +149,7 @@ impl Pool<'_> {
         let located = self.locate(at.bits() >> 12, Order::PAGE);
         let Some((range, index)) = located else { return self.contradict() };
         let record = &mut self.records[index as usize];
-        if record.state != State::Shared || record.more == 0 {
+        if record.state != FrameState::Shared || record.more == 0 {
             return self.contradict();
         }
         record.more -= 1;
@@ -159,12 +164,12 @@ impl Pool<'_> {
         let Some(index) = self.index(at) else { return false };
         let record = self.records[index];
         // The images keep their own claim, so they are never given.
-        if record.state != State::Shared || record.more != 1 || record.owner == PUBLIC {
+        if record.state != FrameState::Shared || record.more != 1 || record.owner == PUBLIC {
             return false;
         }
         self.unchain(index as u32);
-        self.records[index].turn_into(Record::held(State::Guest, owner_byte(owner)));
-        self.count(State::Shared, State::Guest, owner, 1);
+        self.records[index].turn_into(Record::held(FrameState::Guest, owner_byte(owner)));
+        self.count(FrameState::Shared, FrameState::Guest, owner, 1);
         self.merging.refs -= 1;
         true
     }
@@ -192,7 +197,7 @@ impl Pool<'_> {
             let mut steps = 0;
             while link != 0 && link & LAST == 0 {
                 let record = self.records.get(link as usize - 1).ok_or("a link names a record")?;
-                if !matches!(record.state, State::Guest | State::Shared) || record.tag == 0 {
+                if !matches!(record.state, FrameState::Guest | FrameState::Shared) || record.tag == 0 {
                     return Err("only frames of guests hang in chains");
                 }
                 steps += 1;
@@ -206,8 +211,8 @@ impl Pool<'_> {
             }
             hanging += steps;
         }
-        let tagged = |r: &&Record| matches!(r.state, State::Guest | State::Shared) && r.tag != 0;
-        let refs: u64 = self.records.iter().filter(|r| r.state == State::Shared).map(|r| u64::from(r.more)).sum();
+        let tagged = |r: &&Record| matches!(r.state, FrameState::Guest | FrameState::Shared) && r.tag != 0;
+        let refs: u64 = self.records.iter().filter(|r| r.state == FrameState::Shared).map(|r| u64::from(r.more)).sum();
         match (self.records.iter().filter(tagged).count() == hanging, refs == self.merging.refs) {
             (true, true) => Ok(()),
             (false, _) => Err("every frame with a tag hangs in a chain"),
@@ -240,10 +245,10 @@ impl Pool<'_> {
             if record.tag == tag && at != not {
                 match record.state {
                     // At most 2^31 records, so it fits.
-                    State::Shared if record.owner == domain => {
+                    FrameState::Shared if record.owner == domain => {
                         return self.address(at as u32).map(Match::Shared);
                     }
-                    State::Guest if found.is_none() && self.domain(record.owner) == domain => {
+                    FrameState::Guest if found.is_none() && self.domain(record.owner) == domain => {
                         found = Some(Match::Hint(VmId(record.owner.into()), record.more & PAGE));
                     }
                     _ => {}
@@ -276,7 +281,7 @@ impl Pool<'_> {
     /// Takes the frame of record `at` out of the chain it hangs in, if it does.
     pub(super) fn unchain(&mut self, at: u32) {
         let record = self.records[at as usize];
-        if !matches!(record.state, State::Guest | State::Shared) || record.tag == 0 {
+        if !matches!(record.state, FrameState::Guest | FrameState::Shared) || record.tag == 0 {
             return;
         }
         // Chains are no longer than MOST_LINKS.

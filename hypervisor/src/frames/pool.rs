@@ -13,7 +13,7 @@
 //! request that contradicts a record is refused and counted ([`Counts::contradictions`]): a frame lost beats one given twice.
 
 use super::frame::{Dirty, Frame};
-use super::record::{HYPERVISOR, HYPERVISOR_BYTE, NONE, Order, Record, State, Use};
+use super::record::{FrameState, HYPERVISOR, HYPERVISOR_BYTE, NONE, Order, Record, Use};
 use crate::addr::{Addr, Pa, Size, VmId};
 use arrayvec::ArrayVec;
 
@@ -79,7 +79,7 @@ pub struct Pool<'a> {
     runs: [u32; Order::COUNT],
     /// Bit k: there are runs of order k.
     nonempty: u32,
-    counts: [u64; State::COUNT],
+    counts: [u64; FrameState::COUNT],
     /// Frames held by each owner; the last is the hypervisor.
     owned: [u64; MAX_OWNERS + 1],
     contradictions: u64,
@@ -162,8 +162,8 @@ impl<'a> Pool<'a> {
             // The sum is below NONE.
             base += frames as u32;
         }
-        let mut counts = [0; State::COUNT];
-        counts[State::Reserved as usize] = u64::from(base);
+        let mut counts = [0; FrameState::COUNT];
+        counts[FrameState::Reserved as usize] = u64::from(base);
         Ok(Self {
             records,
             ranges,
@@ -203,9 +203,9 @@ impl<'a> Pool<'a> {
     fn donate_run(&mut self, range: Range, number: u64, order: Order) -> u64 {
         let Some(at) = range.record(number) else { return 0 };
         let run = at as usize..at as usize + (1 << order.number());
-        if self.records[run.clone()].iter().all(|record| record.state == State::Reserved) {
+        if self.records[run.clone()].iter().all(|record| record.state == FrameState::Reserved) {
             self.records[run].iter_mut().for_each(|record| record.turn_into(Record::inside()));
-            self.count(State::Reserved, State::Free, HYPERVISOR, order.frames());
+            self.count(FrameState::Reserved, FrameState::Free, HYPERVISOR, order.frames());
             self.push_merged(range, number, order);
             return order.frames();
         }
@@ -239,7 +239,7 @@ impl<'a> Pool<'a> {
     fn take_run(&mut self, order: Order, owner: VmId, purpose: Use) -> Option<Frame<Dirty>> {
         owner_index(owner)?;
         let kept = if order == Order::PAGE { self.reserve } else { self.tight.max(self.reserve) };
-        if purpose == Use::Guest && self.counts[State::Free as usize] < kept + order.frames() {
+        if purpose == Use::Guest && self.counts[FrameState::Free as usize] < kept + order.frames() {
             return None;
         }
         let found = (self.nonempty >> order.number()).trailing_zeros() + u32::from(order.number());
@@ -256,7 +256,7 @@ impl<'a> Pool<'a> {
         let run = at as usize..at as usize + (1 << order.number());
         let held = Record::held(state, owner_byte(owner));
         self.records[run].iter_mut().for_each(|record| record.turn_into(held));
-        self.count(State::Free, state, owner, order.frames());
+        self.count(FrameState::Free, state, owner, order.frames());
         Some(Frame::new(self.address(at)?, order))
     }
 
@@ -282,7 +282,7 @@ impl<'a> Pool<'a> {
             self.unchain(frame);
             self.records[frame as usize].turn_into(Record::inside());
         }
-        self.count(state, State::Free, owner, order.frames());
+        self.count(state, FrameState::Free, owner, order.frames());
         self.push_merged(range, number, order);
     }
 
@@ -313,16 +313,16 @@ impl<'a> Pool<'a> {
 
     /// How many frames are in which state. Costs nothing.
     pub fn counts(&self) -> Counts {
-        let of = |state: State| self.counts[state as usize];
+        let of = |state: FrameState| self.counts[state as usize];
         Counts {
             total: self.records.len() as u64,
-            reserved: of(State::Reserved),
-            free: of(State::Free),
-            guest: of(State::Guest),
-            table: of(State::Table),
-            hypervisor: of(State::Hypervisor),
-            shared: of(State::Shared),
-            store: of(State::Store),
+            reserved: of(FrameState::Reserved),
+            free: of(FrameState::Free),
+            guest: of(FrameState::Guest),
+            table: of(FrameState::Table),
+            hypervisor: of(FrameState::Hypervisor),
+            shared: of(FrameState::Shared),
+            store: of(FrameState::Store),
             contradictions: self.contradictions,
         }
     }
@@ -340,7 +340,7 @@ impl<'a> Pool<'a> {
     /// Compares everything with everything: all records, lists and counts. Costs a look at each record. The error names
     /// the invariant that does not hold.
     pub fn check(&self) -> Result<Counts, &'static str> {
-        let mut states = [0; State::COUNT];
+        let mut states = [0; FrameState::COUNT];
         let mut owned = [0; MAX_OWNERS + 1];
         let mut runs = [0; Order::COUNT];
         for range in &self.ranges {
@@ -348,19 +348,19 @@ impl<'a> Pool<'a> {
             for number in range.first..range.first + range.frames {
                 let at = range.record(number).ok_or("a range has a record for each frame")?;
                 let record = self.records[at as usize];
-                if (record.state == State::Inside) != (inside > 0) {
+                if (record.state == FrameState::Inside) != (inside > 0) {
                     return Err("a free run's first frame is followed by the rest of it");
                 }
                 inside = u64::saturating_sub(inside, 1);
                 match record.state {
-                    State::Free => {
+                    FrameState::Free => {
                         let order = Order::new(record.order()).ok_or("a free run has an order")?;
                         inside = order.frames() - 1;
                         runs[order.index()] += 1;
-                        states[State::Free as usize] += order.frames();
+                        states[FrameState::Free as usize] += order.frames();
                         self.check_run(range, number, at, order)?;
                     }
-                    State::Inside => {}
+                    FrameState::Inside => {}
                     held => states[held as usize] += 1,
                 }
                 if let Some(owner) = record.owner() {
@@ -414,7 +414,7 @@ impl<'a> Pool<'a> {
         order.up()?;
         let at = range.record(number ^ order.frames())?;
         let record = self.records.get(at as usize)?;
-        (record.state == State::Free && record.order() == order.number()).then_some(at)
+        (record.state == FrameState::Free && record.order() == order.number()).then_some(at)
     }
 
     fn link(&mut self, at: u32, order: Order) {
@@ -445,7 +445,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    pub(super) fn count(&mut self, from: State, to: State, owner: VmId, frames: u64) {
+    pub(super) fn count(&mut self, from: FrameState, to: FrameState, owner: VmId, frames: u64) {
         self.counts[from as usize] -= frames;
         self.counts[to as usize] += frames;
         if let Some(index) = owner_index(owner) {

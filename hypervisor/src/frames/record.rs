@@ -26,7 +26,7 @@ pub const HYPERVISOR: VmId = VmId(u16::MAX);
 /// What a frame is for.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum State {
+pub enum FrameState {
     /// Not ours to give: firmware, our own image, the records.
     #[default]
     Reserved = 0,
@@ -46,7 +46,7 @@ pub enum State {
     Store = 7,
 }
 
-impl State {
+impl FrameState {
     /// How many there are.
     pub const COUNT: usize = 8;
 
@@ -69,11 +69,11 @@ pub enum Use {
 
 impl Use {
     /// The state of a frame in such use.
-    pub const fn state(self) -> State {
+    pub const fn state(self) -> FrameState {
         match self {
-            Self::Guest => State::Guest,
-            Self::Table => State::Table,
-            Self::Hypervisor => State::Hypervisor,
+            Self::Guest => FrameState::Guest,
+            Self::Table => FrameState::Table,
+            Self::Hypervisor => FrameState::Hypervisor,
         }
     }
 }
@@ -155,7 +155,7 @@ pub(super) const NONE: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record {
-    pub(super) state: State,
+    pub(super) state: FrameState,
     pub(super) owner: u8,
     pub(super) tag: u16,
     pub(super) next: u32,
@@ -167,10 +167,10 @@ const _: () = assert!(size_of::<Record>() == 16 && align_of::<Record>() <= 8);
 
 impl Record {
     /// The record of a frame that is not ours to give: all bits zero.
-    pub const RESERVED: Self = Self { state: State::Reserved, owner: 0, tag: 0, next: 0, more: 0, head: 0 };
+    pub const RESERVED: Self = Self { state: FrameState::Reserved, owner: 0, tag: 0, next: 0, more: 0, head: 0 };
 
     /// What the frame is for.
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> FrameState {
         self.state
     }
 
@@ -186,7 +186,7 @@ impl Record {
     /// How many leaves name it.
     pub const fn refs(&self) -> u32 {
         match self.state {
-            State::Shared => self.more,
+            FrameState::Shared => self.more,
             state if state.is_held() => 1,
             _ => 0,
         }
@@ -204,14 +204,14 @@ impl Record {
     }
 
     pub(super) const fn free(order: Order, next: u32) -> Self {
-        Self { state: State::Free, tag: order.number() as u16, next, more: NONE, ..Self::RESERVED }
+        Self { state: FrameState::Free, tag: order.number() as u16, next, more: NONE, ..Self::RESERVED }
     }
 
     pub(super) const fn inside() -> Self {
-        Self { state: State::Inside, ..Self::RESERVED }
+        Self { state: FrameState::Inside, ..Self::RESERVED }
     }
 
-    pub(super) const fn held(state: State, owner: u8) -> Self {
+    pub(super) const fn held(state: FrameState, owner: u8) -> Self {
         Self { state, owner, ..Self::RESERVED }
     }
 }

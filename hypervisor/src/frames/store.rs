@@ -1,13 +1,13 @@
 //! The compressed store: frames cut into 16 units of 256 bytes, each compressed page in a chain of them.
 //!
-//! A [`Place`] names a unit: the frame's record and which of its units. Which units are free is in the record (`tag`). Store
+//! A [`UnitId`] names a unit: the frame's record and which of its units. Which units are free is in the record (`tag`). Store
 //! frames are in 17 lists by how many of their units are free. A page takes its units from the fullest frames first, as
 //! many from each as there are, before another frame is taken: so every free unit is of use, whatever the sizes of pages
 //! are, and half-empty frames fill up or run empty. A frame all of whose units are free goes back at once.
 
 use super::HYPERVISOR;
 use super::pool::Pool;
-use super::record::{NONE, Order, Record, State, Use};
+use super::record::{FrameState, NONE, Order, Record, Use};
 use crate::addr::{Addr, Pa, Size};
 use arrayvec::ArrayVec;
 
@@ -17,11 +17,11 @@ pub const UNIT: usize = 256;
 pub const MOST_UNITS: usize = 12;
 
 /// The units of a page, in order.
-pub type Chain = ArrayVec<Place, MOST_UNITS>;
+pub type Chain = ArrayVec<UnitId, MOST_UNITS>;
 
 /// Where a unit lies: the number of its frame's record times 16, and which of the frame's it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place(pub u32);
+pub struct UnitId(pub u32);
 
 impl Pool<'_> {
     /// Finds `units` units, 1 to [`MOST_UNITS`]. Takes a frame if it must; nothing if there is none.
@@ -37,7 +37,7 @@ impl Pool<'_> {
             self.delist(at);
             let free = &mut self.records[at as usize].tag;
             while *free != 0 && chain.len() < wanted {
-                chain.push(Place(at << 4 | free.trailing_zeros()));
+                chain.push(UnitId(at << 4 | free.trailing_zeros()));
                 *free &= *free - 1;
             }
             self.enlist(at);
@@ -51,17 +51,17 @@ impl Pool<'_> {
         let (_, at) = self.locate(frame.start().bits() >> 12, Order::PAGE)?;
         // From here on the record is what knows of the frame.
         let _ = frame.release();
-        self.records[at as usize].turn_into(Record { state: State::Store, tag: u16::MAX, ..Record::RESERVED });
-        self.count(State::Hypervisor, State::Store, HYPERVISOR, 1);
+        self.records[at as usize].turn_into(Record { state: FrameState::Store, tag: u16::MAX, ..Record::RESERVED });
+        self.count(FrameState::Hypervisor, FrameState::Store, HYPERVISOR, 1);
         self.enlist(at);
         Some(at)
     }
 
     /// Gives a unit back.
-    pub fn unstow(&mut self, place: Place) {
+    pub fn unstow(&mut self, place: UnitId) {
         let (at, unit) = (place.0 >> 4, 1_u16 << (place.0 & 15));
         let Some(record) = self.records.get(at as usize) else { return self.contradict() };
-        if record.state != State::Store || record.tag & unit != 0 {
+        if record.state != FrameState::Store || record.tag & unit != 0 {
             return self.contradict();
         }
         self.delist(at);
@@ -77,9 +77,9 @@ impl Pool<'_> {
     }
 
     /// Where the unit of `place` begins, if it is one of the store's.
-    pub fn place(&self, place: Place) -> Option<Addr<Pa>> {
+    pub fn place(&self, place: UnitId) -> Option<Addr<Pa>> {
         let record = self.records.get((place.0 >> 4) as usize)?;
-        let start = self.address(place.0 >> 4).filter(|_| record.state == State::Store)?;
+        let start = self.address(place.0 >> 4).filter(|_| record.state == FrameState::Store)?;
         Some(start + u64::from(place.0 & 15) * UNIT as u64)
     }
 
@@ -108,7 +108,7 @@ impl Pool<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST_UNITS, Place};
+    use super::{MOST_UNITS, UnitId};
     use crate::addr::Addr;
     use crate::frames::{Pool, Record};
     use alloc::collections::BTreeSet;
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!((all.len(), pool.stow(4).map(|chain| chain.len())), (5 * MOST_UNITS, Some(4)));
         chains[1].iter().for_each(|place| pool.unstow(*place));
         pool.unstow(chains[1][0]);
-        pool.unstow(Place(u32::MAX));
+        pool.unstow(UnitId(u32::MAX));
         assert_eq!(pool.counts().contradictions, 2);
         chains.iter().enumerate().filter(|(n, _)| *n != 1).flat_map(|(_, chain)| chain).for_each(|p| pool.unstow(*p));
         assert_eq!((pool.counts().store, pool.check().unwrap().free), (1, 3), "the four are in one frame");

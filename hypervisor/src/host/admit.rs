@@ -8,7 +8,7 @@ use crate::machine::{Machine, Point};
 use crate::memory::shadow;
 use crate::policy::admit::{Demand, admit as decide};
 use crate::policy::{Level, Levels, MOST_VMS, Settings};
-use crate::vm::tree;
+use crate::vm::device_tree;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -44,7 +44,7 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
     let vm = |vm: &VmSpec<'_>| {
         let vcpus = u64::from(vm.vcpus);
         let nested = if vm.nested { (20 << 10) + vcpus * 2048 } else { 0 };
-        (8 << 10) + vcpus * 3584 + nested + tree::most_bytes(vm.vcpus, vm.bootargs)
+        (8 << 10) + vcpus * 3584 + nested + device_tree::most_bytes(vm.vcpus, vm.bootargs)
     };
     (304 << 10) + bundle.vms.iter().map(vm).sum::<u64>()
 }

@@ -8,7 +8,7 @@ use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
 use crate::devices::virtio::balloon::{Left, Pages};
-use crate::devices::virtio::{Fault, Ram};
+use crate::devices::virtio::{Ram, Violation};
 use crate::frames::Work;
 use crate::machine::Machine;
 use crate::memory::{Memory, Miss};
@@ -32,20 +32,20 @@ struct Given<'a, M: Machine> {
 }
 
 impl<M: Machine> Given<'_, M> {
-    fn copy(&self, mut copy: impl FnMut(&mut Memory) -> Result<(), Miss>) -> Result<(), Fault> {
+    fn copy(&self, mut copy: impl FnMut(&mut Memory) -> Result<(), Miss>) -> Result<(), Violation> {
         self.host.with_relief(self.m, || copy(&mut self.vm.memory.lock())).map_err(|miss| match miss {
-            Miss::Short | Miss::Again => Fault::Short,
-            Miss::NotRam | Miss::Denied | Miss::Lost => Fault::Outside,
+            Miss::Short | Miss::Again => Violation::Short,
+            Miss::NotRam | Miss::Denied | Miss::Lost => Violation::Outside,
         })
     }
 }
 
 impl<M: Machine> Ram for Given<'_, M> {
-    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault> {
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
         self.copy(|memory| memory.read(self.m, &self.host.pool, at, into))
     }
 
-    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
         self.copy(|memory| memory.write(self.m, &self.host.pool, at, bytes))?;
         // What is written next tells of this: a driver on another CPU must not see the index of a used ring before what
         // it counts (virtio 1.2, 2.7.8).

@@ -21,7 +21,7 @@ use crate::stage2::Refusal;
 use crate::vcpu::nested::Page;
 use crate::vcpu::{Nested, Vcpu};
 use crate::vgic::Vgic;
-use crate::vm::tree::Description;
+use crate::vm::device_tree::Description;
 use crate::vm::{Devices, Gic, Life, LogOnce, NEVER, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;

@@ -1,4 +1,4 @@
-//! The policy at work: once a second it is told how things are, and what it orders is carried out.
+//! The policy at work: once a second it is told how things are, and what it decides is carried out.
 //!
 //! The housekeeping CPU does this, with the rest of its work. What is ordered to be put away is done a few pages at a time
 //! between them, so that nobody waits long for that CPU.
@@ -8,7 +8,7 @@ use super::pressure::{Overcommit, Scanner, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
 use crate::policy::sample::PERIOD_MS;
-use crate::policy::{Estimator, Level, MOST_VMS, Orders, Vm as Facts};
+use crate::policy::{Decisions, Estimator, Level, MOST_VMS, Vm as Facts};
 use crate::vm::{State, Vm};
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
@@ -32,7 +32,7 @@ enum Owed {
 }
 
 impl Host {
-    /// Asks the policy if it is time, and does what it orders. Returns when to come again.
+    /// Asks the policy if it is time, and does what it decides. Returns when to come again.
     #[inline]
     pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
         let due = self.pressure.managed.load(Ordering::Relaxed);
@@ -80,9 +80,9 @@ impl Host {
         // Where everybody has what it may have, nothing is short; the operator's word on balloons counts all the same.
         let free = if overcommit.is_on { self.pool.lock().counts().free } else { u64::MAX >> 8 };
         let level = overcommit.policy.level();
-        let orders = overcommit.policy.tick(now, free, &vms);
-        self.obey(m, overcommit, &orders);
-        self.learn(overcommit, level, orders.level);
+        let decisions = overcommit.policy.tick(now, free, &vms);
+        self.obey(m, overcommit, &decisions);
+        self.learn(overcommit, level, decisions.level);
         if overcommit.checks {
             self.check_shadows(m, overcommit);
         }
@@ -155,14 +155,14 @@ impl Host {
         }
     }
 
-    fn obey<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, orders: &Orders) {
-        for ((n, vm), order) in self.fleet.vms.iter().enumerate().zip(&orders.vms) {
-            vm.entitled.store(order.entitled, Ordering::Relaxed);
-            vm.blocked.store(order.blocked, Ordering::Relaxed);
+    fn obey<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, decisions: &Decisions) {
+        for ((n, vm), decision) in self.fleet.vms.iter().enumerate().zip(&decisions.vms) {
+            vm.entitled.store(decision.entitled, Ordering::Relaxed);
+            vm.blocked.store(decision.blocked, Ordering::Relaxed);
             if let Some(owed) = overcommit.owed.get_mut(n) {
-                *owed = order.pack;
+                *owed = decision.pack;
             }
-            self.ask_balloon(m, vm, order.balloon, order.hint);
+            self.ask_balloon(m, vm, decision.balloon, decision.hint);
         }
     }
 

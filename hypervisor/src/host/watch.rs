@@ -67,6 +67,6 @@ impl Host {
     }
 
     fn is_idle(&self, slot: &Slot) -> bool {
-        matches!(self.queue.lock().state(slot.entity), sched::State::Blocked(_) | sched::State::Off)
+        matches!(self.queue.lock().state(slot.entity), sched::EntityState::Blocked(_) | sched::EntityState::Off)
     }
 }

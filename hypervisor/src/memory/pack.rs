@@ -14,7 +14,7 @@ use crate::arm::desc::{Attr, Hole, MemType};
 use crate::frames::compressor::Unit;
 use crate::frames::hash::is_zero;
 use crate::frames::hints::Match;
-use crate::frames::store::{MOST_UNITS, Place};
+use crate::frames::store::{MOST_UNITS, UnitId};
 use crate::frames::{Clean, Dirty, Frame, SharedPool, Use, Work, compressor};
 use crate::machine::{Machine, Words};
 use crate::stage2::Leaf;
@@ -44,7 +44,7 @@ pub enum Put {
 }
 
 /// The words of a unit of the store, and what follows them in its frame.
-fn unit<'m, M: Machine>(m: &'m M, pool: &SharedPool<'_>, place: Place) -> Option<Unit<'m>> {
+fn unit<'m, M: Machine>(m: &'m M, pool: &SharedPool<'_>, place: UnitId) -> Option<Unit<'m>> {
     let at = pool.lock().place(place)?;
     // An offset in a page fits.
     Some(m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8))
@@ -126,7 +126,7 @@ impl Memory {
     }
 
     /// Compresses the frame at `frame` into the store.
-    fn pack<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, frame: Addr<Pa>) -> Result<(Place, u32), Put> {
+    fn pack<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, frame: Addr<Pa>) -> Result<(UnitId, u32), Put> {
         let mut compressor = pool.compressor();
         let packed = compressor.pack(pool.hash(), m.frame(frame)).ok_or(Put::Stays)?;
         // The units are ours alone from here on.
@@ -150,7 +150,7 @@ impl Memory {
         let hole = gap.hole();
         let start = m.now();
         let brought = match hole {
-            Hole::Packed(place) => expand(m, pool, Place(place), frame),
+            Hole::Packed(place) => expand(m, pool, UnitId(place), frame),
             Hole::Swapped(block, sum) => {
                 let there = m.swap_in(block, frame.start());
                 // The disk wrote it: every CPU sees that.
@@ -207,7 +207,7 @@ impl Memory {
 fn expand<M: Machine>(
     m: &M,
     pool: &SharedPool<'_>,
-    place: Place,
+    place: UnitId,
     frame: Frame<Dirty>,
 ) -> Result<Frame<Clean>, Frame<Dirty>> {
     let mut compressor = pool.compressor();
@@ -223,7 +223,7 @@ pub(super) fn vacate<M: Machine>(m: &M, pool: &SharedPool<'_>, resident: &mut Re
     }
     match hole {
         Hole::Packed(first) => {
-            let mut place = Some(Place(first));
+            let mut place = Some(UnitId(first));
             for _ in 0..MOST_UNITS {
                 let Some(here) = place else { break };
                 // Read before it is given back: then it may be somebody else's.

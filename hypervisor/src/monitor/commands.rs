@@ -1,4 +1,4 @@
-//! What can be typed: [`parse`] makes a [`Command`] of a line, or a [`Refusal`] that says what to type instead.
+//! What can be typed: [`parse`] makes a [`Command`] of a line, or a [`CommandError`] that says what to type instead.
 //!
 //! A VM is named by its name or by its number in the manifest; names come first. Nothing is allocated.
 
@@ -74,7 +74,7 @@ const LOG_LINES: usize = 20;
 
 /// Why a line is no command, and what would be one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal<'a> {
+pub enum CommandError<'a> {
     /// There is no such command.
     Command(&'a str),
     /// There is no such VM.
@@ -91,7 +91,7 @@ pub enum Refusal<'a> {
     TooMuch(&'a str, &'a str),
 }
 
-impl fmt::Display for Refusal<'_> {
+impl fmt::Display for CommandError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(word) => write!(f, "no command `{word}`; `help` lists them"),
@@ -108,17 +108,21 @@ impl fmt::Display for Refusal<'_> {
 }
 
 /// Makes a command of `line`. `find` knows the VMs by name.
-pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId>) -> Result<Command, Refusal<'a>> {
+pub fn parse<'a>(
+    line: &'a str,
+    n_vms: usize,
+    find: impl Fn(&str) -> Option<VmId>,
+) -> Result<Command, CommandError<'a>> {
     let mut words = line.split_ascii_whitespace();
     let Some(name) = words.next() else { return Ok(Command::Nothing) };
     let argument = words.next();
     let number = |word: &str| word.parse().ok().filter(|&n| usize::from(n) < n_vms).map(VmId);
-    let some = |word: &'a str| find(word).or_else(|| number(word)).ok_or(Refusal::Vm(word));
-    let vm = || some(argument.ok_or(Refusal::NeedsVm(name))?);
+    let some = |word: &'a str| find(word).or_else(|| number(word)).ok_or(CommandError::Vm(word));
+    let vm = || some(argument.ok_or(CommandError::NeedsVm(name))?);
     let switch = || match argument.unwrap_or("") {
         "on" => Ok(true),
         "off" => Ok(false),
-        word => Err(Refusal::Switch(word)),
+        word => Err(CommandError::Switch(word)),
     };
     let (command, takes) = match name {
         "help" | "?" => (Command::Help, 0),
@@ -133,7 +137,7 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
         "balloon" => {
             let vm = vm()?;
             let word = words.next().unwrap_or("");
-            let size = if word == "-" { None } else { Some(amount(word).ok_or(Refusal::Amount(word))?) };
+            let size = if word == "-" { None } else { Some(amount(word).ok_or(CommandError::Amount(word))?) };
             (Command::Balloon(vm, size), 2)
         }
         "why" => (Command::Why(vm()?), 1),
@@ -142,16 +146,16 @@ pub fn parse<'a>(line: &'a str, n_vms: usize, find: impl Fn(&str) -> Option<VmId
         "top" => (Command::Top, 0),
         "exits" => (Command::Exits(argument.map(some).transpose()?), 1),
         "log" => {
-            let lines = argument.map(|word| word.parse().map_err(|_| Refusal::Number(word)));
+            let lines = argument.map(|word| word.parse().map_err(|_| CommandError::Number(word)));
             (Command::Log(lines.transpose()?.unwrap_or(LOG_LINES)), 1)
         }
         "regs" => (Command::Regs(vm()?), 1),
         "reboot" if argument == Some("off") => (Command::PowerOff, 1),
         "reboot" => (Command::Reboot, 0),
-        _ => return Err(Refusal::Command(name)),
+        _ => return Err(CommandError::Command(name)),
     };
     let surplus = if takes == 0 { argument } else { words.next() };
-    surplus.map_or(Ok(command), |word| Err(Refusal::TooMuch(name, word)))
+    surplus.map_or(Ok(command), |word| Err(CommandError::TooMuch(name, word)))
 }
 
 /// Bytes, written with K, M or G behind.
@@ -188,11 +192,11 @@ pub(super) fn is_command(start: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, HELP, Refusal, completion, parse};
+    use super::{Command, CommandError, HELP, completion, parse};
     use crate::addr::VmId;
     use alloc::string::ToString;
 
-    fn read(line: &str) -> Result<Command, Refusal<'_>> {
+    fn read(line: &str) -> Result<Command, CommandError<'_>> {
         parse(line, 3, |name| ["alpha", "beta", "0"].iter().position(|n| *n == name).map(|i| VmId(i as u16)))
     }
 

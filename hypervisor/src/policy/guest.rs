@@ -1,8 +1,8 @@
-//! One VM's order, and what is remembered of the VM from tick to tick: [`Guest`].
+//! One VM's decision, and what is remembered of the VM from tick to tick: [`Guest`].
 
 use super::targets::Claim;
 use super::why::{Event, Rule};
-use super::{Journal, Level, Order, STUCK_MS, Vm};
+use super::{Decision, Journal, Level, STUCK_MS, Vm};
 use crate::addr::VmId;
 
 /// A MiB: what is always worth moving at a time, and never worth a change.
@@ -68,7 +68,7 @@ fn part(whole: u64, part: u64) -> u64 {
 
 impl Guest {
     /// What is to be done with the VM; what it is given comes out of `spare`.
-    pub(super) fn order(
+    pub(super) fn decision(
         &mut self,
         board: &Board,
         id: VmId,
@@ -76,34 +76,34 @@ impl Guest {
         entitled: u64,
         spare: &mut u64,
         journal: &mut Journal,
-    ) -> Order {
+    ) -> Decision {
         self.watch(board.now_ms, vm);
         let above = vm.used.saturating_sub(entitled);
         // What is not worth a change.
         let band = if board.is_urgent { 1 } else { (vm.max / 400).max(MIB) };
-        let mut order = Order { balloon: vm.balloon, entitled, ..Order::default() };
+        let mut decision = Decision { balloon: vm.balloon, entitled, ..Decision::default() };
         let mut enter = |pages: u64, sign: i64, rule| {
             let pages = i64::try_from(pages).unwrap_or(i64::MAX).saturating_mul(sign);
             journal.enter(Event { at_ms: board.now_ms, vm: id, pages, rule });
         };
         let takes = board.level > Level::High && above >= band;
         if takes {
-            if let Some(rule) = self.take(board, vm, above, &mut order) {
-                enter(order.pack, -1, rule);
+            if let Some(rule) = self.take(board, vm, above, &mut decision) {
+                enter(decision.pack, -1, rule);
             }
         } else if vm.running && board.level < Level::Hard {
             let give = entitled.saturating_sub(vm.used).min(vm.balloon).min(*spare);
             *spare -= give;
-            order.balloon -= give;
+            decision.balloon -= give;
         }
-        order.balloon = match self.pinned {
+        decision.balloon = match self.pinned {
             Some(pinned) => pinned.min(vm.max),
             None if !vm.running => vm.target,
-            None if order.balloon.abs_diff(vm.target) < band && order.balloon != 0 => vm.target.min(limit(vm)),
-            None => order.balloon.min(limit(vm)),
+            None if decision.balloon.abs_diff(vm.target) < band && decision.balloon != 0 => vm.target.min(limit(vm)),
+            None => decision.balloon.min(limit(vm)),
         };
-        if order.balloon != vm.target {
-            let rule = match (self.pinned, order.balloon > vm.target) {
+        if decision.balloon != vm.target {
+            let rule = match (self.pinned, decision.balloon > vm.target) {
                 (Some(balloon), _) => Rule::Pinned { balloon },
                 // A percentage, as what is active is part of what is used.
                 (None, true) => {
@@ -115,13 +115,13 @@ impl Guest {
                 }
                 (None, false) => Rule::Enough { level: board.level, free: board.free },
             };
-            let sign = if order.balloon > vm.target { -1 } else { 1 };
-            enter(order.balloon.abs_diff(vm.target), sign, rule);
+            let sign = if decision.balloon > vm.target { -1 } else { 1 };
+            enter(decision.balloon.abs_diff(vm.target), sign, rule);
         }
-        if let Some(rule) = self.block(board, takes && vm.running, above, &mut order) {
+        if let Some(rule) = self.block(board, takes && vm.running, above, &mut decision) {
             enter(0, 1, rule);
         }
-        order
+        decision
     }
 
     /// Looks whether the balloon does as asked.
@@ -140,39 +140,39 @@ impl Guest {
     }
 
     /// Takes what the VM is `above` its entitlement: by its balloon, or else by other means, and then says why.
-    fn take(&self, board: &Board, vm: &Vm, above: u64, order: &mut Order) -> Option<Rule> {
+    fn take(&self, board: &Board, vm: &Vm, above: u64, decision: &mut Decision) -> Option<Rule> {
         let level = board.level;
         let short = part(above, board.pack);
         let rest = (above - short).min(fast_step(vm));
         let room = limit(vm).saturating_sub(vm.balloon);
-        order.hint = vm.running;
-        order.pack = short;
+        decision.hint = vm.running;
+        decision.pack = short;
         let instead = if self.pinned.is_some() {
             None
         } else if !vm.has_balloon || !vm.running {
             Some(Rule::Driverless { level, above })
         } else if self.stuck {
-            order.balloon = vm.balloon.saturating_add(rest.min(MIB).min(room));
+            decision.balloon = vm.balloon.saturating_add(rest.min(MIB).min(room));
             Some(Rule::Stuck { level, above, since: board.now_ms.saturating_sub(self.moved_ms) })
         } else if room == 0 {
             Some(Rule::Full { level, above, balloon: vm.balloon })
         } else {
-            order.balloon = vm.balloon.saturating_add(rest.min(room));
+            decision.balloon = vm.balloon.saturating_add(rest.min(room));
             None
         };
         if instead.is_some() {
-            order.pack += rest;
+            decision.pack += rest;
         }
         instead.or_else(|| (short > 0).then_some(Rule::Short { level, above, free: board.free }))
     }
 
     /// Decides whether the VM stands still, and says so where that changes.
-    fn block(&mut self, board: &Board, takes: bool, above: u64, order: &mut Order) -> Option<Rule> {
+    fn block(&mut self, board: &Board, takes: bool, above: u64, decision: &mut Decision) -> Option<Rule> {
         let since = self.blocked_ms.unwrap_or(board.now_ms);
         let was = self.blocked_ms.is_some();
-        order.blocked = takes && board.level == Level::Low && board.now_ms.saturating_sub(since) < BLOCKED_MS;
-        self.blocked_ms = order.blocked.then_some(since);
-        match (was, order.blocked) {
+        decision.blocked = takes && board.level == Level::Low && board.now_ms.saturating_sub(since) < BLOCKED_MS;
+        self.blocked_ms = decision.blocked.then_some(since);
+        match (was, decision.blocked) {
             (false, true) => Some(Rule::Blocked { above, free: board.free }),
             (true, false) => Some(Rule::Unblocked { free: board.free }),
             _ => None,

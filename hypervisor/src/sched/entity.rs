@@ -22,7 +22,7 @@ impl EntityId {
 
 /// What a vCPU is doing, as the queue sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum EntityState {
     /// Not started, or off (PSCI CPU_OFF): a wake does not reach it.
     Off,
     /// It waits for an interrupt, at the longest until this tick.
@@ -41,7 +41,7 @@ pub(super) struct Entity {
     /// Index of the VM's [`Group`].
     pub(super) group: usize,
     pub(super) affinity: CpuSet,
-    pub(super) state: State,
+    pub(super) state: EntityState,
     /// The operator holds it: it is not in line.
     pub(super) paused: bool,
     /// To be off as soon as its CPU lets go of it.
@@ -69,15 +69,15 @@ impl Entity {
 
     /// Whether it waits for a CPU.
     pub(super) fn in_line(&self) -> bool {
-        matches!(self.state, State::Ready) && !self.paused
+        matches!(self.state, EntityState::Ready) && !self.paused
     }
 
     /// Whether it counts among those its VM's shares are split over.
     pub(super) fn runnable(&self) -> bool {
         match self.state {
-            State::Ready => !self.paused,
-            State::Running(_) => true,
-            State::Off | State::Blocked(_) => false,
+            EntityState::Ready => !self.paused,
+            EntityState::Running(_) => true,
+            EntityState::Off | EntityState::Blocked(_) => false,
         }
     }
 }

@@ -34,7 +34,7 @@
 mod line;
 
 use super::CpuSet;
-use super::entity::{Cpu, Entity, EntityId, Group, State};
+use super::entity::{Cpu, Entity, EntityId, EntityState, Group};
 use super::time::earliest;
 use crate::addr::{CpuId, VcpuId, VmId};
 use alloc::vec::Vec;
@@ -112,7 +112,7 @@ impl Queue {
             vcpu,
             group,
             affinity: affinity & CpuSet::first(self.cpus.len()),
-            state: State::Off,
+            state: EntityState::Off,
             paused: false,
             stopping: false,
             woken: false,
@@ -173,7 +173,7 @@ impl Queue {
         if core::mem::take(&mut e.woken) || wake_at.is_some_and(|at| at <= now) || e.stopping {
             return;
         }
-        self.leave(entity, State::Blocked(wake_at), now);
+        self.leave(entity, EntityState::Blocked(wake_at), now);
     }
 
     /// `entity`, running, turned itself off (PSCI CPU_OFF). If another started it again before this call, it stays ready.
@@ -183,7 +183,7 @@ impl Queue {
         if e.stopping || core::mem::take(&mut e.again) {
             return;
         }
-        self.leave(entity, State::Off, now);
+        self.leave(entity, EntityState::Off, now);
     }
 
     /// What runs on `cpu` lets others go first; it stays ready. The CPU picks next.
@@ -196,12 +196,12 @@ impl Queue {
     pub fn start(&mut self, entity: EntityId, now: u64) -> CpuSet {
         let i = entity.index();
         match self.entities[i].state {
-            State::Off => self.rouse(i, now),
-            State::Running(_) => {
+            EntityState::Off => self.rouse(i, now),
+            EntityState::Running(_) => {
                 self.entities[i].again = true;
                 return CpuSet::EMPTY;
             }
-            State::Ready | State::Blocked(_) => return CpuSet::EMPTY,
+            EntityState::Ready | EntityState::Blocked(_) => return CpuSet::EMPTY,
         }
         self.challenge(i, now)
     }
@@ -214,11 +214,11 @@ impl Queue {
         self.entities[i].woken = false;
         let was = self.entities[i].runnable();
         self.entities[i].paused = false;
-        if let State::Running(cpu) = self.entities[i].state {
+        if let EntityState::Running(cpu) = self.entities[i].state {
             self.entities[i].stopping = true;
             return CpuSet::one(cpu);
         }
-        self.entities[i].state = State::Off;
+        self.entities[i].state = EntityState::Off;
         if was {
             self.recount(i, -1, now);
         }
@@ -229,12 +229,12 @@ impl Queue {
     pub fn wake(&mut self, entity: EntityId, now: u64) -> CpuSet {
         let i = entity.index();
         match self.entities[i].state {
-            State::Off | State::Ready => CpuSet::EMPTY,
-            State::Running(cpu) => {
+            EntityState::Off | EntityState::Ready => CpuSet::EMPTY,
+            EntityState::Running(cpu) => {
                 self.entities[i].woken = true;
                 CpuSet::one(cpu)
             }
-            State::Blocked(_) => {
+            EntityState::Blocked(_) => {
                 self.rouse(i, now);
                 self.challenge(i, now)
             }
@@ -262,7 +262,7 @@ impl Queue {
             self.recount(i, -1, now);
         }
         match self.entities[i].state {
-            State::Running(cpu) => CpuSet::one(cpu),
+            EntityState::Running(cpu) => CpuSet::one(cpu),
             _ => CpuSet::EMPTY,
         }
     }
@@ -270,7 +270,7 @@ impl Queue {
     /// Lets `entity` run again after [`Queue::pause`].
     pub fn resume(&mut self, entity: EntityId, now: u64) -> CpuSet {
         let i = entity.index();
-        if !core::mem::take(&mut self.entities[i].paused) || self.entities[i].state != State::Ready {
+        if !core::mem::take(&mut self.entities[i].paused) || self.entities[i].state != EntityState::Ready {
             return CpuSet::EMPTY;
         }
         self.rouse(i, now);
@@ -299,8 +299,8 @@ impl Queue {
     /// registers are watched by nobody any more.
     pub fn wake_by(&mut self, entity: EntityId, wake_at: Option<u64>, now: u64) -> CpuSet {
         let Some(old) = self.entities.get_mut(entity.index()) else { return CpuSet::EMPTY };
-        let State::Blocked(until) = old.state else { return CpuSet::EMPTY };
-        old.state = State::Blocked(earliest([until, wake_at]));
+        let EntityState::Blocked(until) = old.state else { return CpuSet::EMPTY };
+        old.state = EntityState::Blocked(earliest([until, wake_at]));
         match wake_at {
             Some(at) if at <= now => self.wake(entity, now),
             _ => CpuSet::EMPTY,
@@ -315,7 +315,7 @@ impl Queue {
     /// When `cpu` must pick again: its slice end, or the first wake it is responsible for.
     pub fn deadline(&self, cpu: CpuId) -> Option<u64> {
         let wakes = self.entities.iter().filter(|e| e.last == Some(cpu)).filter_map(|e| match e.state {
-            State::Blocked(wake_at) => wake_at,
+            EntityState::Blocked(wake_at) => wake_at,
             _ => None,
         });
         wakes.chain(self.slice_end(cpu)).min()
@@ -327,7 +327,7 @@ impl Queue {
     }
 
     /// What `entity` is doing.
-    pub fn state(&self, entity: EntityId) -> State {
+    pub fn state(&self, entity: EntityId) -> EntityState {
         self.entities[entity.index()].state
     }
 
@@ -352,7 +352,7 @@ impl Queue {
     pub fn spent(&self, entity: EntityId, now: u64) -> u64 {
         let e = &self.entities[entity.index()];
         let since = match e.state {
-            State::Running(cpu) => now.saturating_sub(self.cpus[usize::from(cpu.0)].since),
+            EntityState::Running(cpu) => now.saturating_sub(self.cpus[usize::from(cpu.0)].since),
             _ => 0,
         };
         e.spent.saturating_add(since)

@@ -7,7 +7,7 @@ use flatland::bundle::gzip::Workspace;
 use flatland::bundle::image::{Plan, Short, Sink};
 use flatland::bundle::place::DTB_ROOM;
 use flatland::bundle::{Amount, Bundle, Diagnostic, Limits, MANIFEST, VmSpec, cpio, manifest};
-use flatland::vm::tree::{Description, Gic, RAM_BASE};
+use flatland::vm::device_tree::{Description, Gic, RAM_BASE};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -84,22 +84,22 @@ pub(super) struct Layout {
 
 /// Why a file is no kernel.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct FormatError {
     pub(super) what: String,
     pub(super) remedy: String,
 }
 
-fn fault(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
-    Fault { what: what.into(), remedy: remedy.into() }
+fn error(what: impl Into<String>, remedy: impl Into<String>) -> FormatError {
+    FormatError { what: what.into(), remedy: remedy.into() }
 }
 
 /// Recognises the file of `len` bytes that begins with `head`.
-pub(super) fn recognise(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
+pub(super) fn recognise(head: &[u8], len: u64, ram: Ram) -> Result<Layout, FormatError> {
     if head.is_empty() {
-        return Err(fault("the file is empty", "name a file with a kernel in it"));
+        return Err(error("the file is empty", "name a file with a kernel in it"));
     }
     if let Some(name) = foreign(head) {
-        return Err(fault(format!("it is {name}"), "unpack it first: only gzip is unpacked at boot"));
+        return Err(error(format!("it is {name}"), "unpack it first: only gzip is unpacked at boot"));
     }
     if head.starts_with(&elf::abi::ELFMAGIC) {
         return read_elf(head, len, ram);
@@ -126,17 +126,17 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
 }
 
 /// One segment, the whole file, entered at its start.
-fn flat(base: Addr<Ipa>, offset: u64, len: u64, format: Format) -> Result<Layout, Fault> {
-    let at = base.checked_add(offset).ok_or_else(|| fault("its text_offset is not in RAM", DAMAGED))?;
+fn flat(base: Addr<Ipa>, offset: u64, len: u64, format: Format) -> Result<Layout, FormatError> {
+    let at = base.checked_add(offset).ok_or_else(|| error("its text_offset is not in RAM", DAMAGED))?;
     Ok(Layout { format, entry: at, segments: vec![Segment { at, from: 0, bytes: len, zeroes: 0 }] })
 }
 
 /// An arm64 Linux `Image`: u64 text_offset at byte 8, u64 image_size at 16, which counts memory behind the file's end
 /// too: its BSS, which it would zero itself.
-fn read_linux(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
+fn read_linux(head: &[u8], len: u64, ram: Ram) -> Result<Layout, FormatError> {
     let number = |at: usize| head.get(at..)?.first_chunk::<8>().map(|&bytes| u64::from_le_bytes(bytes));
     let (Some(text_offset), Some(image_size)) = (number(8), number(16)) else {
-        return Err(fault("its header is cut off", DAMAGED));
+        return Err(error("its header is cut off", DAMAGED));
     };
     // Before Linux 3.17 the size was 0 and the offset in any byte order.
     let text_offset = if image_size == 0 { FLAT_OFFSET } else { text_offset };
@@ -147,7 +147,7 @@ fn read_linux(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
     Ok(layout)
 }
 
-fn read_elf(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
+fn read_elf(head: &[u8], len: u64, ram: Ram) -> Result<Layout, FormatError> {
     let (header, table) = read_headers(head)?;
     let mut segments = Vec::new();
     let mut entry = header.e_entry;
@@ -156,10 +156,10 @@ fn read_elf(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
             || program.p_offset.checked_add(program.p_filesz).is_none_or(|end| end > len)
         {
             let what = format!("its segment for {:#x} has bytes that the file does not have", program.p_paddr);
-            return Err(fault(what, DAMAGED));
+            return Err(error(what, DAMAGED));
         }
         if segments.len() == MOST_SEGMENTS {
-            return Err(fault(format!("it has more than {MOST_SEGMENTS} segments"), "link it again with fewer"));
+            return Err(error(format!("it has more than {MOST_SEGMENTS} segments"), "link it again with fewer"));
         }
         entry = physical_entry(&program, header.e_entry).unwrap_or(entry);
         segments.push(Segment {
@@ -171,7 +171,7 @@ fn read_elf(head: &[u8], len: u64, ram: Ram) -> Result<Layout, Fault> {
     }
     if segments.is_empty() {
         let remedy = format!("link an executable for the RAM at {}", ram.base);
-        return Err(fault("it has nothing to load", remedy));
+        return Err(error("it has nothing to load", remedy));
     }
     Ok(Layout { format: Format::Elf, entry: Addr::new(entry), segments })
 }
@@ -184,26 +184,26 @@ fn physical_entry(program: &ProgramHeader, entry: u64) -> Option<u64> {
 }
 
 /// The ELF header and the program headers, if they are those of a kernel for this board.
-fn read_headers(head: &[u8]) -> Result<(FileHeader<LittleEndian>, SegmentTable<'_, LittleEndian>), Fault> {
+fn read_headers(head: &[u8]) -> Result<(FileHeader<LittleEndian>, SegmentTable<'_, LittleEndian>), FormatError> {
     const REMEDY: &str = "build it for AArch64, 64 bits, little-endian";
-    let cut = || fault("its ELF header is cut off", DAMAGED);
+    let cut = || error("its ELF header is cut off", DAMAGED);
     let (ident, rest) = head.split_at_checked(elf::abi::EI_NIDENT).ok_or_else(cut)?;
-    let ident = parse_ident::<LittleEndian>(ident).map_err(|_| fault("it is ELF of an unknown kind", REMEDY))?;
+    let ident = parse_ident::<LittleEndian>(ident).map_err(|_| error("it is ELF of an unknown kind", REMEDY))?;
     if ident.1 != Class::ELF64 {
-        return Err(fault("it is ELF for 32 bits", REMEDY));
+        return Err(error("it is ELF for 32 bits", REMEDY));
     }
     let tail = rest.get(..ELF64_EHDR_TAILSIZE).ok_or_else(cut)?;
     let header = FileHeader::parse_tail(ident, tail).map_err(|_| cut())?;
     if header.e_machine != EM_AARCH64 {
-        return Err(fault(format!("it is ELF for machine {}, not AArch64", header.e_machine), REMEDY));
+        return Err(error(format!("it is ELF for machine {}, not AArch64", header.e_machine), REMEDY));
     }
     if header.e_phnum != 0 && header.e_phentsize != PROGRAM_HEADER {
-        return Err(fault(format!("its program headers have {} bytes each", header.e_phentsize), DAMAGED));
+        return Err(error(format!("its program headers have {} bytes each", header.e_phentsize), DAMAGED));
     }
     let bytes = usize::from(header.e_phnum) * usize::from(PROGRAM_HEADER);
     let table = usize::try_from(header.e_phoff).ok().and_then(|at| head.get(at..)?.get(..bytes));
     let Some(table) = table else {
-        return Err(fault("its program headers are not at its start", "they must lie in its first 32 KiB when packed"));
+        return Err(error("its program headers are not at its start", "they must lie in its first 32 KiB when packed"));
     };
     Ok((header, SegmentTable::new(LittleEndian, Class::ELF64, table)))
 }

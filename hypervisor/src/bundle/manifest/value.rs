@@ -23,15 +23,15 @@ const BLOCK: u64 = 2 << 20;
 pub(super) type Value<'a> = &'a [u8];
 
 /// What is wrong with a value.
-pub(super) struct Fault {
+pub(super) struct ValueError {
     /// What is wrong.
     pub(super) what: String,
     /// What mends it.
     pub(super) remedy: String,
 }
 
-fn fault(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
-    Fault { what: what.into(), remedy: remedy.into() }
+fn error(what: impl Into<String>, remedy: impl Into<String>) -> ValueError {
+    ValueError { what: what.into(), remedy: remedy.into() }
 }
 
 /// The bytes of a property, for as long as the tree lives.
@@ -41,19 +41,19 @@ pub(super) fn bytes<'a>(property: &FdtProperty<'a>) -> Value<'a> {
 }
 
 /// A text.
-pub(super) fn text(value: Value<'_>) -> Result<&str, Fault> {
+pub(super) fn text(value: Value<'_>) -> Result<&str, ValueError> {
     let text = value.strip_suffix(b"\0").and_then(|text| core::str::from_utf8(text).ok());
     match text {
         Some(text) if !text.contains('\0') => Ok(text),
-        _ => Err(fault("it is not one text", "write it in quotes, like \"text\"")),
+        _ => Err(error("it is not one text", "write it in quotes, like \"text\"")),
     }
 }
 
 /// A number of `least` to `most`.
-pub(super) fn number(value: Value<'_>, least: u32, most: u32) -> Result<u32, Fault> {
+pub(super) fn number(value: Value<'_>, least: u32, most: u32) -> Result<u32, ValueError> {
     let remedy = || format!("write a number of {least} to {most}, like <{least}>");
     let Ok(cell) = value.try_into() else {
-        return Err(fault("it is not one number", remedy()));
+        return Err(error("it is not one number", remedy()));
     };
     let number = u32::from_be_bytes(cell);
     if (least..=most).contains(&number) {
@@ -62,27 +62,27 @@ pub(super) fn number(value: Value<'_>, least: u32, most: u32) -> Result<u32, Fau
     // A short text is as long as a number.
     match text(value) {
         Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Err(fault(format!("{} is a text, not a number", quote(text)), remedy()))
+            Err(error(format!("{} is a text, not a number", quote(text)), remedy()))
         }
-        _ => Err(fault(format!("{number} is not allowed"), remedy())),
+        _ => Err(error(format!("{number} is not allowed"), remedy())),
     }
 }
 
 /// A size such as `"128M"`, a multiple of 2M and at most `most`.
-pub(super) fn size(value: Value<'_>, most: u64) -> Result<u64, Fault> {
+pub(super) fn size(value: Value<'_>, most: u64) -> Result<u64, ValueError> {
     let remedy = || format!("write a multiple of 2M from \"2M\" to \"{}\"", Amount(most));
-    let text = text(value).map_err(|Fault { .. }| fault("it is not a size", remedy()))?;
+    let text = text(value).map_err(|ValueError { .. }| error("it is not a size", remedy()))?;
     let unit = match text.as_bytes().last() {
         Some(b'K') => 1 << 10,
         Some(b'M') => 1 << 20,
         Some(b'G') => 1 << 30,
-        _ => return Err(fault(format!("{} is not a size", quote(text)), remedy())),
+        _ => return Err(error(format!("{} is not a size", quote(text)), remedy())),
     };
     let digits = text.get(..text.len() - 1).unwrap_or_default();
     // `parse` alone would take a sign.
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
     let Some(bytes) = number.and_then(|number| number.checked_mul(unit)) else {
-        return Err(fault(format!("{} is not a size", quote(text)), remedy()));
+        return Err(error(format!("{} is not a size", quote(text)), remedy()));
     };
     let what = if bytes > most {
         "more than a VM can have"
@@ -93,74 +93,74 @@ pub(super) fn size(value: Value<'_>, most: u64) -> Result<u64, Fault> {
     } else {
         return Ok(bytes);
     };
-    Err(fault(format!("{} is {what}", quote(text)), remedy()))
+    Err(error(format!("{} is {what}", quote(text)), remedy()))
 }
 
 /// The name of a file in the archive.
-pub(super) fn file(value: Value<'_>) -> Result<&str, Fault> {
+pub(super) fn file(value: Value<'_>) -> Result<&str, ValueError> {
     let remedy = "write the file's name in quotes, like \"Image\"";
-    let name = text(value).map_err(|Fault { .. }| fault("it is not a file's name", remedy))?;
+    let name = text(value).map_err(|ValueError { .. }| error("it is not a file's name", remedy))?;
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.is_empty() || name.len() > MOST_FILE {
-        return Err(fault(format!("a name of {} bytes is not allowed", name.len()), remedy));
+        return Err(error(format!("a name of {} bytes is not allowed", name.len()), remedy));
     }
     if name == crate::bundle::MANIFEST {
-        return Err(fault("this is the manifest itself", "name another file"));
+        return Err(error("this is the manifest itself", "name another file"));
     }
     Ok(name)
 }
 
 /// The kernel's command line.
-pub(super) fn bootargs(value: Value<'_>) -> Result<&str, Fault> {
+pub(super) fn bootargs(value: Value<'_>) -> Result<&str, ValueError> {
     let text = text(value)?;
     if text.len() > MOST_BOOTARGS {
         let what = format!("it has {} bytes", text.len());
-        return Err(fault(what, format!("Linux takes {MOST_BOOTARGS} at most")));
+        return Err(error(what, format!("Linux takes {MOST_BOOTARGS} at most")));
     }
     Ok(text)
 }
 
 /// What becomes of a VM that crashes.
-pub(super) fn on_crash(value: Value<'_>) -> Result<OnCrash, Fault> {
+pub(super) fn on_crash(value: Value<'_>) -> Result<OnCrash, ValueError> {
     let text = text(value)?;
     match text {
         "stop" => Ok(OnCrash::Stop),
         "restart" => Ok(OnCrash::Restart),
         "dump" => Ok(OnCrash::Dump),
-        _ => Err(fault(format!("{} is not known", quote(text)), "write \"stop\", \"restart\" or \"dump\"")),
+        _ => Err(error(format!("{} is not known", quote(text)), "write \"stop\", \"restart\" or \"dump\"")),
     }
 }
 
 /// A key that says all by being there.
-pub(super) fn flag(value: Value<'_>) -> Result<bool, Fault> {
-    if value.is_empty() { Ok(true) } else { Err(fault("it takes no value", "write the key alone, and a semicolon")) }
+pub(super) fn flag(value: Value<'_>) -> Result<bool, ValueError> {
+    if value.is_empty() { Ok(true) } else { Err(error("it takes no value", "write the key alone, and a semicolon")) }
 }
 
 /// What a first touch allocates.
-pub(super) fn granule(value: Value<'_>) -> Result<Granule, Fault> {
+pub(super) fn granule(value: Value<'_>) -> Result<Granule, ValueError> {
     let text = text(value)?;
     match text {
         "2M" => Ok(Granule::Block),
         "4K" => Ok(Granule::Page),
-        _ => Err(fault(format!("{} is not known", quote(text)), "write \"2M\" or \"4K\"")),
+        _ => Err(error(format!("{} is not known", quote(text)), "write \"2M\" or \"4K\"")),
     }
 }
 
 /// A list of CPUs, as a mask.
-pub(super) fn affinity(value: Value<'_>, cpus: u16) -> Result<u64, Fault> {
+pub(super) fn affinity(value: Value<'_>, cpus: u16) -> Result<u64, ValueError> {
     let remedy = || format!("list CPUs of 0 to {}, like <0 1>", cpus.clamp(1, 64) - 1);
     let (cells, rest) = value.as_chunks::<4>();
     if cells.is_empty() || !rest.is_empty() {
-        return Err(fault("it is not a list of CPUs", remedy()));
+        return Err(error("it is not a list of CPUs", remedy()));
     }
     let mut mask = 0;
     for &cell in cells {
         let cpu = u32::from_be_bytes(cell);
         if cpu >= u32::from(cpus.clamp(1, 64)) {
-            return Err(fault(format!("there is no CPU {cpu}"), remedy()));
+            return Err(error(format!("there is no CPU {cpu}"), remedy()));
         }
         if mask & 1 << cpu != 0 {
-            return Err(fault(format!("CPU {cpu} is listed twice"), "list each once"));
+            return Err(error(format!("CPU {cpu} is listed twice"), "list each once"));
         }
         mask |= 1 << cpu;
     }

@@ -1,7 +1,7 @@
 //! The balloon under a driver that does what Linux's does, and under one that does not.
 
 use super::balloon::{Balloon, Left, Pages};
-use super::{Fault, Ram};
+use super::{Ram, Violation};
 use crate::addr::{Addr, Ipa};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -31,21 +31,21 @@ struct Guest {
 struct Memory<'a>(&'a mut Vec<u8>, &'a mut Vec<Done>, &'a mut usize, u64);
 
 impl Memory<'_> {
-    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<core::ops::Range<usize>, Fault> {
-        *self.2 = self.2.checked_sub(1).ok_or(Fault::Short)?;
-        let start = at.bits().checked_sub(RAM).ok_or(Fault::Outside)? as usize;
-        if start + length > self.0.len() { Err(Fault::Outside) } else { Ok(start..start + length) }
+    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<core::ops::Range<usize>, Violation> {
+        *self.2 = self.2.checked_sub(1).ok_or(Violation::Short)?;
+        let start = at.bits().checked_sub(RAM).ok_or(Violation::Outside)? as usize;
+        if start + length > self.0.len() { Err(Violation::Outside) } else { Ok(start..start + length) }
     }
 }
 
 impl Ram for Memory<'_> {
-    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Fault> {
+    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
         let range = self.range(at, into.len())?;
         into.copy_from_slice(&self.0[range]);
         Ok(())
     }
 
-    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Fault> {
+    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
         let range = self.range(at, bytes.len())?;
         self.0[range].copy_from_slice(bytes);
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! The rest of [`Queue`]'s methods; the argument for them is at the top of [`super`].
 
-use super::{CpuSet, EntityId, Queue, State};
+use super::{CpuSet, EntityId, EntityState, Queue};
 use crate::addr::CpuId;
 
 impl Queue {
@@ -25,14 +25,14 @@ impl Queue {
         let c = usize::from(cpu.0);
         if self.entities[i].stopping {
             self.entities[i].stopping = false;
-            self.leave(id, State::Off, now);
+            self.leave(id, EntityState::Off, now);
             if core::mem::take(&mut self.entities[i].again) {
                 self.rouse(i, now);
             }
             return true;
         }
         if self.entities[i].paused {
-            self.leave(id, State::Ready, now);
+            self.leave(id, EntityState::Ready, now);
             return true;
         }
         let best = self.best(cpu).map(EntityId::index);
@@ -55,8 +55,8 @@ impl Queue {
     /// `id` runs on `cpu` from now on, or goes on running.
     pub(super) fn enter(&mut self, id: EntityId, cpu: CpuId, now: u64) {
         let e = &mut self.entities[id.index()];
-        let goes_on = e.state == State::Running(cpu);
-        e.state = State::Running(cpu);
+        let goes_on = e.state == EntityState::Running(cpu);
+        e.state = EntityState::Running(cpu);
         e.last = Some(cpu);
         e.woken = false;
         let vtime = e.vtime;
@@ -71,9 +71,9 @@ impl Queue {
     }
 
     /// `id`, running, is no longer runnable.
-    pub(super) fn leave(&mut self, id: EntityId, state: State, now: u64) {
+    pub(super) fn leave(&mut self, id: EntityId, state: EntityState, now: u64) {
         let i = id.index();
-        let State::Running(cpu) = self.entities[i].state else { return };
+        let EntityState::Running(cpu) = self.entities[i].state else { return };
         self.settle(usize::from(cpu.0), now);
         self.cpus[usize::from(cpu.0)].running = None;
         self.entities[i].state = state;
@@ -82,14 +82,14 @@ impl Queue {
 
     /// Whether `i` waits for a tick that has come.
     pub(super) fn due(&self, i: usize, now: u64) -> bool {
-        matches!(self.entities[i].state, State::Blocked(Some(at)) if at <= now)
+        matches!(self.entities[i].state, EntityState::Blocked(Some(at)) if at <= now)
     }
 
     /// `i`, off, blocked or held, becomes ready, and gets in line unless paused.
     pub(super) fn rouse(&mut self, i: usize, now: u64) {
         self.entities[i].woken = false;
         self.entities[i].again = false;
-        self.entities[i].state = State::Ready;
+        self.entities[i].state = EntityState::Ready;
         if !self.entities[i].paused {
             self.recount(i, 1, now);
             self.place(i, now);
@@ -111,7 +111,7 @@ impl Queue {
         let e = &mut self.entities[i];
         e.vtime = e.vtime.max(latest.saturating_sub(self.groups[e.group].virtual_time(self.credit)));
         e.ticket = self.tickets;
-        e.state = State::Ready;
+        e.state = EntityState::Ready;
         self.tickets += 1;
     }
 

@@ -11,7 +11,7 @@
 use super::trace::{self, Driver};
 use super::{Dice, Row};
 use flatland::policy::sample::PAGES;
-use flatland::policy::{Estimator, Order, Vm};
+use flatland::policy::{Decision, Estimator, Vm};
 
 /// Work with a page, in microseconds.
 pub const TOUCH: u64 = 100;
@@ -242,13 +242,13 @@ impl Guest {
         }
     }
 
-    /// Has an order carried out; what is taken goes to `machine`.
-    pub fn obey(&mut self, order: &Order, machine: &mut u64, dice: &mut Dice) {
-        self.target = order.balloon;
-        if order.hint && self.driver == Driver::Willing {
+    /// Has a decision carried out; what is taken goes to `machine`.
+    pub fn obey(&mut self, decision: &Decision, machine: &mut u64, dice: &mut Dice) {
+        self.target = decision.balloon;
+        if decision.hint && self.driver == Driver::Willing {
             *machine += std::mem::take(&mut self.spare);
         }
-        for _ in 0..order.pack.min(self.used()) {
+        for _ in 0..decision.pack.min(self.used()) {
             let at = dice.below(self.used());
             if at < self.hot {
                 self.hot -= 1;

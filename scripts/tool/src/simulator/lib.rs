@@ -1,7 +1,7 @@
 //! A board on which the hypervisor's memory policy can be tried: [`Simulation`], second by second.
 //!
 //! The policy and the estimators are the hypervisor's own; simulated are the guests ([`guest::Guest`]) and what carries out
-//! the orders. A [`Trace`] says how large the working set of each guest is when. Dice have a fixed seed: the same trace
+//! the decisions. A [`Trace`] says how large the working set of each guest is when. Dice have a fixed seed: the same trace
 //! and the same settings give the same figures.
 
 pub mod guest;
@@ -10,7 +10,7 @@ pub mod trace;
 
 pub use trace::Trace;
 
-use flatland::policy::{Level, Orders, Policy, Settings, sample};
+use flatland::policy::{Decisions, Level, Policy, Settings, sample};
 use guest::Guest;
 
 /// In how many slices a second is simulated, so that guests compete for memory.
@@ -72,7 +72,7 @@ pub struct Simulation<'a> {
     policy: Policy,
     dice: Dice,
     guests: Vec<Guest>,
-    orders: Option<Orders>,
+    decisions: Option<Decisions>,
     now: u64,
     /// The pages of the board.
     free: u64,
@@ -83,7 +83,7 @@ impl<'a> Simulation<'a> {
     pub fn new(trace: &'a Trace, settings: Settings, seed: u64) -> Self {
         let guests: Vec<_> = trace.vms.iter().map(Guest::new).collect();
         let policy = Policy::new(settings, trace.board, guests.len());
-        Self { trace, policy, dice: Dice::new(seed), guests, orders: None, now: 0, free: trace.board }
+        Self { trace, policy, dice: Dice::new(seed), guests, decisions: None, now: 0, free: trace.board }
     }
 
     /// The policy, to ask why.
@@ -106,7 +106,7 @@ impl<'a> Simulation<'a> {
         }
         for _ in 0..SLICES {
             for (i, guest) in self.guests.iter_mut().enumerate() {
-                if !self.orders.as_ref().is_some_and(|orders| orders.vms[i].blocked) {
+                if !self.decisions.as_ref().is_some_and(|decisions| decisions.vms[i].blocked) {
                     guest.run(1_000_000 / SLICES, &mut self.free, &mut self.dice);
                     guest.blow(SLICES, &mut self.free);
                 }
@@ -115,13 +115,13 @@ impl<'a> Simulation<'a> {
         let mut vms: Vec<_> = self.guests.iter_mut().map(|guest| guest.row(&mut self.dice)).collect();
         self.now += 1;
         let known: Vec<_> = self.guests.iter().map(Guest::as_known).collect();
-        let orders = self.policy.tick(self.now * 1000, self.free, &known);
-        for ((guest, order), row) in self.guests.iter_mut().zip(&orders.vms).zip(&mut vms) {
-            guest.obey(order, &mut self.free, &mut self.dice);
-            row.entitled = order.entitled;
+        let decisions = self.policy.tick(self.now * 1000, self.free, &known);
+        for ((guest, decision), row) in self.guests.iter_mut().zip(&decisions.vms).zip(&mut vms) {
+            guest.obey(decision, &mut self.free, &mut self.dice);
+            row.entitled = decision.entitled;
         }
-        let level = orders.level;
-        self.orders = Some(orders);
+        let level = decisions.level;
+        self.decisions = Some(decisions);
         let used: u64 = self.guests.iter().map(Guest::used).sum();
         assert_eq!(used + self.free, self.trace.board, "a page is lost");
         Second { at: self.now - 1, level, free: self.free, vms }

@@ -9,7 +9,7 @@
 //! Follows the Devicetree Specification 0.4 and Linux's bindings of `arm,gic-v3`, `arm,gic`, `arm,armv8-timer`,
 //! `arm,psci`, `cfi-flash`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
 
-use super::flat::{Node, Value};
+use super::dtb::{Node, Value};
 use crate::addr::{Addr, Ipa};
 use crate::bundle::VmSpec;
 use crate::bundle::image::{FLASH_BANK, Plan};

@@ -1,4 +1,4 @@
-//! What the policy is told and what it says: numbers in, orders out.
+//! What the policy is told and what it says: numbers in, decisions out.
 
 use super::levels::Level;
 use arrayvec::ArrayVec;
@@ -51,7 +51,7 @@ pub struct Vm {
 
 /// What is to be done with a VM. Amounts are pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Order {
+pub struct Decision {
     /// How large its balloon is to be.
     pub balloon: u64,
     /// How much is to be taken by other means (compression, swap) now.
@@ -66,9 +66,9 @@ pub struct Order {
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Orders {
+pub struct Decisions {
     /// How short of memory the board is.
     pub level: Level,
-    /// An order for each VM that [`Policy::tick`](super::Policy::tick) was told of, in that order.
-    pub vms: ArrayVec<Order, MOST_VMS>,
+    /// A decision for each VM that [`Policy::tick`](super::Policy::tick) was told of, in that order.
+    pub vms: ArrayVec<Decision, MOST_VMS>,
 }
