@@ -140,7 +140,31 @@ impl Output<'_> {
 pub fn compress(page: &Page, table: &mut Table, room: &mut Page, most: usize) -> Option<usize> {
     table.fill(0);
     let mut out = Output { room, len: 0, most: most.min(MOST) };
-    let (mut at, mut anchor, mut misses) = (1_usize, 0, 0_u32);
+    let (mut at, mut anchor) = (1, 0);
+    loop {
+        let found = find(page, table, at);
+        // After the last match there are literals alone.
+        let (start, before, end) = found.map_or((PAGE, 0, PAGE + MIN), |(at, before)| {
+            let (start, before) = back(page, anchor, at, before);
+            (start, before, forth(page, at, before.wrapping_add(at.wrapping_sub(start))))
+        });
+        let matched = end.wrapping_sub(start).wrapping_sub(MIN);
+        out.literals(page, anchor, start, matched)?;
+        if found.is_none() {
+            return (out.len <= out.most).then_some(out.len);
+        }
+        let [low, high] = (start.wrapping_sub(before) as u16).to_le_bytes();
+        out.byte(low);
+        out.byte(high);
+        out.length(matched);
+        (at, anchor) = (end, end);
+    }
+}
+
+/// The first place from `at` on whose four bytes the table remembers from elsewhere, and where that is.
+#[inline(always)]
+fn find(page: &Page, table: &mut Table, at: usize) -> Option<(usize, usize)> {
+    let (mut at, mut misses) = (at, 0_u32);
     while at <= PAGE - LAST_MATCH {
         let here = page.at(at);
         let place = hash(here);
@@ -148,24 +172,13 @@ pub fn compress(page: &Page, table: &mut Table, room: &mut Page, most: usize) ->
         let before = usize::from(table[place]);
         // Below 4096.
         table[place] = at as u16;
-        if page.at(before) as u32 != here as u32 {
-            misses = misses.wrapping_add(1);
-            at = at.wrapping_add(1 + (misses >> PATIENCE) as usize);
-            continue;
+        if page.at(before) as u32 == here as u32 {
+            return Some((at, before));
         }
-        misses = 0;
-        let (start, before) = back(page, anchor, at, before);
-        let end = forth(page, at, before.wrapping_add(at.wrapping_sub(start)));
-        let matched = end.wrapping_sub(start).wrapping_sub(MIN);
-        out.literals(page, anchor, start, matched)?;
-        let [low, high] = (start.wrapping_sub(before) as u16).to_le_bytes();
-        out.byte(low);
-        out.byte(high);
-        out.length(matched);
-        (at, anchor) = (end, end);
+        misses = misses.wrapping_add(1);
+        at = at.wrapping_add(1 + (misses >> PATIENCE) as usize);
     }
-    out.literals(page, anchor, PAGE, 0)?;
-    (out.len <= out.most).then_some(out.len)
+    None
 }
 
 /// Where in the table the first four bytes of `word` are kept (a multiplicative hash, by the golden ratio).
