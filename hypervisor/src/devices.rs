@@ -1,7 +1,7 @@
 //! The devices of the virtual board, and where they are.
 //!
-//! The map is that of QEMU's `virt`, so that what runs there runs here: [`at`] finds the [`Region`] of an IPA, the
-//! constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is
+//! The map is that of QEMU's `virt`, so that what runs there runs here, and is nowhere else: the device tree is made of it
+//! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is
 //! memory as long as it is only read ([`flash_at`]); a slot for a virtio device that is not
 //! there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the caller's to do, and so is time.
 
@@ -12,6 +12,7 @@ pub mod virtio;
 
 use crate::addr::{Addr, IntId, Ipa};
 pub use crate::bundle::image::FLASH_BANK;
+pub use crate::memory::RAM_BASE;
 
 /// GICD: the distributor.
 pub const GICD: u64 = 0x0800_0000;
@@ -33,8 +34,6 @@ pub const VIRTIO: u64 = 0x0A00_0000;
 pub const VIRTIO_STRIDE: u64 = 0x200;
 /// How many slots there are.
 pub const VIRTIO_SLOTS: u64 = 32;
-/// Where RAM begins.
-pub const RAM: Addr<Ipa> = Addr::new(0x4000_0000);
 /// How many shared interrupts there are.
 pub const SPIS: u32 = 96;
 
@@ -80,7 +79,7 @@ pub enum Region {
 pub const fn at(ipa: Addr<Ipa>) -> Option<(Region, u64)> {
     let at = ipa.bits();
     // The whole board lies in 1 GiB; its 64 KiB pieces tell the devices apart.
-    if at >= RAM.bits() {
+    if at >= RAM_BASE.bits() {
         return None;
     }
     match at & !0xFFFF {

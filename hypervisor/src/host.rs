@@ -88,7 +88,7 @@ impl Host {
         bundle: Bundle<'static>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut workspace = Workspace::new();
-        let plans = bundle.plan(devices::RAM, &mut workspace)?;
+        let plans = bundle.plan(devices::RAM_BASE, &mut workspace)?;
         let admitted = admit::admit(m, &mut pool, &facts, &bundle)?;
         let pool = SharedPool::new(pool, facts.seed);
         let mut queue = Queue::new(facts.n_cpus, facts.frequency.ticks(SLICE));

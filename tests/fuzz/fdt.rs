@@ -7,7 +7,8 @@ use dtoolkit::{Node, Property};
 use flatland::addr::Addr;
 use flatland::bundle::place::{DTB_ROOM, Ram, Stretch};
 use flatland::bundle::{Findings, Limits, manifest};
-use flatland::vm::device_tree::{Description, Gic, RAM_BASE};
+use flatland::devices::RAM_BASE;
+use flatland::vm::device_tree::{Description, Gic};
 
 fn describe<'a>(rng: &mut Rng, bootargs: &'a str, seed: &'a [u8]) -> Description<'a> {
     Description {

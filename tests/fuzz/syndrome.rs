@@ -37,7 +37,7 @@ fn abort(syndrome: Syndrome) {
         // HPFAR_EL2 has 52 bits of address at most.
         assert!(ipa.bits() >> 52 == 0, "{ipa}");
         if let Some((_, offset)) = devices::at(ipa) {
-            assert!(ipa < devices::RAM && offset < 1 << 26);
+            assert!(ipa < devices::RAM_BASE && offset < 1 << 26);
         }
     }
     if let Some(transfer) = Transfer::decode(syndrome) {

@@ -145,12 +145,12 @@ fn memory<M: Machine>(
         what,
         remedy: String::from(remedy),
     };
-    let end = devices::RAM.bits().saturating_add(spec.memory);
+    let end = devices::RAM_BASE.bits().saturating_add(spec.memory);
     let geometry = Geometry::fitting(end, facts.pa_range)
         .ok_or_else(|| refuse(String::from("the CPUs' stage 2 does not reach that far"), "give it less memory"))?;
     let layout = Layout {
         owner: id,
-        base: devices::RAM,
+        base: devices::RAM_BASE,
         bytes: spec.memory,
         geometry,
         vtcr: geometry.vtcr(facts.pa_range, facts.vmid_bits),

@@ -10,54 +10,40 @@
 //! `arm,psci`, `cfi-flash`, `arm,pl011`, `arm,pl031` and `virtio,mmio`.
 
 use super::dtb::{Node, Value};
-use crate::addr::{Addr, Ipa};
+use crate::addr::IntId;
 use crate::bundle::VmSpec;
 use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
 use crate::devices::flash::Bank;
+use crate::devices::{
+    self, GICC, GICD, GICR, GICR_STRIDE, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_INTID,
+    VIRTIO_SLOTS, VIRTIO_STRIDE,
+};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Where the RAM of the virtual board begins.
-pub const RAM_BASE: Addr<Ipa> = Addr::new(0x4000_0000);
-/// The GIC's distributor, 64 KiB.
-pub const GICD: u64 = 0x0800_0000;
-/// The GICv2's CPU interface, 64 KiB.
-pub const GICC: u64 = 0x0801_0000;
-/// The first vCPU's GICv3 redistributor; each takes [`GICR_BYTES`].
-pub const GICR: u64 = 0x080a_0000;
-/// What one redistributor takes: its RD and its SGI frame.
-pub const GICR_BYTES: u64 = 0x2_0000;
-/// The PL011.
-pub const UART: u64 = 0x0900_0000;
-/// The PL031.
-pub const RTC: u64 = 0x0901_0000;
-/// The first virtio-mmio slot; each takes [`VIRTIO_BYTES`].
-pub const VIRTIO: u64 = 0x0a00_0000;
-/// What one virtio-mmio slot takes.
-pub const VIRTIO_BYTES: u64 = 0x200;
-/// How many virtio-mmio slots there are.
-pub const VIRTIO_SLOTS: u32 = 32;
-/// The SPI numbers (INTID - 32) of the devices.
-pub const UART_SPI: u32 = 1;
-/// See [`UART_SPI`].
-pub const RTC_SPI: u32 = 2;
-/// Of the first virtio-mmio slot; one more for each.
-pub const VIRTIO_SPI: u32 = 16;
-
 const CLOCK: u32 = 0x8000;
 const INTC: u32 = 0x8001;
-/// The first cell of an interrupt: shared or private.
-const SPI: u32 = 0;
-const PPI: u32 = 1;
 /// The third cell of an interrupt.
 const EDGE: u32 = 1;
 const LEVEL: u32 = 4;
-/// The PPIs of the secure, non-secure, virtual and hypervisor timer, and of EL2's virtual one (INTID - 16).
-const TIMERS: [u32; 5] = [13, 14, 11, 10, 12];
-/// The PPI of the GIC's maintenance interrupt.
-const MAINTENANCE: u32 = 9;
+/// The timers, in the order of the binding: secure, non-secure, virtual and hypervisor, and EL2's virtual one.
+const TIMERS: [IntId; 5] = [
+    devices::SECURE_TIMER_INTID,
+    devices::PHYSICAL_TIMER_INTID,
+    devices::VIRTUAL_TIMER_INTID,
+    devices::HYP_TIMER_INTID,
+    devices::HYP_VIRTUAL_TIMER_INTID,
+];
+
+/// The cells of an interrupt: whether it is private, its number among those that are or are not, and how it is triggered.
+const fn interrupt(intid: IntId, flags: u32) -> [u32; 3] {
+    match intid.0.checked_sub(32) {
+        Some(spi) => [0, spi, flags],
+        None => [1, intid.0 - 16, flags],
+    }
+}
 
 /// Which interrupt controller the board has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,7 +129,8 @@ impl<'a> Description<'a> {
         if let Some(banks) = self.flash {
             root.add(flash(banks));
         }
-        for slot in (0..VIRTIO_SLOTS).filter(|slot| self.virtio >> slot & 1 != 0) {
+        // 32, so it fits.
+        for slot in (0..VIRTIO_SLOTS as u32).filter(|slot| self.virtio >> slot & 1 != 0) {
             root.add(virtio(slot));
         }
         for node in [rtc(), uart(), self.intc(), self.cpus(), self.timer(), clock(), aliases(), self.chosen()] {
@@ -175,14 +162,14 @@ impl<'a> Description<'a> {
                 set(&mut intc, "compatible", "arm,cortex-a15-gic");
             }
             Gic::V3 => {
-                let redistributors = GICR_BYTES.saturating_mul(self.vcpus.into());
+                let redistributors = GICR_STRIDE.saturating_mul(self.vcpus.into());
                 set(&mut intc, "reg", &[(GICD, 0x1_0000), (GICR, redistributors)][..]);
                 set(&mut intc, "#redistributor-regions", 1_u32);
                 set(&mut intc, "compatible", "arm,gic-v3");
             }
         }
         if self.nested {
-            set(&mut intc, "interrupts", &[PPI, MAINTENANCE, LEVEL][..]);
+            set(&mut intc, "interrupts", &interrupt(devices::MAINTENANCE_INTID, LEVEL)[..]);
         }
         flag(&mut intc, "ranges");
         set(&mut intc, "#size-cells", 2_u32);
@@ -217,7 +204,7 @@ impl<'a> Description<'a> {
             Gic::V3 => LEVEL,
         };
         let timers = if self.nested { &TIMERS[..] } else { &TIMERS[..4] };
-        let interrupts: Vec<u32> = timers.iter().flat_map(|&timer| [PPI, timer, flags]).collect();
+        let interrupts: Vec<u32> = timers.iter().flat_map(|&timer| interrupt(timer, flags)).collect();
         set(&mut timer, "interrupts", &interrupts[..]);
         flag(&mut timer, "always-on");
         set(&mut timer, "compatible", &["arm,armv8-timer", "arm,armv7-timer"][..]);
@@ -264,11 +251,11 @@ fn flash([firmware, variables]: [u64; 2]) -> Node {
 }
 
 fn virtio(slot: u32) -> Node {
-    let at = VIRTIO + VIRTIO_BYTES * u64::from(slot);
+    let at = VIRTIO + VIRTIO_STRIDE * u64::from(slot);
     let mut virtio = node(&format!("virtio_mmio@{at:x}"));
     flag(&mut virtio, "dma-coherent");
-    set(&mut virtio, "interrupts", &[SPI, VIRTIO_SPI + slot, EDGE][..]);
-    set(&mut virtio, "reg", &[(at, VIRTIO_BYTES)][..]);
+    set(&mut virtio, "interrupts", &interrupt(IntId(VIRTIO_INTID.0 + slot), EDGE)[..]);
+    set(&mut virtio, "reg", &[(at, VIRTIO_STRIDE)][..]);
     set(&mut virtio, "compatible", "virtio,mmio");
     virtio
 }
@@ -277,7 +264,7 @@ fn rtc() -> Node {
     let mut rtc = node(&format!("pl031@{RTC:x}"));
     set(&mut rtc, "clock-names", "apb_pclk");
     set(&mut rtc, "clocks", CLOCK);
-    set(&mut rtc, "interrupts", &[SPI, RTC_SPI, LEVEL][..]);
+    set(&mut rtc, "interrupts", &interrupt(RTC_INTID, LEVEL)[..]);
     set(&mut rtc, "reg", &[(RTC, 0x1000)][..]);
     set(&mut rtc, "compatible", &["arm,pl031", "arm,primecell"][..]);
     rtc
@@ -287,7 +274,7 @@ fn uart() -> Node {
     let mut uart = node(&format!("pl011@{UART:x}"));
     set(&mut uart, "clock-names", &["uartclk", "apb_pclk"][..]);
     set(&mut uart, "clocks", &[CLOCK, CLOCK][..]);
-    set(&mut uart, "interrupts", &[SPI, UART_SPI, LEVEL][..]);
+    set(&mut uart, "interrupts", &interrupt(UART_INTID, LEVEL)[..]);
     set(&mut uart, "reg", &[(UART, 0x1000)][..]);
     set(&mut uart, "compatible", &["arm,pl011", "arm,primecell"][..]);
     uart
@@ -327,9 +314,10 @@ fn flag(node: &mut Node, name: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Description, Gic, RAM_BASE, most_bytes};
+    use super::{Description, Gic, most_bytes};
     use crate::addr::Addr;
     use crate::bundle::place::{DTB_ROOM, Ram, Stretch};
+    use crate::devices::RAM_BASE;
     use alloc::string::{String, ToString};
     use dtoolkit::fdt::{Fdt, FdtNode};
     use dtoolkit::{Node, Property};
