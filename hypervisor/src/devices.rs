@@ -1,9 +1,10 @@
 //! The devices of the virtual board, and where they are.
 //!
 //! The map is that of QEMU's `virt`, so that what runs there runs here, and is nowhere else: the device tree is made of it
-//! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is
-//! memory as long as it is only read ([`flash_at`]); a slot for a virtio device that is not
-//! there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the caller's to do, and so is time.
+//! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. [`uart::Uart`] is a
+//! PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is memory as long as it is only read ([`flash_at`]); a slot
+//! for a virtio device that is not there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the
+//! caller's to do, and so is time.
 
 pub mod flash;
 pub mod rtc;

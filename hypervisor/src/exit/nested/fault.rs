@@ -41,19 +41,17 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
     let at: Addr<Ipa2> = Addr::new(at.bits());
     let access = abort.needs();
     let key = key(nested, m);
-    let mut memory = here.vm.memory.lock();
     let no_device = abort.walk && nested.hcr(m) & hcr::PTW != 0;
-    let device = if no_device { device(&memory.outer(m, &here.host.pool, key, at)) } else { None };
-    drop(memory);
-    let result = loop {
-        let result = match device {
-            Some(fault) => Err(Fill::Outer(fault)),
-            None => here.vm.memory.lock().fill(m, &here.host.pool, key, at, access),
-        };
-        // What is long is done in parts.
-        if result != Err(Fill::Miss(Miss::Again)) || m.is_interrupt_pending() {
-            break result;
-        }
+    let device = if no_device { device(&here.vm.memory.lock().outer(m, &here.host.pool, key, at)) } else { None };
+    let result = match device {
+        Some(fault) => Err(Fill::Outer(fault)),
+        // What is long is done in parts, the lock let go between them.
+        None => loop {
+            match here.vm.memory.lock().fill(m, &here.host.pool, key, at, access) {
+                Err(Fill::Miss(Miss::Again)) if !m.is_interrupt_pending() => {}
+                result => break result,
+            }
+        },
     };
     Some(match result {
         Ok(()) | Err(Fill::Miss(Miss::Again)) => Next::Resume,
