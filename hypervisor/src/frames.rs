@@ -24,7 +24,7 @@ mod shared;
 pub mod store;
 pub mod swap;
 
-pub use compressor::Compressor;
+pub use compressor::{Compressor, Expander};
 pub use costs::{Costs, Work};
 pub use frame::{Clean, Contents, Dirty, Filling, Frame};
 pub use hash::Hash;

@@ -102,6 +102,11 @@ impl<'h> RunLoop<'h> {
         self.host.queue.signal(m, turn.kick);
         // After the housekeeping: it may have something to say, and this CPU may sleep for long.
         self.send_console(m);
+        if m.is_interrupt_pending() {
+            // All this may have been long: whoever waits goes first.
+            let _ = self.take_interrupts(m);
+            return;
+        }
         match turn.run {
             Some(entity) => self.run(m, entity, due),
             None => self.idle(m, due, settling),

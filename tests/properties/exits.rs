@@ -56,7 +56,7 @@ fn prepare(m: &Cpu<'_>, here: Here<'_>, n: u64, before: Before) {
     let mut memory = here.vm.memory.lock();
     let pool = &here.host.pool;
     let at: Addr<Ipa> = Addr::new(ram(n));
-    memory.give_up(m, pool, at, 1, Hole::Absent, || false);
+    memory.give_up(m, pool, at, 1, Hole::Absent, &mut || false);
     if before == Before::Absent {
         return;
     }

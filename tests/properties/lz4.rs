@@ -1,6 +1,6 @@
 //! Pages that are compressed, side by side with another's implementation of the same format.
 
-use flatland::frames::lz4::{HASHES, MOST, PAGE, Page, compress, expand};
+use flatland::frames::lz4::{Compression, Expansion, HASHES, MOST, Outcome, PAGE, Page};
 use harness::model::Dice;
 use lz4_flex::block::{compress_into, decompress_into};
 
@@ -47,8 +47,17 @@ fn bytes_of(page: &Page) -> [u8; PAGE] {
 /// What it is compressed to, if that is at most `most` bytes.
 fn compressed(bytes: &[u8; PAGE], most: usize) -> Option<Vec<u8>> {
     let mut room = page(&[0xa5; PAGE]);
-    let length = compress(&page(bytes), &mut [7; HASHES], &mut room, most)?;
-    Some(bytes_of(&room)[..length].to_vec())
+    let (page, mut table) = (page(bytes), [7; HASHES]);
+    let mut compression = Compression::begin(&mut table);
+    // A step does something, so that there are no more of them than bytes.
+    for _ in 0..=PAGE {
+        match compression.step(&page, &mut table, &mut room, most) {
+            Outcome::More => {}
+            Outcome::Done(length) => return Some(bytes_of(&room)[..length].to_vec()),
+            Outcome::Not => return None,
+        }
+    }
+    panic!("it does not end")
 }
 
 /// What the block expands to, if it is one.
@@ -56,7 +65,15 @@ fn expanded(block: &[u8], length: usize) -> Option<[u8; PAGE]> {
     let mut room = [0xa5; PAGE];
     room[..block.len()].copy_from_slice(block);
     let mut back = page(&[0x5a; PAGE]);
-    expand(&page(&room), length, &mut back).map(|()| bytes_of(&back))
+    let mut expansion = Expansion::default();
+    for _ in 0..=PAGE {
+        match expansion.step(&page(&room), length, &mut back) {
+            Outcome::More => {}
+            Outcome::Done(_) => return Some(bytes_of(&back)),
+            Outcome::Not => return None,
+        }
+    }
+    panic!("it does not end")
 }
 
 #[test]

@@ -3,14 +3,14 @@
 //! written, with caches on or off.
 
 use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
-use flatland::arm::desc::{Desc, Hole, MemType};
+use flatland::arm::desc::{Desc, Hole, MemType, Rights};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::swap::Swap;
 use flatland::frames::{Counts, Dirty, Frame, FrameState, HYPERVISOR, Order, Pool, Record, SharedPool, Use};
 use flatland::machine::Machine;
 use flatland::memory::pack::Put;
-use flatland::memory::share::PageClass;
+use flatland::memory::share::{PageClass, ZeroBlock};
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
 use flatland::stage2::Leaf;
 use flatland::stage2::Refusal;
@@ -84,6 +84,8 @@ pub(super) struct Tally {
     /// Parts of first touches.
     pub(super) parts: u64,
     pub(super) returned: u64,
+    /// Blocks of zeroes that were dropped.
+    pub(super) blocks: u64,
 }
 
 impl<'w> World<'w> {
@@ -222,7 +224,7 @@ impl<'w> World<'w> {
             let value = self.dice.roll();
             self.touch_word(number, page + word * 8, Access::Write, value)?;
         }
-        let put = self.guests[number].memory.evict(self.model, self.pool, page);
+        let put = self.evict(number, page);
         self.tally.swapped += u64::from(put == Put::Swapped);
         self.absorb();
         Ok(())
@@ -270,12 +272,23 @@ impl<'w> World<'w> {
         self.touch_word(number, page + word, Access::Write, value)
     }
 
+    /// Evicts a page, to the end or not.
+    fn evict(&mut self, number: usize, at: Addr<Ipa>) -> Put {
+        let mut put = Put::Begun;
+        while put == Put::Begun && !self.dice.one_in(200) {
+            put = self.guests[number].memory.evict(self.model, self.pool, at);
+            self.absorb();
+        }
+        put
+    }
+
     pub(super) fn put_away(&mut self, number: usize) {
         let at = self.address();
-        match self.guests[number].memory.evict(self.model, self.pool, at) {
+        match self.evict(number, at) {
             Put::Packed => self.tally.packed += 1,
             Put::Swapped => self.tally.swapped += 1,
             Put::Merged => self.tally.merged += 1,
+            Put::Zero(512) => self.tally.blocks += 1,
             _ => {}
         }
         self.absorb();
@@ -296,7 +309,7 @@ impl<'w> World<'w> {
         let mut done = 0;
         while done < pages {
             let mut left = self.dice.below(400);
-            let late = || {
+            let late = &mut || {
                 left = left.saturating_sub(1);
                 left == 0
             };
@@ -369,7 +382,7 @@ impl<'w> World<'w> {
         while left {
             let before = guest.memory.resident();
             let (most, mut n) = (1 + self.dice.below(300), 0);
-            guest.memory.release_some(self.model, self.pool, || {
+            guest.memory.release_some(self.model, self.pool, &mut || {
                 n += 1;
                 n >= most
             });
@@ -569,7 +582,7 @@ fn no_guest_sees_what_another_wrote_and_nothing_is_lost() {
         let (shorts, blocks, tally) = run(seed, steps, Flaw::None).unwrap();
         println!("seed {seed}: {steps} steps, {shorts} times short, {blocks} blocks touched, {tally:?}");
         seen = (seen.0 + shorts, seen.1 + blocks);
-        let Tally { merged, zeroed, packed, swapped, unshared, returned, parts } = tally;
+        let Tally { merged, zeroed, packed, swapped, unshared, returned, parts, .. } = tally;
         assert!([merged, zeroed, packed, swapped, unshared, returned, parts].iter().all(|n| *n > 10), "{tally:?}");
     }
     assert!(seen.0 > 100 && seen.1 > 30);
@@ -693,7 +706,7 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         let mut memory = Memory::new(&model, &pool, layout(0, 40, granule)).unwrap();
         memory.set_filling(0xaaaa_aaaa);
         memory.write(&model, &pool, RAM_BASE, &[1; 8]).unwrap();
-        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, || false);
+        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, &mut || false);
         assert_eq!(memory.peek(&model, RAM_BASE), None);
         let word = |memory: &mut Memory, offset| {
             let leaf = resolve(memory, &model, &pool, RAM_BASE + offset, Access::Read).unwrap();
@@ -705,6 +718,49 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
         assert_eq!(word(&mut memory, 4 << 20), (0, 0), "what was never given is zero");
         memory.retire(&model, &pool);
     }
+}
+
+#[test]
+fn a_block_of_zeroes_is_dropped_in_steps_unless_it_is_written() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+    let touch = |memory: &mut Memory, access| resolve(memory, &model, &pool, RAM_BASE + 0x3000, access).unwrap();
+    // Steps until it is no more of the same, and what that was.
+    let drop = |memory: &mut Memory, most: u32| {
+        (1..=most)
+            .map(|step| (step, memory.drop_zero_block(&model, &pool, RAM_BASE + 0x5000)))
+            .find(|(step, outcome)| *outcome != ZeroBlock::More || *step == most)
+            .unwrap()
+    };
+    touch(&mut memory, Access::Write);
+    assert_eq!(drop(&mut memory, 100), (100, ZeroBlock::More));
+    assert!(!touch(&mut memory, Access::Read).attr.rights.allows(Rights::W), "it may be read meanwhile");
+    assert_eq!(drop(&mut memory, 100), (28, ZeroBlock::Dropped), "four pages a step");
+    assert_eq!((memory.resident().frames, memory.resident().zero), (0, 512));
+    // It is written while it is looked at: with zeroes, but who knows?
+    touch(&mut memory, Access::Write);
+    assert_eq!(drop(&mut memory, 100), (100, ZeroBlock::More));
+    assert!(touch(&mut memory, Access::Write).attr.rights.allows(Rights::W));
+    assert_eq!(drop(&mut memory, 1), (1, ZeroBlock::Differs));
+    // Its last page is not zero.
+    let last = RAM_BASE + (511 << 12);
+    memory.write(&model, &pool, last, &[7; 8]).unwrap();
+    assert_eq!(drop(&mut memory, 200), (128, ZeroBlock::Differs));
+    let mut back = [0; 8];
+    memory.read(&model, &pool, last, &mut back).unwrap();
+    assert_eq!((back, memory.resident().frames), ([7; 8], 512));
+    // It was split meanwhile.
+    memory.write(&model, &pool, last, &[0; 8]).unwrap();
+    assert_eq!(drop(&mut memory, 100), (100, ZeroBlock::More));
+    memory.split(&model, &pool, RAM_BASE).unwrap();
+    assert_eq!(drop(&mut memory, 100), (1, ZeroBlock::Differs));
+    assert!(memory.drop_zeroes(&model, &pool, RAM_BASE), "a page goes by itself");
+    touch(&mut memory, Access::Write);
+    memory.retire(&model, &pool);
+    assert_eq!(model.errors(), [] as [String; 0]);
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
 #[test]
@@ -723,11 +779,17 @@ fn a_page_that_nobody_shares_any_more_can_be_put_away() {
     let frame = frame.unwrap();
     let merged = [one, two].into_iter().filter(|page| memory.merge(&model, &pool, *page, frame)).count();
     assert_eq!((merged, memory.resident().shared), (1, 2));
-    assert_eq!(memory.evict(&model, &pool, one), Put::Nothing, "while it is shared it stays");
+    let evict = |memory: &mut Memory| loop {
+        match memory.evict(&model, &pool, one) {
+            Put::Begun => {}
+            put => return put,
+        }
+    };
+    assert_eq!(evict(&mut memory), Put::Nothing, "while it is shared it stays");
     assert_eq!(memory.next_own(&model, &pool, one), None);
     memory.write(&model, &pool, two, &[8; 8]).unwrap();
     assert_eq!(memory.next_own(&model, &pool, one), Some(one));
-    assert_eq!(memory.evict(&model, &pool, one), Put::Packed);
+    assert_eq!(evict(&mut memory), Put::Packed);
     let mut back = [0; 8];
     memory.read(&model, &pool, one, &mut back).unwrap();
     assert_eq!((back, memory.resident().shared), ([7; 8], 0));

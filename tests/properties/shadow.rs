@@ -9,6 +9,7 @@ use flatland::frames::hints::Match;
 use flatland::frames::{Pool, Record, SharedPool};
 use flatland::machine::Machine;
 use flatland::memory::outer::{Key, Wrong};
+use flatland::memory::pack::Put;
 use flatland::memory::shadow::{Fill, Scope};
 use flatland::memory::share::PageClass;
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, Miss, RAM_BASE};
@@ -249,7 +250,7 @@ impl<'w> World<'w> {
         let (model, pool) = (self.model, self.pool);
         match self.dice.below(6) {
             0 | 1 => {
-                let _ = self.memory.evict(model, pool, at);
+                while self.memory.evict(model, pool, at) == Put::Begun && !self.dice.one_in(50) {}
                 self.tally[3] += 1;
             }
             2 => self.scan(at),
@@ -397,7 +398,7 @@ fn alias(aliases: u64, shadows: u64, way: u64) -> Result<u64, String> {
     rule(checked.wrong == 0, || format!("before: {checked:?}"))?;
     match way {
         0 => drop(world.memory.discard(&model, &pool, page, Hole::Ballooned)),
-        1 => drop(world.memory.evict(&model, &pool, page)),
+        1 => while world.memory.evict(&model, &pool, page) == Put::Begun {},
         _ => {
             let hash = pool.hash().of(model.frame(frame));
             let number = ((PAGES - RAM_BASE.bits()) >> 12) as u32;
@@ -523,7 +524,7 @@ fn shadows_end_in_steps() {
     let (mut steps, mut had) = (0, world.memory.resident().tables);
     assert!(world.memory.resident().shadows >= 300, "{:?}", world.memory.resident());
     while !world.memory.is_released() {
-        world.memory.release_some(&model, &pool, || true);
+        world.memory.release_some(&model, &pool, &mut || true);
         let has = world.memory.resident().tables;
         assert!(had - has <= 2 * 16, "{} tables in step {steps}", had - has);
         (steps, had) = (steps + 1, has);

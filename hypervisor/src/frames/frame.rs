@@ -156,7 +156,7 @@ impl Filling {
 
 impl Frame<Clean> {
     /// Gives the address away for a table to hold: from here on the table is what knows of the frame, and
-    /// [`Pool::reclaim`](super::Pool::reclaim) makes it a `Frame` again.
+    /// [`Pool::free_held`](super::Pool::free_held) takes it back.
     pub fn into_table(self) -> Addr<Pa> {
         self.release().0
     }

@@ -46,6 +46,20 @@ impl Hash {
         pairs.iter().fold(self.key[0], |sum, [a, b]| self.mix(sum, a.load(Relaxed), b.load(Relaxed)))
     }
 
+    /// The hash of `words`, if they are what `copy` has: read once.
+    #[inline(never)]
+    pub fn of_copy(&self, words: &Words, copy: &[u64]) -> Option<u64> {
+        let (pairs, _) = words.as_chunks::<2>();
+        let (copies, _) = copy.as_chunks::<2>();
+        let (mut sum, mut differ) = (self.key[0], 0);
+        for ([a, b], copy) in pairs.iter().zip(copies) {
+            let (a, b) = (a.load(Relaxed), b.load(Relaxed));
+            sum = self.mix(sum, a, b);
+            differ |= (a ^ copy[0]) | (b ^ copy[1]);
+        }
+        (differ == 0).then_some(sum)
+    }
+
     /// The hash of zeroes.
     pub const fn of_zeroes(&self) -> u64 {
         self.zero

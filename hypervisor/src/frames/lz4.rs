@@ -1,5 +1,4 @@
-//! LZ4 blocks of one page, in few instructions, and never many: what it takes while interrupts are masked is bounded whatever
-//! the page holds.
+//! LZ4 blocks of one page, in steps of few instructions whatever the page holds: interrupts come between.
 //!
 //! A block is a row of sequences: a token, literals, and a match that repeats what came up to 64 KiB before (LZ4 Block Format
 //! Description 1.6.2). The compressor looks four bytes at a time for what a table of hashes remembers, and looks the wider
@@ -38,6 +37,16 @@ impl Page {
     #[inline(always)]
     pub fn set_word(&mut self, n: usize, word: u64) {
         self.0[n % (PAGE / 8)] = word;
+    }
+
+    /// All words of the page.
+    pub fn words(&self) -> &[u64] {
+        &self.0[..PAGE / 8]
+    }
+
+    /// All words of the page, to be written.
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.0[..PAGE / 8]
     }
 
     /// The word that `at` is in, and by how many bits it is beyond its start.
@@ -134,38 +143,94 @@ impl Output<'_> {
     }
 }
 
-/// Compresses `page` into `room`, where it may be `most` bytes: not more than [`MOST`]. Returns how many it is: nothing if that
-/// is not enough.
-#[inline(never)]
-pub fn compress(page: &Page, table: &mut Table, room: &mut Page, most: usize) -> Option<usize> {
-    table.fill(0);
-    let mut out = Output { room, len: 0, most: most.min(MOST) };
-    let (mut at, mut anchor) = (1, 0);
-    loop {
-        let found = find(page, table, at);
-        // After the last match there are literals alone.
-        let (start, before, end) = found.map_or((PAGE, 0, PAGE + MIN), |(at, before)| {
-            let (start, before) = back(page, anchor, at, before);
-            (start, before, forth(page, at, before.wrapping_add(at.wrapping_sub(start))))
-        });
-        let matched = end.wrapping_sub(start).wrapping_sub(MIN);
-        out.literals(page, anchor, start, matched)?;
-        if found.is_none() {
-            return (out.len <= out.most).then_some(out.len);
+/// What a step came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// There is more to do.
+    More,
+    /// It is done: so many bytes.
+    Done(usize),
+    /// It cannot be: there is not the room, or it is no block of exactly a page.
+    Not,
+}
+
+/// What a step may cost, in looks: some 30 instructions each. A sequence costs a few of them, and so does a word that is copied.
+const STEP: usize = 400;
+/// What a sequence costs, without what is copied.
+const SEQUENCE: usize = 9;
+
+/// How far the compression of a page is.
+#[derive(Clone, Copy, Debug)]
+pub struct Compression {
+    /// Where it looks next, and the first byte that is in no sequence yet.
+    at: usize,
+    anchor: usize,
+    /// How many bytes there are.
+    len: usize,
+}
+
+impl Compression {
+    /// Begins one, with a table that remembers nothing.
+    pub fn begin(table: &mut Table) -> Self {
+        table.fill(0);
+        Self { at: 1, anchor: 0, len: 0 }
+    }
+
+    /// Goes on with compressing `page` into `room`, where it may be `most` bytes: not more than [`MOST`].
+    #[inline(never)]
+    pub fn step(&mut self, page: &Page, table: &mut Table, room: &mut Page, most: usize) -> Outcome {
+        let mut out = Output { room, len: self.len, most: most.min(MOST) };
+        let mut left = STEP;
+        while left > 0 {
+            let found = find(page, table, self.at, &mut left);
+            let (at, before) = match found {
+                Found::Match(at, before) => (at, before),
+                Found::Nothing => {
+                    // After the last match there are literals alone.
+                    let fits = out.literals(page, self.anchor, PAGE, 0).is_some() && out.len <= out.most;
+                    return if fits { Outcome::Done(out.len) } else { Outcome::Not };
+                }
+                Found::Late(at) => {
+                    self.at = at;
+                    break;
+                }
+            };
+            let (start, before) = back(page, self.anchor, at, before);
+            let end = forth(page, at, before.wrapping_add(at.wrapping_sub(start)));
+            let matched = end.wrapping_sub(start).wrapping_sub(MIN);
+            left = left.saturating_sub(SEQUENCE + end.wrapping_sub(self.anchor) / 8);
+            if out.literals(page, self.anchor, start, matched).is_none() {
+                return Outcome::Not;
+            }
+            let [low, high] = (start.wrapping_sub(before) as u16).to_le_bytes();
+            out.byte(low);
+            out.byte(high);
+            out.length(matched);
+            (self.at, self.anchor) = (end, end);
         }
-        let [low, high] = (start.wrapping_sub(before) as u16).to_le_bytes();
-        out.byte(low);
-        out.byte(high);
-        out.length(matched);
-        (at, anchor) = (end, end);
+        self.len = out.len;
+        Outcome::More
     }
 }
 
-/// The first place from `at` on whose four bytes the table remembers from elsewhere, and where that is.
+/// What looking for a match came to.
+enum Found {
+    /// Its place, and that of the same bytes before.
+    Match(usize, usize),
+    /// There is none.
+    Nothing,
+    /// It is to be gone on with from here.
+    Late(usize),
+}
+
+/// The first place from `at` on whose four bytes the table remembers from elsewhere, and where that is. A look costs one of `left`.
 #[inline(always)]
-fn find(page: &Page, table: &mut Table, at: usize) -> Option<(usize, usize)> {
-    let (mut at, mut misses) = (at, 0_u32);
-    while at <= PAGE - LAST_MATCH {
+fn find(page: &Page, table: &mut Table, at: usize, left: &mut usize) -> Found {
+    let (mut at, mut misses) = (at, 0_usize);
+    // Looks get wider apart: as many as are left do not get farther than this, which costs less to ask than to count them down.
+    let end = at.wrapping_add(*left / 2).wrapping_add((*left * *left) >> (PATIENCE + 1));
+    let last = end.min(PAGE - LAST_MATCH);
+    while at <= last {
         let here = page.at(at);
         let place = hash(here);
         // Zero, as at first, is a place as good as any: what is there is compared.
@@ -173,12 +238,14 @@ fn find(page: &Page, table: &mut Table, at: usize) -> Option<(usize, usize)> {
         // Below 4096.
         table[place] = at as u16;
         if page.at(before) as u32 == here as u32 {
-            return Some((at, before));
+            *left = left.saturating_sub(misses);
+            return Found::Match(at, before);
         }
         misses = misses.wrapping_add(1);
-        at = at.wrapping_add(1 + (misses >> PATIENCE) as usize);
+        at = at.wrapping_add(1 + (misses >> PATIENCE));
     }
-    None
+    *left = 0;
+    if at <= PAGE - LAST_MATCH { Found::Late(at) } else { Found::Nothing }
 }
 
 /// Where in the table the first four bytes of `word` are kept (a multiplicative hash, by the golden ratio).
@@ -211,35 +278,54 @@ fn forth(page: &Page, at: usize, before: usize) -> usize {
     }
 }
 
-/// Expands the block that the first `length` bytes of `packed` are into `page`. Nothing if they are not a block of exactly a page.
-#[inline(never)]
-pub fn expand(packed: &Page, length: usize, page: &mut Page) -> Option<()> {
-    let mut input = Input { bytes: packed, length: length.min(PAGE), at: 0 };
-    let mut out = 0_usize;
-    loop {
-        let token = usize::from(input.byte()?);
-        let count = input.length(token >> 4)?;
-        let from = input.at;
-        input.at = from.wrapping_add(count);
-        if input.at > input.length || count > PAGE.wrapping_sub(out) {
-            return None;
+/// How far the expansion of a block is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Expansion {
+    /// Bytes of the block and of the page that are done.
+    at: usize,
+    out: usize,
+}
+
+impl Expansion {
+    /// Goes on with expanding the block that the first `length` bytes of `packed` are into `page`.
+    #[inline(never)]
+    pub fn step(&mut self, packed: &Page, length: usize, page: &mut Page) -> Outcome {
+        self.sequences(packed, length, page).unwrap_or(Outcome::Not)
+    }
+
+    #[inline(always)]
+    fn sequences(&mut self, packed: &Page, length: usize, page: &mut Page) -> Option<Outcome> {
+        let mut input = Input { bytes: packed, length: length.min(PAGE), at: self.at };
+        let (mut out, mut left) = (self.out, STEP);
+        while left > 0 {
+            let token = usize::from(input.byte()?);
+            let count = input.length(token >> 4)?;
+            let from = input.at;
+            input.at = from.wrapping_add(count);
+            if input.at > input.length || count > PAGE.wrapping_sub(out) {
+                return None;
+            }
+            let mut done = 0_usize;
+            while done < count {
+                page.put(out.wrapping_add(done), packed.at(from.wrapping_add(done)));
+                done = done.wrapping_add(8);
+            }
+            out = out.wrapping_add(count);
+            if input.at == input.length {
+                return (out == PAGE).then_some(Outcome::Done(PAGE));
+            }
+            left = left.saturating_sub(SEQUENCE + count / 8);
+            let distance = usize::from(u16::from_le_bytes([input.byte()?, input.byte()?]));
+            let count = input.length(token & 15)?.wrapping_add(MIN);
+            if distance == 0 || distance > out || count > PAGE.wrapping_sub(out) {
+                return None;
+            }
+            repeat(page, out, distance, count);
+            out = out.wrapping_add(count);
+            left = left.saturating_sub(count / 8);
         }
-        let mut done = 0_usize;
-        while done < count {
-            page.put(out.wrapping_add(done), packed.at(from.wrapping_add(done)));
-            done = done.wrapping_add(8);
-        }
-        out = out.wrapping_add(count);
-        if input.at == input.length {
-            return (out == PAGE).then_some(());
-        }
-        let distance = usize::from(u16::from_le_bytes([input.byte()?, input.byte()?]));
-        let count = input.length(token & 15)?.wrapping_add(MIN);
-        if distance == 0 || distance > out || count > PAGE.wrapping_sub(out) {
-            return None;
-        }
-        repeat(page, out, distance, count);
-        out = out.wrapping_add(count);
+        (self.at, self.out) = (input.at, out);
+        Some(Outcome::More)
     }
 }
 
@@ -249,7 +335,7 @@ fn repeat(page: &mut Page, out: usize, distance: usize, count: usize) {
     let (mut done, mut distance) = (0_usize, distance);
     if distance < 8 {
         // A pattern shorter than a word is written out once, and is one of a few times its length from there on.
-        while done < 8 {
+        while done < count.min(8) {
             let value = page.byte(out.wrapping_add(done).wrapping_sub(distance));
             page.set_byte(out.wrapping_add(done), value);
             done = done.wrapping_add(1);

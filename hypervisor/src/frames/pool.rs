@@ -265,44 +265,70 @@ impl<'a> Pool<'a> {
         let (start, order) = frame.release();
         let number = start.bits() >> 12;
         let Some((range, at)) = self.locate(number, order) else { return self.contradict() };
-        let run = at as usize..at as usize + (1 << order.number());
-        let first = self.records[at as usize];
-        let alike = |r: &Record| r.state == first.state && r.owner == first.owner;
-        let Some(owner) = first.owner().filter(|_| self.records[run.clone()].iter().all(alike)) else {
-            return self.contradict();
-        };
-        self.free_run(range, number, order, owner);
+        match self.holder(at, order) {
+            Some(owner) => self.free_run(range, number, order, owner),
+            None => self.contradict(),
+        }
+    }
+
+    /// Gives back a run that a table named and names no more, if the records agree that `owner` holds all of it alone. False, and
+    /// nothing is done, if they do not.
+    #[inline(always)]
+    pub fn free_held(&mut self, start: Addr<Pa>, order: impl Into<Order>, owner: VmId) -> bool {
+        self.free_held_run(start, order.into(), owner)
+    }
+
+    fn free_held_run(&mut self, start: Addr<Pa>, order: Order, owner: VmId) -> bool {
+        let number = start.bits() >> 12;
+        let located = self.locate(number, order).filter(|_| start.is_aligned(Size::Page));
+        match located.filter(|(_, at)| self.holder(*at, order) == Some(owner)) {
+            Some((range, _)) => {
+                self.free_run(range, number, order, owner);
+                true
+            }
+            None => {
+                self.contradict();
+                false
+            }
+        }
+    }
+
+    /// Who holds the run at record `at`, if all of it is alike.
+    fn holder(&self, at: u32, order: Order) -> Option<VmId> {
+        let run = self.records.get(at as usize..at as usize + (1 << order.number()))?;
+        let first = run.first()?;
+        first.owner().filter(|_| run.iter().all(|record| record.state == first.state && record.owner == first.owner))
     }
 
     /// Makes a run free whose records say that it is not, and are alike.
     pub(super) fn free_run(&mut self, range: Range, number: u64, order: Order, owner: VmId) {
         let Some(at) = range.record(number) else { return };
         let state = self.records[at as usize].state;
-        for frame in at..at + (1 << order.number()) {
-            self.unchain(frame);
-            self.records[frame as usize].turn_into(Record::inside());
-        }
+        let end = at + (1 << order.number());
+        self.unchain_all(at, end);
+        self.records[at as usize..end as usize].iter_mut().for_each(|record| record.turn_into(Record::inside()));
         self.count(state, FrameState::Free, owner, order.frames());
         self.push_merged(range, number, order);
     }
 
-    /// Makes a `Frame` again of a run that a table named and names no more, if the records agree that `owner` held all of
-    /// it alone.
-    #[inline(always)]
-    pub fn reclaim(&mut self, start: Addr<Pa>, order: impl Into<Order>, owner: VmId) -> Option<Frame<Dirty>> {
-        self.reclaim_run(start, order.into(), owner)
+    /// Takes `count` frames from `at` on out of the chains by which equal contents are found: less to do when they come free. True if
+    /// one was in a chain.
+    pub fn forget_contents(&mut self, at: Addr<Pa>, count: u32) -> bool {
+        self.locate(at.bits() >> 12, Order::PAGE)
+            .is_some_and(|(_, first)| self.unchain_all(first, first.saturating_add(count)))
     }
 
-    fn reclaim_run(&mut self, start: Addr<Pa>, order: Order, owner: VmId) -> Option<Frame<Dirty>> {
-        let agreed = self.locate(start.bits() >> 12, order).is_some_and(|(_, at)| {
-            let run = at as usize..at as usize + (1 << order.number());
-            self.records[run].iter().all(|r| r.owner() == Some(owner))
-        });
-        if !agreed || !start.is_aligned(Size::Page) {
-            self.contradict();
-            return None;
+    #[inline(never)]
+    fn unchain_all(&mut self, first: u32, end: u32) -> bool {
+        let mut any = false;
+        for frame in first..end {
+            // As few are of a run that is long.
+            if self.records.get(frame as usize).is_some_and(|record| record.tag != 0) {
+                self.unchain(frame);
+                any = true;
+            }
         }
-        Some(Frame::new(start, order))
+        any
     }
 
     /// The record of the frame at `at`, if that is RAM.

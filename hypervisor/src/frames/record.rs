@@ -151,8 +151,8 @@ impl From<Size> for Order {
 /// No frame: the end of a list.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What is known of one frame.
-#[repr(C)]
+/// What is known of one frame. Aligned to be written by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record {
     pub(super) state: FrameState,
@@ -208,7 +208,8 @@ impl Record {
     }
 
     pub(super) const fn inside() -> Self {
-        Self { state: FrameState::Inside, ..Self::RESERVED }
+        // In no list.
+        Self { state: FrameState::Inside, next: NONE, more: NONE, ..Self::RESERVED }
     }
 
     pub(super) const fn held(state: FrameState, owner: u8) -> Self {

@@ -3,6 +3,7 @@
 //! What the guest's driver says is carried out while its CPU is out of the guest for that, a bounded part at a time; the
 //! rest waits as a request until it enters again. Lock: a VM's balloon is taken before its memory.
 
+use super::facts::Late;
 use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
@@ -27,8 +28,7 @@ struct Given<'a, M: Machine> {
     m: &'a M,
     /// What a page that is only free just now leaves: one that comes back full of what the guest said, if it said so.
     free: Hole,
-    /// When it is late, by the system counter.
-    until: u64,
+    late: Late<'a, M>,
 }
 
 impl<M: Machine> Given<'_, M> {
@@ -58,7 +58,7 @@ impl<M: Machine> Pages for Given<'_, M> {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
         let start = self.m.now();
         // So few that it cannot be late for them all.
-        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned, || false);
+        self.vm.memory.lock().give_up(self.m, &self.host.pool, at, pages, Hole::Ballooned, &mut || false);
         self.host.pool.costs().add(Work::Inflate, pages, self.m.now().wrapping_sub(start));
     }
 
@@ -67,12 +67,12 @@ impl<M: Machine> Pages for Given<'_, M> {
     }
 
     fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64 {
-        let is_late = || self.is_late();
+        let is_late = &mut || self.is_late();
         self.vm.memory.lock().give_up(self.m, &self.host.pool, at, bytes >> 12, self.free, is_late) << 12
     }
 
     fn is_late(&self) -> bool {
-        self.m.now() >= self.until
+        self.late.is_now()
     }
 }
 
@@ -102,9 +102,9 @@ impl Host {
         let mut balloon = vm.balloon.lock();
         let mut left = Left::Nothing;
         if balloon.has_work() {
-            let until = self.facts.late(m.now());
+            let late = self.facts.late(m);
             let free = if balloon.poison().unwrap_or(0) == 0 { Hole::Absent } else { Hole::Ballooned };
-            left = balloon.serve(&mut Given { host: self, vm, m, free, until }, BUDGET);
+            left = balloon.serve(&mut Given { host: self, vm, m, free, late }, BUDGET);
             if left != Left::Nothing {
                 here.slot.requests.fetch_or(request::SERVE, Ordering::Relaxed);
             }

@@ -4,6 +4,7 @@ use crate::addr::{Addr, CpuId, Pa};
 use crate::arm::idreg::IdRegs;
 use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
+use crate::machine::Machine;
 use crate::sched::Frequency;
 use crate::vm::Gic;
 
@@ -71,8 +72,22 @@ impl Facts {
         self.frequency.ticks(ms.saturating_mul(1_000_000))
     }
 
-    /// The counter value until which work that can be done in parts goes on that begins at `now`.
-    pub(super) const fn late(&self, now: u64) -> u64 {
-        now.saturating_add(self.frequency.ticks(LATE))
+    /// For work that can be done in parts, and begins now.
+    pub(super) fn late<'m, M: Machine>(&self, m: &'m M) -> Late<'m, M> {
+        Late { m, until: m.now().saturating_add(self.frequency.ticks(LATE)) }
+    }
+}
+
+/// When work that can be done in parts is to let others in.
+pub(super) struct Late<'m, M: Machine> {
+    m: &'m M,
+    /// By the system counter.
+    until: u64,
+}
+
+impl<M: Machine> Late<'_, M> {
+    /// Whether it is: it has taken long, or an interrupt waits.
+    pub(super) fn is_now(&self) -> bool {
+        self.m.is_interrupt_pending() || self.m.now() >= self.until
     }
 }

@@ -34,7 +34,8 @@ impl<M: Machine> Sink for Into<'_, M> {
                 Err(_) => return Err(image::Short { at: page }),
             }
         }
-        Ok(true)
+        // Where it was long, what is written comes next time.
+        Ok(!self.m.is_interrupt_pending())
     }
 
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), image::Short> {
@@ -106,8 +107,8 @@ impl Host {
     }
 
     fn fill_some<M: Machine>(&self, m: &M, vm: &Vm, loader: &mut Loader) {
-        let until = self.facts.late(m.now());
-        match loader.fill(vm, &mut Into { host: self, vm, m }, || m.now() >= until) {
+        let late = self.facts.late(m);
+        match loader.fill(vm, &mut Into { host: self, vm, m }, || late.is_now()) {
             Ok(None) => {}
             Ok(Some((pc, x0))) => {
                 if let Some(first) = vm.slots.first() {

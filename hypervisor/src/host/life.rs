@@ -87,12 +87,16 @@ impl Host {
                 continue;
             }
             if !memory.is_released() {
-                let until = self.facts.late(m.now());
-                memory.release_some(m, &self.pool, || m.now() >= until);
+                let late = self.facts.late(m);
+                memory.release_some(m, &self.pool, &mut || late.is_now());
                 more = true;
                 continue;
             }
             drop(memory);
+            if m.is_interrupt_pending() {
+                more = true;
+                continue;
+            }
             if let Some(cause) = vm.life.settle(&self.fleet.stopping) {
                 self.settled(m, vm, cause);
             }
@@ -103,7 +107,7 @@ impl Host {
     /// `vm` is over for `cause`, none of its vCPUs is loaded: gives its memory back and decides what comes next.
     fn settled<M: Machine>(&self, m: &M, vm: &Vm, cause: Cause) {
         self.fleet.loader.lock().forget(vm.id);
-        vm.memory.lock().release_all(m, &self.pool);
+        vm.memory.lock().start_anew();
         vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();
         vm.devices.lock().reset();

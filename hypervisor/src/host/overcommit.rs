@@ -47,6 +47,16 @@ impl Host {
             overcommit.next_ms = now + TICK_MS;
             self.tick(m, &mut overcommit, now);
         }
+        if m.is_interrupt_pending() {
+            return self.manage_soon(m);
+        }
+        if overcommit.stats && overcommit.has_ticked {
+            overcommit.has_ticked = false;
+            self.write_stats(now, &overcommit);
+            if m.is_interrupt_pending() {
+                return self.manage_soon(m);
+            }
+        }
         let next = self.facts.ticks_of_ms(match self.put_away(m, &mut overcommit) {
             Owed::Nothing => overcommit.next_ms,
             Owed::Soon => now + SOON_MS,
@@ -62,6 +72,13 @@ impl Host {
         let next = scan.map_or(next, |scan| scan.min(next));
         self.pressure.managed.store(next, Ordering::Relaxed);
         next
+    }
+
+    /// There is more to do, once interrupts were let in.
+    fn manage_soon<M: Machine>(&self, m: &M) -> u64 {
+        let now = m.now();
+        self.pressure.managed.store(now, Ordering::Relaxed);
+        now
     }
 
     fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {
@@ -86,9 +103,7 @@ impl Host {
         if overcommit.checks {
             self.check_shadows(m, overcommit);
         }
-        if overcommit.stats {
-            self.write_stats(now, overcommit);
-        }
+        overcommit.has_ticked = true;
     }
 
     /// Checks the shadow tables of all VMs that have some, and tells of what is wrong.
@@ -183,12 +198,17 @@ impl Host {
     /// Puts some of what is owed away, until an interrupt waits.
     fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> Owed {
         let mut more = Owed::Nothing;
+        if let Some((owner, frames)) = self.finish_begun(m, &mut || m.is_interrupt_pending())
+            && let Some(owed) = overcommit.owed.get_mut(usize::from(owner.0))
+        {
+            *owed = owed.saturating_sub(frames);
+        }
         for (vm, owed) in self.fleet.vms.iter().zip(&mut overcommit.owed) {
             for _ in 0..AT_A_TIME {
                 if *owed == 0 {
                     break;
                 }
-                *owed = owed.saturating_sub(self.take_from(m, vm));
+                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || m.is_interrupt_pending()));
                 if m.is_interrupt_pending() {
                     return Owed::Now;
                 }

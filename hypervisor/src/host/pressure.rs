@@ -57,6 +57,8 @@ pub struct Overcommit {
     pub is_on: bool,
     /// Whether a line of statistics is written every second.
     pub stats: bool,
+    /// Whether a second has passed that no line was written of.
+    pub has_ticked: bool,
     /// Whether shadow tables are checked every second.
     pub checks: bool,
     /// What came of that.
@@ -80,6 +82,7 @@ impl Overcommit {
             pace: Pace::new(settings.scan_cpu),
             is_on,
             stats: false,
+            has_ticked: false,
             checks: false,
             checked: Checked::default(),
             estimators: [Estimator::default(); MOST_VMS],

@@ -8,6 +8,7 @@
 //! Everything here is done by whoever needs the memory, a few pages at a time, one VM's lock at a time.
 
 use super::Host;
+use crate::addr::{Addr, Ipa, VmId};
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::memory::pack::Put;
@@ -41,18 +42,18 @@ enum Relief {
 impl Host {
     /// Frees some frames, of VMs that have more than they should first, until it `is_late`, which is asked after each try. No lock
     /// may be held.
-    fn relieve<M: Machine>(&self, m: &M, mut is_late: impl FnMut() -> bool) -> Relief {
+    fn relieve<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Relief {
         // What can be made again from what is there costs least.
-        let mut freed = self.idle_shadows(m);
+        let mut freed = self.idle_shadows(m) + self.finish_begun(m, is_late).map_or(0, |(_, frames)| frames);
         for _ in 0..TRIES {
+            if is_late() {
+                return Relief::Late;
+            }
             if freed >= ENOUGH {
                 break;
             }
             let Some(vm) = self.victim() else { break };
-            freed += self.take_from(m, vm);
-            if is_late() {
-                return Relief::Late;
-            }
+            freed += self.take_from(m, vm, is_late);
         }
         if freed > 0 { Relief::Found } else { Relief::None }
     }
@@ -63,17 +64,41 @@ impl Host {
         nested.find_map(|vm| Some(vm.memory.lock().drop_idle_shadow(m, &self.pool)).filter(|n| *n > 0)).unwrap_or(0)
     }
 
-    /// Takes one page at random from `vm`, if chance finds one. Returns how many frames came free.
-    pub(super) fn take_from<M: Machine>(&self, m: &M, vm: &Vm) -> u64 {
-        let mut memory = vm.memory.lock();
+    /// Takes one page at random from `vm`, if chance finds one. Returns how many frames came free: none, too, where what is long was
+    /// begun and it `is_late`.
+    pub(super) fn take_from<M: Machine>(&self, m: &M, vm: &Vm, is_late: &mut dyn FnMut() -> bool) -> u64 {
+        if is_late() {
+            return 0;
+        }
+        let memory = vm.memory.lock();
         let pages = (memory.layout().bytes >> 12).max(1);
         // Below 2^26 pages, so it fits.
         let at = memory.page_at((self.pressure.random() % pages) as u32);
         let Some(at) = memory.next_own(m, &self.pool, at) else { return 0 };
-        match memory.evict(m, &self.pool, at) {
-            Put::Zero(frames) => frames,
-            Put::Packed | Put::Swapped | Put::Merged => 1,
-            Put::Nothing | Put::Stays | Put::Short => 0,
+        drop(memory);
+        if is_late() {
+            return 0;
+        }
+        self.evict(m, vm, at, is_late)
+    }
+
+    /// Goes on with the page that somebody has begun to compress, of whichever VM. Returns whose it was, and how many frames came free.
+    pub(super) fn finish_begun<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Option<(VmId, u64)> {
+        let (owner, at) = self.pool.compressor().job()?;
+        let vm = self.fleet.vms.get(usize::from(owner.0))?;
+        Some((owner, self.evict(m, vm, at, is_late)))
+    }
+
+    /// Frees the frame of the page at `at`, in steps until it `is_late`; the VM's lock is let go between them.
+    fn evict<M: Machine>(&self, m: &M, vm: &Vm, at: Addr<Ipa>, is_late: &mut dyn FnMut() -> bool) -> u64 {
+        loop {
+            let put = vm.memory.lock().evict(m, &self.pool, at);
+            return match put {
+                Put::Begun if !is_late() => continue,
+                Put::Zero(frames) => frames,
+                Put::Packed | Put::Swapped | Put::Merged => 1,
+                Put::Nothing | Put::Stays | Put::Short | Put::Begun => 0,
+            };
         }
     }
 
@@ -100,7 +125,7 @@ impl Host {
     /// A vCPU of `vm` needs a frame and the pool has none: finds some, or lets it wait, but not for ever.
     #[cold]
     pub fn starve<M: Machine>(&self, m: &M, vm: &Vm) -> Next {
-        match self.relieve(m, || m.is_interrupt_pending()) {
+        match self.relieve(m, &mut || m.is_interrupt_pending()) {
             Relief::Found => {
                 vm.starving.store(0, Ordering::Relaxed);
                 return Next::Resume;
@@ -137,7 +162,7 @@ impl Host {
     ) -> Result<T, Miss> {
         for _ in 0..RELIEFS {
             match work() {
-                Err(Miss::Short) if self.relieve(m, || false) == Relief::Found => {}
+                Err(Miss::Short) if self.relieve(m, &mut || false) == Relief::Found => {}
                 result => return result,
             }
         }

@@ -9,7 +9,7 @@ use super::pressure::Scanner;
 use crate::addr::Size;
 use crate::frames::hints::Match;
 use crate::machine::Machine;
-use crate::memory::share::PageClass;
+use crate::memory::share::{PageClass, ZeroBlock};
 use crate::vm::{State, Vm};
 
 /// How many pages of a block must be worth merging, while there is memory and while it is short.
@@ -46,7 +46,7 @@ impl Host {
         let mut read = 0;
         // Gaps cost little: a few of them for each page.
         for _ in 0..pages * 4 {
-            if read >= pages {
+            if read >= pages || m.is_interrupt_pending() {
                 break;
             }
             let vm = self.next_vm(scanner)?;
@@ -149,9 +149,22 @@ impl Host {
             let _ = memory.join_holes(m, &self.pool, at);
             return scanner.forget_block();
         }
-        if u64::from(zeroes) == BLOCK && memory.drop_zeroes(m, &self.pool, at) {
-            scanner.totals.zeroed += BLOCK;
-            return scanner.forget_block();
+        if u64::from(zeroes) == BLOCK {
+            loop {
+                match memory.drop_zero_block(m, &self.pool, at) {
+                    ZeroBlock::Dropped => {
+                        scanner.totals.zeroed += BLOCK;
+                        return scanner.forget_block();
+                    }
+                    ZeroBlock::Differs => break,
+                    ZeroBlock::More if m.is_interrupt_pending() => {
+                        // Its last page is read again, and leads here.
+                        scanner.page -= 1;
+                        return;
+                    }
+                    ZeroBlock::More => {}
+                }
+            }
         }
         let worth = WORTH[usize::from(short)];
         if noted >= worth && memory.split(m, &self.pool, at).is_ok() {

@@ -11,6 +11,10 @@ use crate::machine::Machine;
 use crate::stage2::Refusal;
 use crate::stage2::walk::Found;
 
+/// How many frames of a block are taken out of the chains of contents at a time.
+const UNCHAINED: u32 = 128;
+const PAGE: usize = 4096;
+
 impl Memory {
     /// What a page that the guest gave is full of when it touches it again: its driver's word, twice.
     pub fn set_filling(&mut self, word: u32) {
@@ -27,7 +31,7 @@ impl Memory {
         at: Addr<Ipa>,
         pages: u64,
         hole: Hole,
-        mut is_late: impl FnMut() -> bool,
+        is_late: &mut dyn FnMut() -> bool,
     ) -> u64 {
         let first = at.align_down(Size::Page);
         let mut next = first;
@@ -43,6 +47,14 @@ impl Memory {
                 }
                 // A block that goes whole is dropped whole.
                 Found::Leaf(leaf) if leaf.size == Size::Block && whole && !self.is_pinned(next, Size::Block) => {
+                    // Whoever comes again finds less to do.
+                    let mut parts = (0..Size::Block.bytes()).step_by(UNCHAINED as usize * PAGE);
+                    if parts.any(|offset| {
+                        let any = pool.lock().forget_contents(leaf.output + offset, UNCHAINED);
+                        any && is_late()
+                    }) {
+                        break;
+                    }
                     self.drop_leaf(m, pool, next, hole);
                     Size::Block
                 }

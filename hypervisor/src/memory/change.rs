@@ -113,17 +113,23 @@ impl Memory {
         }
     }
 
-    /// Whether [`Memory::release_some`] has left nothing, so that [`Memory::release_all`] has little to do.
+    /// Whether [`Memory::release_some`] has left nothing.
     pub const fn is_released(&self) -> bool {
-        self.released >= self.layout.bytes >> 12
+        self.released > self.layout.bytes >> 12
     }
 
-    /// Gives RAM back to the pool until it `is_late`, which is asked after each page or block. All its vCPUs must be off.
-    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, mut is_late: impl FnMut() -> bool) {
-        if !self.drop_shadows(m, pool, &mut is_late) {
+    /// Does a part of [`Memory::release_all`]: gives RAM back to the pool until it `is_late`, which is asked after each page or block,
+    /// and, once none is left, the tables. All its vCPUs must be off.
+    pub fn release_some<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, is_late: &mut dyn FnMut() -> bool) {
+        if !self.drop_shadows(m, pool, is_late) {
             return;
         }
         let pages = self.layout.bytes >> 12;
+        if self.released >= pages {
+            self.clear(m, pool);
+            self.released = pages + 1;
+            return;
+        }
         let at = self.layout.base + (self.released << 12);
         self.released += self.give_up(m, pool, at, pages - self.released, Hole::Absent, is_late);
     }
@@ -133,10 +139,20 @@ impl Memory {
     ///
     /// All its vCPUs must be off. A CPU may still have its root in VTTBR_EL2: that leads nowhere.
     pub fn release_all<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
-        let owner = self.layout.owner;
         self.drop_shadows(m, pool, &mut || false);
+        self.clear(m, pool);
+        self.start_anew();
+    }
+
+    /// After [`Memory::is_released`]: the VM may start again.
+    pub const fn start_anew(&mut self) {
         self.released = 0;
-        if let Some((_, filling)) = self.block.take() {
+    }
+
+    /// Gives back what the table leads to.
+    fn clear<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) {
+        let owner = self.layout.owner;
+        if let Some((_, filling)) = self.begun.block.take() {
             self.drop_frame(pool, filling.give_up());
         }
         let mut left = self.resident;
@@ -162,6 +178,8 @@ impl Memory {
             Resident { frames: left.frames, tables: left.tables, shared: left.shared, ..Resident::default() };
         self.sample.clear();
         self.filling = 0;
+        self.begun.zeroes = None;
+        self.begun.expander.end();
     }
 
     /// Gives everything back, the root included. No CPU may have the root in VTTBR_EL2 any more: each must have loaded another

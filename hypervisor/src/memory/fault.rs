@@ -7,7 +7,7 @@
 
 use super::{Coherence, Granule, Memory, Miss};
 use crate::addr::{Addr, Ipa, Pa, Size};
-use crate::arm::desc::{Attr, Hole, MemType, Rights};
+use crate::arm::desc::{Attr, Hole, Marks, MemType, Rights};
 use crate::arm::esr::Access;
 use crate::frames::{Dirty, Filling, Frame, SharedPool, Use};
 use crate::machine::{Machine, Point};
@@ -22,7 +22,6 @@ impl Memory {
 
     /// The leaf that translates `ipa` and allows `access`, after whatever that takes: a part of it, and [`Miss::Again`], where it is
     /// long. `ipa` may be any number.
-    #[inline]
     pub fn resolve<M: Machine>(
         &mut self,
         m: &M,
@@ -33,7 +32,8 @@ impl Memory {
         self.resolve_by(m, pool, ipa, access, self.layout.granule)
     }
 
-    /// The same for accesses of ours: what was never touched gets a page, which is done at once.
+    /// The same for accesses of ours, done at once: what was never touched gets a page.
+    #[inline(never)]
     pub(super) fn resolve_page<M: Machine>(
         &mut self,
         m: &M,
@@ -41,9 +41,16 @@ impl Memory {
         ipa: Addr<Ipa>,
         access: Access,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
-        self.resolve_by(m, pool, ipa, access, Granule::Page)
+        // Each time a bounded part of it is done.
+        loop {
+            match self.resolve_by(m, pool, ipa, access, Granule::Page) {
+                Err(Miss::Again) => {}
+                result => return result,
+            }
+        }
     }
 
+    #[inline(always)]
     fn resolve_by<M: Machine>(
         &mut self,
         m: &M,
@@ -70,15 +77,15 @@ impl Memory {
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         match gap.hole() {
             Hole::Absent | Hole::Ballooned | Hole::Zero => {}
-            Hole::Packed(_) | Hole::Swapped(..) => return self.unpack(m, pool, ipa, access, gap),
+            Hole::Packed(_) | Hole::Swapped(..) => return self.unpack(m, pool, (ipa, access), gap),
             Hole::Poisoned => return Err(Miss::Lost),
         }
         if granule == Granule::Block {
             let block = ipa.align_down(Size::Block);
-            if self.block.is_none() && self.is_ram(block, Size::Block.bytes()) && gap.admits(Size::Block) {
+            if self.begun.block.is_none() && self.is_ram(block, Size::Block.bytes()) && gap.admits(Size::Block) {
                 self.begin_block(pool, block, gap.hole());
             }
-            if let Some((at, filling)) = self.block.take() {
+            if let Some((at, filling)) = self.begun.block.take() {
                 return self.go_on(m, pool, (ipa, access), (at, filling));
             }
         }
@@ -89,7 +96,7 @@ impl Memory {
     fn begin_block(&mut self, pool: &SharedPool<'_>, at: Addr<Ipa>, hole: Hole) {
         if let Some(frame) = pool.lock().take(Size::Block, self.layout.owner, Use::Guest) {
             self.resident.pending = Size::Block.frames();
-            self.block = Some((at, Filling::new(frame, self.content_of(hole))));
+            self.begun.block = Some((at, Filling::new(frame, self.content_of(hole))));
         }
     }
 
@@ -119,7 +126,7 @@ impl Memory {
         let frame = match filling.finish(m) {
             Ok(frame) => frame,
             Err(filling) => {
-                self.block = Some((at, filling));
+                self.begun.block = Some((at, filling));
                 return Err(Miss::Again);
             }
         };
@@ -170,6 +177,7 @@ impl Memory {
         match access {
             _ if leaf.attr.rights.allows(access.rights()) => Ok(leaf),
             Access::Write | Access::Maintain if leaf.attr.is_shared() => self.unshare(m, pool, ipa, leaf),
+            Access::Write | Access::Maintain if leaf.attr.marks == Marks::NONE => self.let_write(m, ipa, &leaf),
             Access::Execute => {
                 self.let_fetch(m, leaf.output, leaf.size);
                 let attr = Attr { rights: leaf.attr.rights | Rights::X, ..leaf.attr };

@@ -43,7 +43,7 @@ pub const fn most_frames(bytes: u64, pool: u64, vcpus: u16) -> u64 {
 }
 
 /// How many frames of tables that were unlinked are given back at once: some 15 us.
-const SOME: u32 = 16;
+const SOME: u32 = 10;
 
 /// How many leaves and holes of a shadow a TLBI of a range goes through, before all of the shadow is forgotten instead.
 const MOST_FORGOTTEN: u32 = 256;

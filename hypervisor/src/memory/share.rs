@@ -51,6 +51,20 @@ pub enum PageClass {
     Same(Match, u64),
 }
 
+/// What came of a step of [`Memory::drop_zero_block`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ZeroBlock {
+    /// It was full of zeroes, and is nowhere.
+    Dropped,
+    /// It is not, or no block of the VM's own.
+    Differs,
+    /// So far it is.
+    More,
+}
+
+/// How many pages of a block are looked at in a step.
+const ZEROES_AT_A_TIME: u64 = 4;
+
 impl Memory {
     /// The number of the page at `ipa`, from the start of RAM; 26 bits hold it ([`crate::frames::hints`]).
     pub(super) fn page_number(&self, ipa: Addr<Ipa>) -> u32 {
@@ -97,16 +111,81 @@ impl Memory {
         matches!(self.table.walk(m, ipa), Found::Leaf(leaf) if leaf.size != Size::Page)
     }
 
-    /// Drops the leaf around `ipa`, a page or a block, if it is full of zeroes. True if it was.
+    /// Drops the page at `ipa`, if it is full of zeroes and in no block. True if it was.
     pub fn drop_zeroes<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> bool {
+        if self.is_block(m, ipa) {
+            return false;
+        }
         let Some(leaf) = self.take_away(m, ipa) else { return false };
-        let frames = (0..leaf.size.frames()).map(|n| leaf.output + n * 4096);
-        if !frames.into_iter().all(|frame| is_zero(m.frame(frame))) {
+        if !is_zero(m.frame(leaf.output)) {
             self.put_back(m, leaf, leaf.output, leaf.attr);
             return false;
         }
         self.leave_hole(m, pool, leaf, Hole::Zero);
         true
+    }
+
+    /// Does a step of dropping the block around `ipa`, if it is full of zeroes: all of it is long to look at. Meanwhile the guest may
+    /// only read it; if it writes, or something else becomes of the block, it [`ZeroBlock::Differs`]. There is one at a time
+    /// ([`Memory::zero_block`]): another one begins anew.
+    pub fn drop_zero_block<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, ipa: Addr<Ipa>) -> ZeroBlock {
+        let block = ipa.align_down(Size::Block);
+        let done = self.begun.zeroes.take().filter(|(at, _)| *at == block).map(|(_, done)| done);
+        let leaf = match self.table.walk(m, block) {
+            Found::Leaf(leaf) if leaf.size == Size::Block && self.is_own(&leaf) => leaf,
+            _ => return ZeroBlock::Differs,
+        };
+        let mut done = match done {
+            None => {
+                let Ok(leaf) = self.unmap(m, block, Hole::Absent) else { return ZeroBlock::Differs };
+                let attr = Attr { rights: leaf.attr.rights & Rights::RX, ..leaf.attr };
+                self.put_back(m, leaf, leaf.output, attr);
+                0
+            }
+            // It was written since.
+            Some(_) if leaf.attr.rights.allows(Rights::W) => return ZeroBlock::Differs,
+            Some(done) => done,
+        };
+        let end = done + ZEROES_AT_A_TIME;
+        while done < end.min(leaf.size.frames()) {
+            let frame = leaf.output + (done << 12);
+            if self.layout.coherence == Coherence::Cleaned {
+                m.clean(frame, Size::Page.bytes(), Point::Coherency);
+            }
+            if !is_zero(m.frame(frame)) {
+                // The guest's next write makes it writable again.
+                return ZeroBlock::Differs;
+            }
+            done += 1;
+        }
+        if done < leaf.size.frames() {
+            self.begun.zeroes = Some((block, done));
+            return ZeroBlock::More;
+        }
+        let Ok(leaf) = self.unmap(m, block, Hole::Absent) else { return ZeroBlock::Differs };
+        self.leave_hole(m, pool, leaf, Hole::Zero);
+        ZeroBlock::Dropped
+    }
+
+    /// The block that [`Memory::drop_zero_block`] has begun with.
+    pub fn zero_block(&self) -> Option<Addr<Ipa>> {
+        self.begun.zeroes.map(|(block, _)| block)
+    }
+
+    /// Lets the guest write to RAM of its own that it may only read, as it was looked at.
+    pub(super) fn let_write<M: Machine>(
+        &mut self,
+        m: &M,
+        ipa: Addr<Ipa>,
+        leaf: &Leaf<Ipa, Pa>,
+    ) -> Result<Leaf<Ipa, Pa>, Miss> {
+        let attr = Attr { rights: leaf.attr.rights | Rights::W, ..leaf.attr };
+        self.table.protect(m, &self.tag, ipa, attr).map_err(|_| Miss::Denied)
+    }
+
+    /// Whether it is RAM of this VM's alone, and nobody but the guest relies on where it is.
+    pub(super) fn is_own(&self, leaf: &Leaf<Ipa, Pa>) -> bool {
+        leaf.attr.mem != MemType::Device && !leaf.attr.is_shared() && !self.is_pinned(leaf.input, leaf.size)
     }
 
     /// Makes the page number `page` one whose frame can be shared, if it still has this hash. Splits the block it is part
@@ -227,10 +306,7 @@ impl Memory {
     /// The caller holds the lock and puts something back before it lets go.
     pub(super) fn take_away<M: Machine>(&mut self, m: &M, ipa: Addr<Ipa>) -> Option<Leaf<Ipa, Pa>> {
         match self.table.walk(m, ipa) {
-            Found::Leaf(leaf)
-                if leaf.attr.mem != MemType::Device
-                    && !leaf.attr.is_shared()
-                    && !self.is_pinned(leaf.input, leaf.size) => {}
+            Found::Leaf(leaf) if self.is_own(&leaf) => {}
             _ => return None,
         }
         let leaf = self.unmap(m, ipa, Hole::Absent).ok()?;

@@ -4,10 +4,11 @@ use super::shadows::Shadows;
 use crate::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
 use crate::arm::desc::{Attr, Hole, MemType};
 use crate::arm::vmsa::{Geometry, vttbr};
-use crate::frames::{Filling, Order, SharedPool, Use};
+use crate::frames::{Expander, Filling, Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
 use crate::stage2::vmid::{Tag, Vmids};
 use crate::stage2::{Leaf, Refusal, Supply, Table};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 
@@ -145,6 +146,17 @@ impl Sample {
     }
 }
 
+/// What is done in steps, as it is long, and how far that is.
+#[derive(Default, Debug)]
+pub(super) struct Begun {
+    /// A block that is looked at to be dropped if it is full of zeroes, and how many of its pages were.
+    pub(super) zeroes: Option<(Addr<Ipa>, u64)>,
+    /// A page that is brought back from the store.
+    pub(super) expander: Expander,
+    /// A block that is being made ready for a first touch, and where.
+    pub(super) block: Option<(Addr<Ipa>, Filling)>,
+}
+
 /// One VM's memory.
 #[derive(Debug)]
 pub struct Memory {
@@ -156,8 +168,7 @@ pub struct Memory {
     pub(super) filling: u64,
     pub(super) sample: Sample,
     pub(super) shadows: Shadows,
-    /// A block that is being made ready for a first touch, and where.
-    pub(super) block: Option<(Addr<Ipa>, Filling)>,
+    pub(super) begun: Box<Begun>,
     /// How many pages of RAM [`Memory::release_some`] has done.
     pub(super) released: u64,
 }
@@ -189,7 +200,7 @@ impl Memory {
             filling: 0,
             sample,
             shadows: Shadows::default(),
-            block: None,
+            begun: Box::default(),
             released: 0,
         })
     }
@@ -284,8 +295,5 @@ pub(super) fn give_back(pool: &SharedPool<'_>, at: Addr<Pa>, order: impl Into<Or
 }
 
 fn give_back_run(pool: &SharedPool<'_>, at: Addr<Pa>, order: Order, owner: VmId) {
-    let mut pool = pool.lock();
-    if let Some(frame) = pool.reclaim(at, order, owner) {
-        pool.give_back(frame);
-    }
+    pool.lock().free_held(at, order, owner);
 }

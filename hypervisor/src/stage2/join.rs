@@ -12,6 +12,7 @@ use crate::arm::desc::{Attr, Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Geometry, Level};
 use crate::machine::{Forget, Machine};
 use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// How many root descriptors are broken for one TLB invalidation when a tree is taken down. One covers 1 GiB of input
 /// in the usual shape, so this is a single invalidation for nearly every VM.
@@ -42,9 +43,9 @@ impl<In: Space, Out: Space> Table<In, Out> {
             return Err(Refusal::Missing);
         };
         let table = supply.take().ok_or(Refusal::Short)?;
+        let first = Desc::Leaf(output, attr).encode(below);
         for index in 0..ENTRIES {
-            let part = Desc::Leaf(output | index << below.shift(), attr);
-            m.store(entry(table, index), part.encode(below));
+            m.store(entry(table, index), first | index << below.shift());
         }
         // The first publish of the replacement makes these seen as well, long before the table is reachable.
         replace(m, tag, slot, Cached::Leaf(size), Desc::Table(table.bits()).encode(slot.level));
@@ -141,14 +142,16 @@ fn break_root<M: Machine>(
         if parts >> (first / part) & 1 == 0 {
             continue;
         }
-        for index in first..first + part {
-            let at = entry(root, index);
-            let word = m.load(at);
+        // A part lies in one table of the root.
+        let table = entry(root, first).align_down(Size::Page);
+        let skipped = (first % ENTRIES) as usize;
+        for (index, word) in (first..first + part).zip(m.frame(table).iter().skip(skipped)) {
+            let word = word.load(Relaxed);
             // As most of it is.
             if word == Hole::Absent.encode() {
                 continue;
             }
-            m.store(at, Hole::Absent.encode());
+            m.store(entry(root, index), Hole::Absent.encode());
             let desc = Desc::decode(word, level);
             if !matches!(desc, Desc::Hole(_)) {
                 broken.push(desc);
@@ -167,8 +170,7 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut 
         (Desc::Leaf(output, attr), _, Some(size)) => take(Removed::Leaf(Addr::new(output), size, attr)),
         (Desc::Table(table), Some(below), _) => {
             let table = Addr::new(table);
-            for index in 0..ENTRIES {
-                let word = m.load(entry(table, index));
+            for word in m.frame(table).iter().map(|word| word.load(Relaxed)) {
                 if word != Hole::Absent.encode() {
                     dissolve(m, Desc::decode(word, below), below, take);
                 }
@@ -182,14 +184,18 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut 
 
 /// What the table's descriptors amount to, if they go together.
 fn whole<M: Machine>(m: &M, table: Addr<Pa>, level: Level) -> Option<Whole> {
-    let get = |index| Desc::decode(m.load(entry(table, index)), level);
-    match get(0) {
-        Desc::Leaf(output, attr) => (1..ENTRIES)
-            .all(|index| get(index) == Desc::Leaf(output.wrapping_add(index << level.shift()), attr))
-            .then_some(Whole::Leaf(output, attr)),
-        Desc::Hole(hole) if hole.is_divisible() => {
-            (1..ENTRIES).all(|index| get(index) == Desc::Hole(hole)).then_some(Whole::Hole(hole))
-        }
-        Desc::Hole(_) | Desc::Table(_) => None,
-    }
+    let first = m.load(entry(table, 0));
+    let (whole, step) = match Desc::decode(first, level) {
+        Desc::Leaf(output, attr) => (Whole::Leaf(output, attr), 1 << level.shift()),
+        Desc::Hole(hole) if hole.is_divisible() => (Whole::Hole(hole), 0),
+        Desc::Hole(_) | Desc::Table(_) => return None,
+    };
+    // What is encoded beside the address is the same in all (Arm ARM D8.3.1), so words are compared, not what they mean.
+    let mut expected = first;
+    let all = m.frame(table).iter().all(|word| {
+        let is_next = word.load(Relaxed) == expected;
+        expected = expected.wrapping_add(step);
+        is_next
+    });
+    all.then_some(whole)
 }

@@ -7,7 +7,7 @@
 
 use super::entry;
 use crate::addr::{Addr, Pa};
-use crate::arm::desc::Desc;
+use crate::arm::desc::{Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Level};
 use crate::machine::Machine;
 
@@ -59,7 +59,11 @@ impl Unlinked {
                     self.0 = if index + 1 < ENTRIES { self.0 + NEXT } else { self.0 | 3 << 1 };
                     scanned += 1;
                     left -= u32::from(scanned % SCANNED == 0);
-                    if let Desc::Table(below) = Desc::decode(m.load(entry(table, index)), level) {
+                    let word = m.load(entry(table, index));
+                    // As most of it is.
+                    if word != Hole::Absent.encode()
+                        && let Desc::Table(below) = Desc::decode(word, level)
+                    {
                         self.push(m, Addr::new(below), next);
                     }
                 }

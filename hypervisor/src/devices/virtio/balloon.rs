@@ -66,7 +66,7 @@ const HINT_FIRST: u32 = 2;
 /// How many page numbers are read at a time.
 const PFNS: usize = 64;
 /// The most pages that are given up in one go.
-const RUN: u64 = 16;
+const RUN: u64 = 8;
 /// The most bytes of statistics that are read: more than there are kinds.
 const STATS_BYTES: usize = 320;
 
