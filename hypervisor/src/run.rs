@@ -102,9 +102,9 @@ impl<'h> RunLoop<'h> {
         self.host.queue.signal(m, turn.kick);
         // After the housekeeping: it may have something to say, and this CPU may sleep for long.
         self.send_console(m);
-        if m.is_interrupt_pending() {
-            // All this may have been long: whoever waits goes first.
-            let _ = self.take_interrupts(m);
+        // All this may have been long: whoever waits goes first. Not where nothing is to be decided anew: the loaded vCPU's maintenance
+        // interrupt comes until its lists are filled, which is done before it runs.
+        if m.is_interrupt_pending() && self.take_interrupts(m) == Next::Reschedule {
             return;
         }
         match turn.run {

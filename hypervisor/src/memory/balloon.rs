@@ -12,7 +12,7 @@ use crate::stage2::Refusal;
 use crate::stage2::walk::Found;
 
 /// How many frames of a block are taken out of the chains of contents at a time.
-const UNCHAINED: u32 = 128;
+const UNCHAINED: u32 = 64;
 const PAGE: usize = 4096;
 
 impl Memory {
