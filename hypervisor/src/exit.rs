@@ -14,17 +14,21 @@ use crate::arm::esr::ec;
 use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::{Counter, Vcpu};
+use crate::vcpu::{Counter, Vcpu, VcpuKind};
+use nested::outcome::Outcome;
 
 /// Handles a synchronous exit of the loaded `vcpu`.
 #[inline(always)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     let syndrome = vcpu.registers.syndrome();
     vcpu.remember();
-    if vcpu.nested.is_some()
-        && let Some(next) = nested::handle(here, m, vcpu)
-    {
-        return next;
+    let Vcpu { common, kind } = &mut *vcpu;
+    if let VcpuKind::Nested(nested) = kind {
+        match nested::handle(here, m, common, nested) {
+            Outcome::Done(next) => return next,
+            Outcome::Nothing(ipa) => return abort::nothing_at(here, m, vcpu, ipa),
+            Outcome::Common => {}
+        }
     }
     match syndrome.ec() {
         ec::HVC64 => call::hvc(here, m, vcpu),

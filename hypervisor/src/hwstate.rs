@@ -7,28 +7,32 @@
 pub mod debug;
 pub mod lists;
 pub mod nested;
+pub mod sync;
 pub mod timers;
 
 use crate::arm::exception::Kind;
 use crate::host::Here;
 use crate::machine::Machine;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Vcpu, VcpuKind};
 
 /// Brings the list registers up to date.
 pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let mut vgic = here.vm.vgic.lock();
     let mut kicks = lists::refresh(&mut vgic, vcpu, m);
-    if vcpu.lends_interface() {
-        if !lists::is_due_beside_guest(&vgic, vcpu) {
+    let Vcpu { common: vcpu, kind } = vcpu;
+    if let VcpuKind::Nested(nested) = kind
+        && nested.lends_interface()
+    {
+        if !nested::interfaces::is_due_beside_guest(&vgic, vcpu) {
             drop(vgic);
             here.host.queue.kick(m, here.vm, kicks);
             return;
         }
         // What comes for the hypervisor ends the guest's world.
         drop(vgic);
-        nested::transition::exception(here, m, vcpu, Kind::Irq, None);
+        nested::transition::exception(here, m, vcpu, nested, Kind::Irq, None);
         vgic = here.vm.vgic.lock();
-        kicks |= lists::refresh(&mut vgic, vcpu, m);
+        kicks |= nested::interfaces::refresh(&mut vgic, vcpu, nested, m);
     }
     let mask = lists::mask(&vgic, m);
     vgic.fill(vcpu.id, &mut vcpu.lists, mask);

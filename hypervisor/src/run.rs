@@ -271,7 +271,7 @@ fn run_guest<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, has_fp: &mut bool) 
                 *has_fp = true;
             }
             // Its hypervisor had it trap, and does not any more.
-            Next::LoadFp if vcpu.nested.is_some() => m.trap_fp(false),
+            Next::LoadFp if vcpu.nested().is_some() => m.trap_fp(false),
             // With its FP registers here nothing of it traps.
             Next::LoadFp => return Next::Stop(Cause::Crash("its FP registers trap though they are loaded")),
             next => return next,

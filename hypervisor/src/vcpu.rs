@@ -4,6 +4,7 @@
 //! ([`Vcpu::saved`]) are then on that CPU and reached through [`Machine::get`].
 
 pub mod nested;
+pub mod nv2;
 pub mod state;
 pub mod timer;
 
@@ -14,18 +15,17 @@ use crate::arm::exception::{self, Kind, psr};
 pub use crate::arm::gic::Interface;
 use crate::machine::Machine;
 pub use nested::Nested;
-pub use state::{Counter, Fp, Past, Registers, Streak, Vcpu};
+pub use state::{Common, Counter, Fp, Past, Registers, Streak, Vcpu, VcpuKind};
 pub use timer::Timer;
 
 /// Makes the loaded `vcpu` take a synchronous exception at its EL1, with this syndrome and, where given, fault address. If
-/// its hypervisor runs, EL1 is what that has for its EL2.
-pub fn enter_el1<M: Machine>(vcpu: &mut Vcpu, m: &M, syndrome: u64, far: Option<u64>) {
-    let is_el2 = vcpu.nested.as_ref().is_some_and(|nested| nested.reports_el2(m));
+/// its hypervisor runs, EL1 is what that has for its EL2: it is told that it comes from there where it `reports_el2`.
+pub fn enter_el1<M: Machine>(vcpu: &mut Common, m: &M, reports_el2: bool, syndrome: u64, far: Option<u64>) {
     let registers = &mut vcpu.registers;
     let entry =
         exception::take(Kind::Sync, registers.pstate, m.get(El1::Vbar), m.get(El1::Sctlr), vcpu.has_pan, vcpu.has_ssbs);
     m.set(El1::Elr, registers.pc);
-    m.set(El1::Spsr, if is_el2 { as_el2(registers.pstate) } else { registers.pstate });
+    m.set(El1::Spsr, if reports_el2 { as_el2(registers.pstate) } else { registers.pstate });
     m.set(El1::Esr, syndrome);
     if let Some(far) = far {
         m.set(El1::Far, far);
@@ -43,7 +43,7 @@ pub const fn as_el2(pstate: u64) -> u64 {
 }
 
 /// The syndrome of `vcpu`'s current access if it ends in a synchronous external abort.
-pub const fn external_abort(vcpu: &Vcpu, access: Access) -> u64 {
+pub const fn external_abort(vcpu: &Common, access: Access) -> u64 {
     let from = if vcpu.registers.pstate & psr::MODE == psr::EL0T || vcpu.registers.pstate & psr::AARCH32 != 0 {
         From::Lower
     } else {

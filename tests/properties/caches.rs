@@ -11,7 +11,7 @@ use flatland::machine::Machine;
 use flatland::memory::{Access, Granule, Memory, RAM_BASE, flush};
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::{World, hcr, page};
+use flatland::vcpu::nested::{Guest, World, hcr, page};
 use harness::cpu::{self, Cpu};
 use harness::model::{Dice, Flaw, Model};
 use harness::touch::resolve;
@@ -111,12 +111,7 @@ const TSW: u64 = 1 << 22;
 
 #[test]
 fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
-    for (nested, part, theirs) in [
-        (false, World::Hypervisor, 0),
-        (true, World::Hypervisor, TSW),
-        (true, World::Guest, 0),
-        (true, World::Guest, TSW),
-    ] {
+    for (nested, in_guest, theirs) in [(false, false, 0), (true, false, TSW), (true, true, 0), (true, true, TSW)] {
         for crm in [6, 10, 14] {
             let model = Model::new(Addr::new(cpu::BOARD), cpu::BOARD_BYTES, 1, Flaw::None);
             let cpu = Cpu::new(&model);
@@ -128,8 +123,8 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
             let pa: Addr<Pa> = leaf.output_of(at).unwrap();
             model.cached_store(pa, 42);
             let mut vcpu = here.slot.vcpu.lock();
-            if let Some(nested) = &mut vcpu.nested {
-                nested.world = part;
+            if let Some(nested) = vcpu.nested_mut() {
+                nested.world = if in_guest { World::Guest(Guest::default()) } else { World::Hypervisor };
                 nested.write(&cpu, page::HCR, hcr::RW | theirs);
             }
             cpu.load(here, &vcpu);
@@ -142,11 +137,11 @@ fn whoever_executes_it_goes_on_behind_it_when_all_is_done() {
                 turns += 1;
                 assert!(turns < 100, "it ends");
             }
-            if part == World::Guest && theirs != 0 {
-                assert_eq!(vcpu.nested.as_ref().unwrap().world, World::Hypervisor, "it is its hypervisor's to do");
+            if in_guest && theirs != 0 {
+                assert!(vcpu.nested().unwrap().guest().is_none(), "it is its hypervisor's to do");
                 assert_eq!(model.uncached(pa), 0);
             } else {
-                assert_eq!(vcpu.registers.pc, 0x4000_1004, "{nested} {part:?}");
+                assert_eq!(vcpu.registers.pc, 0x4000_1004, "{nested} {in_guest}");
                 assert_eq!(model.uncached(pa), 42);
             }
         }

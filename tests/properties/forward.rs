@@ -7,7 +7,7 @@ use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::exit::nested::forward;
 use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::{Own, World, page};
+use flatland::vcpu::nested::{Guest, Own, World, page};
 use harness::cpu::{Cpu, host};
 
 /// A register with controls.
@@ -144,8 +144,8 @@ fn is_in(set: &Set, parts: [u64; 5]) -> bool {
 
 /// Gives the hypervisor's registers these bits, its guest on the CPU.
 fn give(cpu: &Cpu<'_>, vcpu: &mut Vcpu, vhe: bool, bits: impl Fn(In) -> u64) {
-    let nested = vcpu.nested.as_mut().unwrap();
-    (nested.world, nested.vhe) = (World::Guest, vhe);
+    let nested = vcpu.nested_mut().unwrap();
+    (nested.world, nested.vhe) = (World::Guest(Guest::default()), vhe);
     nested.page.write(cpu, page::HCR, bits(In::Hcr) | if vhe { 1 << 34 } else { 0 });
     nested.page.write(cpu, page::ICH_HCR, bits(In::Ich));
     nested.kept.set(Own::Mdcr, bits(In::Mdcr));
@@ -186,7 +186,7 @@ fn every_encoding_traps_by_the_controls_that_the_manual_names() {
                     vcpu.registers.esr = ec::SYSREG << 26 | 1 << 25 | iss;
                     let by = about.iter().map(|at| &list[*at].0).find(|by| if read { by.4 } else { by.5 });
                     assert_eq!(
-                        forward::belongs(&cpu, &vcpu),
+                        forward::belongs(&cpu, &vcpu, vcpu.nested().unwrap()),
                         by.is_some(),
                         "S{op0}_{op1}_C{crn}_C{crm}_{op2}, read: {read}, E2H: {vhe}, by {:?}, case {:?}, {others}",
                         by.map(|by| by.0),

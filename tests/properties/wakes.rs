@@ -8,7 +8,8 @@ use flatland::arm::gic::gicd;
 use flatland::host::Here;
 use flatland::hwstate::{lists, nested, refill};
 use flatland::next::Next;
-use flatland::vcpu::nested::page;
+use flatland::vcpu::VcpuKind;
+use flatland::vcpu::nested::{Guest, World, page};
 use flatland::vm::request;
 use harness::cpu::{Cpu, host};
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,7 +75,10 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
     let looks: [(&str, Look); 3] = [
         ("before it sleeps", |here, m, vcpu| assert!(!lists::wakes(here, m, vcpu))),
         ("as its lists are filled", |here, m, vcpu| refill(here, m, vcpu)),
-        ("as its hypervisor gets the interface", |here, m, vcpu| lists::take_back(here, m, vcpu)),
+        ("as its hypervisor gets the interface", |here, m, vcpu| {
+            let flatland::vcpu::Vcpu { common, kind: VcpuKind::Nested(nested) } = vcpu else { panic!("it has no EL2") };
+            nested::interfaces::take_back(here, m, common, nested);
+        }),
     ];
     for (when, look) in looks {
         let model = model();
@@ -88,13 +92,16 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         refill(here, &cpu, &mut vcpu);
         cpu.lists.borrow_mut().0[0] ^= STATE;
         assert_eq!(cpu.lists.borrow().0[0] & STATE, ACTIVE);
-        lists::put_own_away(here, &cpu, &mut vcpu);
-        let nested = vcpu.nested.as_mut().unwrap();
-        (nested.lends_interface, nested.lists) = (true, 4);
+        let flatland::vcpu::Vcpu { common, kind: VcpuKind::Nested(nested) } = &mut *vcpu else {
+            panic!("it has no EL2")
+        };
+        nested::interfaces::put_own_away(here, &cpu, common, nested);
+        nested.world = World::Guest(Guest { lends_interface: true, ..Guest::default() });
+        nested.lists = 4;
         let virtual_one = 0b01 << 62 | 1 << 61 | u64::from(SPI.0) << 32 | 50;
         nested.page.write(&cpu, page::ICH_LR, virtual_one);
         nested.page.write(&cpu, page::ICH_HCR, 1);
-        nested::lists::lend(&cpu, &mut vcpu);
+        nested::lists::lend(&cpu, nested);
         assert_ne!(cpu.lists.borrow().0[0] & STATE, 0, "it is in no list of the guest's");
         comes_elsewhere(here);
         cpu.lists.borrow_mut().0[0] &= !STATE;

@@ -32,11 +32,24 @@ pub struct Syndrome {
     pub hpfar: u64,
 }
 
+/// The exception class in a value of ESR_ELx.
+#[inline(always)]
+pub const fn class(esr: u64) -> u64 {
+    esr >> 26 & 0x3f
+}
+
 impl Syndrome {
     /// The exception class.
     #[inline]
     pub const fn ec(self) -> u64 {
-        self.esr >> 26 & 0x3f
+        class(self.esr)
+    }
+
+    /// Of a data abort: whether it is of cache maintenance, itself and not a walk for it (CM, S1PTW), and a fault of stage 2 (DFSC).
+    pub const fn is_cache_maintenance(self) -> bool {
+        const CM: u64 = 1 << 8;
+        const S1PTW: u64 = 1 << 7;
+        self.esr & (CM | S1PTW) == CM && self.esr & 0x30 == 0
     }
 
     /// The instruction specific syndrome.

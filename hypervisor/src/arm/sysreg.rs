@@ -34,6 +34,26 @@ impl Encoding {
     }
 }
 
+/// A trapped MRS, MSR, SYS or SYSL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trapped {
+    /// What it is of.
+    pub encoding: Encoding,
+    /// The number of its general-purpose register (Rt).
+    pub rt: u8,
+    /// MRS or SYSL.
+    pub is_read: bool,
+}
+
+impl Trapped {
+    /// From its syndrome (ISS for EC 0x18, Arm ARM D24.2.45).
+    #[inline(always)]
+    pub const fn decode(iss: u64) -> Self {
+        // Five bits of Rt fit.
+        Self { encoding: Encoding::from_iss(iss), rt: (iss >> 5 & 0x1f) as u8, is_read: iss & 1 != 0 }
+    }
+}
+
 /// CRm and op2 of a trapped read from the ID space (op0 3, op1 0, CRn 0, CRm 1 to 7), by its syndrome. CRm 0, which is
 /// MIDR_EL1 and its kind, does not trap.
 #[inline(always)]

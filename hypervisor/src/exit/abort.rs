@@ -14,9 +14,10 @@ use crate::hwstate::lists;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
-use crate::vcpu::{self, Counter, Streak, Vcpu};
+use crate::vcpu::{self, Common, Counter, Streak, Vcpu};
 use crate::vgic::Vgic;
 use crate::vm::{Gic, request};
+use aarch64_cpu::registers::SCTLR_EL1;
 use core::sync::atomic::Ordering;
 use log::info;
 
@@ -88,7 +89,7 @@ fn memory<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, abort: Abort) -> N
 /// Cortex-A57 reports as ours, erratum 834220): what is in the TLB is dropped, so that the guest, which tries again, walks and
 /// gets on or has a fault of its own. It would not by itself while the TLB holds what it held.
 #[inline]
-pub fn place<M: Machine>(m: &M, vcpu: &Vcpu, abort: Abort) -> Option<Addr<Ipa>> {
+pub fn place<M: Machine>(m: &M, vcpu: &Common, abort: Abort) -> Option<Addr<Ipa>> {
     let place = abort.ipa.or_else(|| m.translate(vcpu.registers.far));
     if place.is_none() {
         m.forget_stage1();
@@ -149,9 +150,8 @@ fn flash<M: Machine>(
 
 /// Answers as a bus would: with an external abort, told once per place.
 fn refuse<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, access: Access, ipa: Addr<Ipa>, why: &str) -> Next {
-    let (pc, iss) = (vcpu.registers.pc, vcpu.registers.syndrome().iss());
-    // CM, not S1PTW, and a fault of stage 2.
-    if access != Access::Execute && iss >> 7 & 0b11 == 0b10 && iss & 0x30 == 0 {
+    let pc = vcpu.registers.pc;
+    if access != Access::Execute && vcpu.registers.syndrome().is_cache_maintenance() {
         // No cache holds what is not there.
         vcpu.registers.step(4);
         return Next::Resume;
@@ -224,11 +224,12 @@ fn load<M: Machine>(m: &M, vcpu: &mut Vcpu, transfer: Transfer, value: u64) {
 #[inline(always)]
 fn big_endian<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
     let sctlr = m.get(El1::Sctlr);
-    if sctlr & (1 << 24 | 1 << 25) == 0 {
+    // Hardly any is.
+    if !(SCTLR_EL1::E0E.is_set(sctlr) || SCTLR_EL1::EE.is_set(sctlr)) {
         return false;
     }
-    let bit = if vcpu.registers.pstate & psr::MODE == psr::EL0T { 24 } else { 25 };
-    sctlr >> bit & 1 != 0
+    let of_level = if vcpu.registers.pstate & psr::MODE == psr::EL0T { SCTLR_EL1::E0E } else { SCTLR_EL1::EE };
+    of_level.is_set(sctlr)
 }
 
 fn swap(value: u64, bytes: u8) -> u64 {

@@ -6,59 +6,56 @@
 pub mod el2;
 pub mod fault;
 pub mod forward;
+pub mod outcome;
 
-use super::raise::deny;
+use super::raise::nested_deny;
 use crate::arm::esr::ec;
-use crate::arm::exception::Kind;
 use crate::host::Here;
 use crate::hwstate::nested::transition;
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::Vcpu;
-use crate::vcpu::nested::{World, has_hpfar};
+use crate::vcpu::Common;
+use crate::vcpu::nested::{Nested, World, has_hpfar};
+use outcome::{Outcome, to_hypervisor};
 
-/// Handles what only such a vCPU does; nothing where it is to be handled as for any other.
+/// Handles what only such a vCPU does.
 #[inline(never)]
-pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
-    let nested = vcpu.nested.as_mut()?;
+pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Outcome {
     let class = vcpu.registers.syndrome().ec();
     match nested.world {
         World::Hypervisor => {
             if nested.follow_e2h(m) {
                 // What trapped may mean something else now.
-                transition::assume(here, m, vcpu);
+                transition::assume(here, m, vcpu, nested);
                 if class != ec::HVC64 {
-                    return Some(Next::Resume);
+                    return Outcome::Done(Next::Resume);
                 }
             }
             match class {
-                ec::ERET => Some(transition::eret(here, m, vcpu)),
-                ec::SYSREG => el2::read_id(here, vcpu).or_else(|| el2::access(here, m, vcpu)),
-                ec::HVC64 => {
-                    let esr = vcpu.registers.esr;
-                    transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
-                    Some(Next::Resume)
+                ec::ERET => Outcome::Done(transition::eret(here, m, vcpu, nested)),
+                ec::SYSREG => {
+                    let next = el2::read_id(here, vcpu).or_else(|| el2::access(here, m, vcpu, nested));
+                    next.map_or(Outcome::Common, Outcome::Done)
                 }
-                _ => None,
+                ec::HVC64 => to_hypervisor(here, m, vcpu, nested),
+                _ => Outcome::Common,
             }
         }
-        World::Guest => {
+        World::Guest(_) => {
             if has_hpfar(class) {
-                return fault::guest(here, m, vcpu);
+                return fault::guest(here, m, vcpu, nested);
             }
-            if forward::belongs(m, vcpu) {
-                let esr = vcpu.registers.esr;
-                transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
-                return Some(Next::Resume);
+            if forward::belongs(m, vcpu, nested) {
+                return to_hypervisor(here, m, vcpu, nested);
             }
             match class {
                 ec::HVC64 => {
                     // PC is behind it, and the exception is its own.
                     vcpu.registers.pc = vcpu.registers.pc.wrapping_sub(4);
-                    Some(deny(here, m, vcpu))
+                    Outcome::Done(nested_deny(here, m, vcpu, nested))
                 }
-                ec::SYSREG => el2::read_id(here, vcpu),
-                _ => None,
+                ec::SYSREG => el2::read_id(here, vcpu).map_or(Outcome::Common, Outcome::Done),
+                _ => Outcome::Common,
             }
         }
     }

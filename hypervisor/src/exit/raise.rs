@@ -6,8 +6,8 @@ use crate::host::Here;
 use crate::hwstate::nested::transition;
 use crate::machine::Machine;
 use crate::next::{Cause, Next};
-use crate::vcpu::nested::{World, hcr};
-use crate::vcpu::{self, Vcpu};
+use crate::vcpu::nested::{Nested, hcr};
+use crate::vcpu::{self, Common, Vcpu, VcpuKind};
 
 /// Makes the guest find its instruction UNDEFINED.
 pub fn deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
@@ -21,16 +21,41 @@ pub fn deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 /// A guest whose exception vector itself raises the exception that goes to it makes no progress, ever: it has crashed. Not so a
 /// guest's guest, which its hypervisor can interrupt and may do with as it likes.
 pub fn raise<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, syndrome: u64, far: Option<u64>) -> Next {
-    if let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.world == World::Guest) {
-        if nested.hcr(m) & hcr::TGE != 0 {
-            transition::exception(here, m, vcpu, Kind::Sync, Some(syndrome));
-        } else {
-            vcpu::enter_el1(vcpu, m, syndrome, far);
-        }
-        return Next::Resume;
+    let Vcpu { common, kind } = vcpu;
+    match kind {
+        VcpuKind::Plain => at_own(m, common, false, syndrome, far),
+        VcpuKind::Nested(nested) => nested_raise(here, m, common, nested, syndrome, far),
     }
+}
+
+/// The same as [`deny`] for a vCPU that has an EL2.
+pub fn nested_deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Next {
+    nested_raise(here, m, vcpu, nested, esr::undefined(), None)
+}
+
+fn nested_raise<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Common,
+    nested: &mut Nested,
+    syndrome: u64,
+    far: Option<u64>,
+) -> Next {
+    if nested.guest().is_none() {
+        return at_own(m, vcpu, true, syndrome, far);
+    }
+    if nested.hcr(m) & hcr::TGE != 0 {
+        transition::exception(here, m, vcpu, nested, Kind::Sync, Some(syndrome));
+    } else {
+        vcpu::enter_el1(vcpu, m, nested.reports_el2(m), syndrome, far);
+    }
+    Next::Resume
+}
+
+/// At its EL1, or its EL2 that is there.
+fn at_own<M: Machine>(m: &M, vcpu: &mut Common, reports_el2: bool, syndrome: u64, far: Option<u64>) -> Next {
     let from = vcpu.registers.pc;
-    vcpu::enter_el1(vcpu, m, syndrome, far);
+    vcpu::enter_el1(vcpu, m, reports_el2, syndrome, far);
     if vcpu.vector_loop.goes_on(from & !0x7ff == vcpu.registers.pc & !0x7ff) {
         return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
     }

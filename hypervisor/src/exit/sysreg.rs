@@ -4,7 +4,7 @@ use super::cache;
 use super::raise::deny;
 use crate::arm::debug::mdscr;
 use crate::arm::gic::SgiRegister;
-use crate::arm::sysreg::{self, Encoding, Register};
+use crate::arm::sysreg::{self, Encoding, Register, Trapped};
 use crate::host::Here;
 use crate::hwstate::{debug, lists, timers};
 use crate::machine::Machine;
@@ -19,16 +19,14 @@ use log::info;
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     here.slot.count(Counter::SystemRegister);
     let iss = vcpu.registers.syndrome().iss();
-    // Rt, bits 9:5: they fit.
-    let rt = (iss >> 5 & 0x1f) as u8;
+    let Trapped { encoding, rt, is_read } = Trapped::decode(iss);
     // The ID space first: that is what is read in numbers.
     if let Some((crm, op2)) = sysreg::id_read(iss) {
         vcpu.registers.write(rt, here.host.facts.ids.get(crm, op2));
         vcpu.registers.step(4);
         return Next::Resume;
     }
-    let encoding = Encoding::from_iss(iss);
-    if iss & 1 != 0 {
+    if is_read {
         let Some(value) = read(here, m, vcpu, encoding) else { return unknown(here, m, vcpu, encoding) };
         vcpu.registers.write(rt, value);
         vcpu.registers.step(4);

@@ -19,7 +19,7 @@ use crate::memory::{Coherence, Granule, Layout, Memory};
 use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
 use crate::vcpu::nested::Page;
-use crate::vcpu::{Nested, Vcpu};
+use crate::vcpu::{Nested, Vcpu, VcpuKind};
 use crate::vgic::Vgic;
 use crate::vm::device_tree::Description;
 use crate::vm::{Devices, Gic, Life, LogOnce, NEVER, Slot, Vm};
@@ -63,7 +63,7 @@ pub(super) fn vm<M: Machine>(
         let mpidr = MPIDR_RES1 | facts.gic.mpidr(n);
         let mut vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
         if spec.nested {
-            vcpu.nested = Some(Box::new(nested(m, pool, facts, id, &spec)?));
+            vcpu.kind = VcpuKind::Nested(Box::new(nested(m, pool, facts, id, &spec)?));
         }
         let affinity = CpuSet::from_bits(spec.affinity);
         let entity = queue.add(id, VcpuId(n), spec.shares, affinity).map_err(|_| Diagnostic {

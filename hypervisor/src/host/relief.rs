@@ -40,7 +40,7 @@ enum Relief {
 }
 
 impl Host {
-    /// Frees some frames, of VMs that have more than they should first, until it `is_late`, which is asked before each try. No lock
+    /// Frees some frames, of VMs that have more than they should first, until it `is_late`, which is asked after each try. No lock
     /// may be held.
     fn relieve<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Relief {
         // What can be made again from what is there costs least.

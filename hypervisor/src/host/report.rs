@@ -42,7 +42,7 @@ pub(super) fn crash<M: Machine>(host: &Host, m: &M, vm: &Vm, vcpu: &Vcpu, why: &
     }
     for n in 0..state::PAST {
         if let Some(past) = vcpu.past.get((vcpu.past_at + n) & (state::PAST - 1)) {
-            let class = esr::class_name(past.esr >> 26 & 0x3f);
+            let class = esr::class_name(esr::class(past.esr));
             host.console
                 .say(format_args!("{name}: exit at {:#x}: {class}, esr {:#x}, far {:#x}", past.pc, past.esr, past.far));
         }

@@ -7,7 +7,7 @@ use crate::devices;
 use crate::host::Here;
 use crate::machine::Machine;
 use crate::sched::earliest;
-use crate::vcpu::{Timer, Vcpu};
+use crate::vcpu::{Timer, Vcpu, VcpuKind};
 use crate::vgic::Line;
 use crate::vm::{Vm, request};
 use core::sync::atomic::Ordering;
@@ -15,13 +15,12 @@ use core::sync::atomic::Ordering;
 /// Sets the line of the emulated physical timer to what its registers say now, and returns when it will fire, if it is
 /// going to.
 pub fn poll<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<u64> {
-    if vcpu.nested.is_some() {
-        nested::timers::refresh(&mut here.vm.vgic.lock(), vcpu, m);
+    let Vcpu { common: vcpu, kind } = vcpu;
+    if let VcpuKind::Nested(nested) = kind {
+        nested::timers::refresh(&mut here.vm.vgic.lock(), vcpu, nested, m);
         here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        let deadline = nested::timers::deadline(vcpu, m, m.now());
-        if let Some(nested) = &mut vcpu.nested {
-            nested.watched = deadline.unwrap_or(u64::MAX);
-        }
+        let deadline = nested::timers::deadline(vcpu, nested, m, m.now());
+        nested.watched = deadline.unwrap_or(u64::MAX);
         return deadline;
     }
     if vcpu.cntp.ctl == 0 && !vcpu.cntp_line {
@@ -40,9 +39,9 @@ pub fn poll<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<u64> {
 /// When a vCPU that waits has to be woken because one of its timers fires, now that the hardware does not watch them.
 pub fn sleep_deadline<M: Machine>(vm: &Vm, vcpu: &Vcpu, m: &M) -> Option<u64> {
     let now = m.now();
-    if vcpu.nested.is_some() {
-        let own = nested::timers::saved_deadline(vcpu, m);
-        return earliest([own, nested::timers::deadline(vcpu, m, now)]);
+    if let VcpuKind::Nested(nested) = &vcpu.kind {
+        let own = nested::timers::saved_deadline(vcpu, nested, m);
+        return earliest([own, nested::timers::deadline(vcpu, nested, m, now)]);
     }
     let timer = Timer::new(vcpu.saved.get(El1::CntvCtl), vcpu.saved.get(El1::CntvCval));
     // An interrupt that is active already fires no more.

@@ -11,6 +11,7 @@ use crate::arm::desc::{Attr, MemType, Rights};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::Leaf;
+use aarch64_cpu::registers::VTCR_EL2;
 
 /// What is wrong with a translation of a guest hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,21 +79,21 @@ struct Shape {
 impl Shape {
     /// Nothing where the fields are reserved or do not go together.
     fn of(vtcr: u64) -> Option<Self> {
-        let granule = match vtcr >> 14 & 3 {
+        let granule = match VTCR_EL2::TG0.read(vtcr) {
             0 => 12,
             1 => 16,
             2 => 14,
             _ => return None,
         };
         // At most 63.
-        let bits = 64 - (vtcr & 0x3f) as u32;
-        let start = vtcr >> 6 & 3;
+        let bits = 64 - VTCR_EL2::T0SZ.read(vtcr) as u32;
+        let start = VTCR_EL2::SL0.read(vtcr);
         let level = match (granule, start) {
             (12, 0..=2) => 2 - start as u32,
             (14 | 16, 0..=2) => 3 - start as u32,
             _ => return None,
         };
-        let outputs = match vtcr >> 16 & 7 {
+        let outputs = match VTCR_EL2::PS.read(vtcr) {
             0 => 32,
             1 => 36,
             2 => 40,

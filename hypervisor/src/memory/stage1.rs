@@ -9,6 +9,7 @@
 
 use crate::addr::{Addr, Ipa, Va};
 use crate::arm::desc::Stage1;
+use aarch64_cpu::registers::TCR_EL1;
 use arrayvec::ArrayVec;
 use core::fmt;
 
@@ -75,24 +76,34 @@ impl Regime {
     /// The half that `va` belongs to.
     fn half(&self, va: u64) -> Result<Half, End> {
         let upper = va >> 55 & 1 != 0;
-        let (shift, epd, tbi, table) = if upper { (16, 23, 38, self.ttbr1) } else { (0, 7, 37, self.ttbr0) };
-        let granule = match (upper, self.tcr >> 14 & 3, self.tcr >> 30 & 3) {
-            (false, 0, _) | (true, _, 2) => 12,
-            (false, 2, _) | (true, _, 1) => 14,
-            (false, 1, _) | (true, _, 3) => 16,
-            _ => return Err(End::BadTcr),
+        let tcr = self.tcr;
+        let (size, granule, epd, tbi, table) = if upper {
+            let granule = match TCR_EL1::TG1.read(tcr) {
+                1 => 14,
+                2 => 12,
+                3 => 16,
+                _ => return Err(End::BadTcr),
+            };
+            (TCR_EL1::T1SZ, granule, TCR_EL1::EPD1, TCR_EL1::TBI1, self.ttbr1)
+        } else {
+            let granule = match TCR_EL1::TG0.read(tcr) {
+                0 => 12,
+                1 => 16,
+                2 => 14,
+                _ => return Err(End::BadTcr),
+            };
+            (TCR_EL1::T0SZ, granule, TCR_EL1::EPD0, TCR_EL1::TBI0, self.ttbr0)
         };
         // Six bits, so the cast keeps them all; less than 16 bits of address would have no level to start at.
-        let size = (self.tcr >> shift & 0x3f) as u32;
-        let bits = 64 - size;
+        let bits = 64 - size.read(tcr) as u32;
         if !(granule + 1..=48).contains(&bits) {
             return Err(End::BadTcr);
         }
         // All bits above those translated are those of the half; the top byte may be free.
-        let ignored = if self.tcr >> tbi & 1 != 0 { 8 } else { 0 };
+        let ignored = if tbi.is_set(tcr) { 8 } else { 0 };
         let above = (va << ignored >> ignored) >> bits;
         let wanted = if upper { u64::MAX << ignored >> ignored >> bits } else { 0 };
-        if above != wanted || self.tcr >> epd & 1 != 0 {
+        if above != wanted || epd.is_set(tcr) {
             return Err(End::NoTable);
         }
         Ok(Half { table, bits, granule })

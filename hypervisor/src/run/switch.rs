@@ -35,7 +35,7 @@ impl<'h> RunLoop<'h> {
             let (pc, x0) = slot.started();
             vcpu.reset(pc, x0);
             vm.vgic.lock().lower_ppis(vcpu.id);
-            if let Some(nested) = &vcpu.nested {
+            if let Some(nested) = vcpu.nested() {
                 nested.reset_page(m, self.host.facts.midr, vcpu.mpidr);
             }
         }
@@ -48,10 +48,9 @@ impl<'h> RunLoop<'h> {
         {
             m.forget_stage1();
         }
-        if vcpu.lends_interface() {
-            lists::lend(m, &mut vcpu);
-        } else {
-            m.load_interface(&vcpu.interface);
+        match vcpu.nested_mut().filter(|nested| nested.lends_interface()) {
+            Some(nested) => lists::lend(m, nested),
+            None => m.load_interface(&vcpu.interface),
         }
         if vcpu.timer_active {
             m.set_timer_active(true);
@@ -74,19 +73,23 @@ impl<'h> RunLoop<'h> {
         if loaded.vcpu.timer_active {
             m.set_timer_active(false);
         }
-        if loaded.vcpu.lends_interface() {
-            lists::put_guests_away(m, &mut loaded.vcpu);
-        } else {
-            let in_hardware = core::mem::take(&mut loaded.vcpu.in_hardware);
-            m.save_interface(&mut loaded.vcpu.interface, in_hardware);
+        let vcpu = &mut *loaded.vcpu;
+        match vcpu.nested_mut().filter(|nested| nested.lends_interface()) {
+            Some(nested) => lists::put_guests_away(m, nested),
+            None => {
+                let in_hardware = core::mem::take(&mut vcpu.in_hardware);
+                m.save_interface(&mut vcpu.interface, in_hardware);
+            }
         }
         if loaded.fp {
             m.save_fp(&mut loaded.vcpu.fp);
         }
-        registers::keep_abort(m, &loaded.vcpu);
+        if let Some(nested) = loaded.vcpu.nested() {
+            registers::keep_abort(m, nested);
+        }
         m.save_context(&mut loaded.vcpu.saved);
         m.be_nobody();
-        if loaded.vcpu.nested.is_some() {
+        if loaded.vcpu.nested().is_some() {
             m.reset_traps();
         }
         let deadline = timers::sleep_deadline(loaded.vm, &loaded.vcpu, m);

@@ -80,7 +80,7 @@ guests! {
 macro_rules! common {
     ($($register:ident),*) => {
         /// Takes from the CPU what both worlds see the same.
-        fn share<M: Machine>(m: &M, context: &mut Context) {
+        pub(super) fn share<M: Machine>(m: &M, context: &mut Context) {
             $(context.set(El1::$register, m.get(El1::$register));)*
         }
     };
@@ -89,12 +89,23 @@ macro_rules! common {
 common!(SpEl0, TpidrEl0, TpidrroEl0, TpidrEl1, Par, Csselr, Mdscr);
 
 /// Which of a vCPU's two worlds is on the CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum World {
     /// Virtual EL2.
     Hypervisor,
     /// Virtual EL1.
-    Guest,
+    Guest(Guest),
+}
+
+/// What there is of a guest while it runs.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// What its memory is entered by, where it has a stage 2 of its hypervisor's.
+    pub shadow: Option<Root>,
+    /// The page that its hypervisor's VNCR_EL2 names, where it has an EL2 of its own.
+    pub page: Option<Addr<Pa>>,
+    /// Whether the CPU's virtual interrupt interface is its: the hypervisor takes interrupts itself (IMO).
+    pub lends_interface: bool,
 }
 
 /// The page that VNCR_EL2 names: a frame.
@@ -141,12 +152,6 @@ pub struct Nested {
     pub hp: Timer,
     /// EL2's virtual timer while it is not on the CPU.
     pub hv: Timer,
-    /// The page that the hypervisor's VNCR_EL2 names, while the guest runs and has an EL2 of its own.
-    pub guests_page: Option<Addr<Pa>>,
-    /// What the guest's memory is entered by, while the guest runs and has a stage 2 of its hypervisor's.
-    pub shadow: Option<Root>,
-    /// Whether the CPU's virtual interrupt interface is the guest's: the hypervisor takes interrupts itself (IMO).
-    pub lends_interface: bool,
     /// How many list registers there are.
     pub lists: u8,
     /// Until when the CPU's own timer watches those of its timers that are not on the CPU: all ones if there is no need.
@@ -190,25 +195,10 @@ impl Kept {
     }
 }
 
-/// Where the hypervisor's own registers are on the CPU while it runs.
-pub const PLACES: [(Own, El1); 11] = [
-    (Own::Sctlr, El1::Sctlr),
-    (Own::Tcr, El1::Tcr),
-    (Own::Ttbr0, El1::Ttbr0),
-    (Own::Ttbr1, El1::Ttbr1),
-    (Own::Mair, El1::Mair),
-    (Own::Amair, El1::Amair),
-    (Own::Vbar, El1::Vbar),
-    (Own::Cptr, El1::Cpacr),
-    (Own::Contextidr, El1::Contextidr),
-    (Own::Afsr0, El1::Afsr0),
-    (Own::Afsr1, El1::Afsr1),
-];
-
 /// The interrupts whose lines follow from its registers: INTIDs 25 to 28, and 30. After a reset all are set anew.
 const LINES: u16 = 0b0101_1110_0000_0000;
 /// SCTLR_EL2 after a reset: the bits that are one (Arm ARM D24.2.175), MMU and caches off.
-const SCTLR: u64 = 0x30c5_0830;
+pub(super) const SCTLR: u64 = 0x30c5_0830;
 /// CPTR_EL2 after a reset, with E2H clear: the bits that are one.
 const CPTR: u64 = 0x33ff;
 
@@ -229,9 +219,6 @@ impl Nested {
             cntkctl: 0,
             hp: Timer::default(),
             hv: Timer::default(),
-            guests_page: None,
-            shadow: None,
-            lends_interface: false,
             lists,
             watched: 0,
             lent: 0,
@@ -297,61 +284,30 @@ impl Nested {
     /// HCR_EL2 has that be one (Arm ARM J1.1 AArch64.TakeException: NV without NV1, or with NV2).
     pub fn reports_el2<M: Machine>(&self, m: &M) -> bool {
         let hcr = self.hcr(m);
-        self.world == World::Hypervisor
-            || hcr & hcr::NV != 0 && (hcr & hcr::NV1 == 0 || hcr & hcr::NV2 != 0 && self.guests_page.is_some())
+        self.guest().is_none_or(|guest| {
+            hcr & hcr::NV != 0 && (hcr & hcr::NV1 == 0 || hcr & hcr::NV2 != 0 && guest.page.is_some())
+        })
+    }
+
+    /// The guest, if it is what runs.
+    #[inline(always)]
+    pub const fn guest(&self) -> Option<&Guest> {
+        match &self.world {
+            World::Hypervisor => None,
+            World::Guest(guest) => Some(guest),
+        }
+    }
+
+    /// Whether the guest runs and has the CPU's virtual interrupt interface.
+    #[inline(always)]
+    pub fn lends_interface(&self) -> bool {
+        self.guest().is_some_and(|guest| guest.lends_interface)
     }
 
     /// Whether its hypervisor has stage 2 on for the guest.
     #[inline(always)]
     pub fn has_stage2<M: Machine>(&self, m: &M) -> bool {
         self.hcr(m) & hcr::VM != 0
-    }
-
-    /// The EL1 register that holds `register` while the hypervisor runs with E2H.
-    pub fn place(register: Own) -> Option<El1> {
-        PLACES.iter().find(|(own, _)| *own == register).map(|(_, place)| *place)
-    }
-
-    /// EL1's value for a register of a hypervisor without E2H, whose EL2 has one range of addresses and no EL0.
-    pub fn as_el1(register: Own, value: u64) -> u64 {
-        match register {
-            Own::Sctlr => value | SCTLR,
-            Own::Tcr => tcr_as_el1(value),
-            // TFP: EL2's own use of FP is an exception to EL2. SVE and SME, which are hidden, trap to us whatever it says.
-            Own::Cptr => cpacr::ZEN | cpacr::SMEN | if value >> 10 & 1 != 0 { 0 } else { cpacr::FPEN },
-            Own::Ttbr1 | Own::Contextidr => 0,
-            _ => value,
-        }
-    }
-
-    /// Arranges EL1's registers on the CPU for a hypervisor that has changed HCR_EL2.E2H. True if it had.
-    pub fn follow_e2h<M: Machine>(&mut self, m: &M) -> bool {
-        let vhe = self.hcr(m) & hcr::E2H != 0;
-        if vhe == self.vhe || self.world != World::Hypervisor {
-            return false;
-        }
-        self.vhe = vhe;
-        for (own, place) in PLACES {
-            if vhe {
-                m.set(place, self.kept.get(own));
-            } else {
-                let value = m.get(place);
-                self.kept.set(own, value);
-                m.set(place, Self::as_el1(own, value));
-            }
-        }
-        if vhe {
-            self.cntkctl = m.get(El1::Cntkctl);
-            m.set(El1::Cntkctl, self.kept.get(Own::Cnthctl));
-            m.set(El1::CntvCval, self.hv.cval);
-            m.set(El1::CntvCtl, self.hv.ctl);
-        } else {
-            self.kept.set(Own::Cnthctl, m.get(El1::Cntkctl));
-            m.set(El1::Cntkctl, self.cntkctl);
-            self.hv = Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval));
-            m.set(El1::CntvCtl, 0);
-        }
-        true
     }
 
     /// Makes EL1's registers for the guest ready in [`Nested::passing`]: out of the page and, for what both see, from the CPU.
@@ -365,25 +321,6 @@ impl Nested {
     pub fn keep_guest<M: Machine>(&mut self, m: &M) {
         put_guest(m.frame(self.page.0), &self.passing);
         self.cntkctl = self.passing.get(El1::Cntkctl);
-    }
-
-    /// Makes EL1's registers for the hypervisor, which was away, ready in [`Nested::away`].
-    pub fn fetch_hypervisor<M: Machine>(&mut self, m: &M) {
-        share(m, &mut self.away);
-        if self.vhe {
-            self.away.set(El1::CntvCval, self.hv.cval);
-            self.away.set(El1::CntvCtl, self.hv.ctl);
-        } else {
-            self.away.set(El1::Cntkctl, m.get(El1::Cntkctl));
-            self.away.set(El1::CntvCtl, 0);
-        }
-    }
-
-    /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::away`].
-    pub fn keep_hypervisor(&mut self) {
-        if self.vhe {
-            self.hv = Timer::new(self.away.get(El1::CntvCtl), self.away.get(El1::CntvCval));
-        }
     }
 
     /// The guest's interface, out of the page.
@@ -407,29 +344,6 @@ impl Nested {
             self.write(m, page::ICH_AP1R + n as u64 * 8, u64::from(*ap1r));
         }
     }
-}
-
-/// CPACR_EL1: which of EL1's and EL0's instructions do not trap to EL1.
-mod cpacr {
-    /// SVE.
-    pub(super) const ZEN: u64 = 3 << 16;
-    /// FP and SIMD.
-    pub(super) const FPEN: u64 = 3 << 20;
-    /// SME.
-    pub(super) const SMEN: u64 = 3 << 24;
-}
-
-/// TCR_EL1 for a TCR_EL2 with E2H clear (Arm ARM D24.2.189): one range, the lower.
-const fn tcr_as_el1(tcr: u64) -> u64 {
-    // EPD1; T1SZ and TG1 have to be some value that is not reserved.
-    const NO_UPPER: u64 = 1 << 23 | 16 << 16 | 0b10 << 30;
-    tcr & 0xff3f | NO_UPPER
-        // PS to IPS, TBI to TBI0, HA, HD, HPD to HPD0, TBID to TBID0.
-        | (tcr >> 16 & 7) << 32
-        | (tcr >> 20 & 1) << 37
-        | (tcr >> 21 & 3) << 39
-        | (tcr >> 24 & 1) << 41
-        | (tcr >> 29 & 1) << 51
 }
 
 /// Whether an exception class is one that HPFAR_EL2 belongs to.

@@ -11,6 +11,7 @@ use crate::arm::gic::Interface;
 use crate::vgic::Lists;
 use alloc::boxed::Box;
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
 /// The registers that move at every exit; vectors.S knows this layout.
 #[derive(Clone, Debug)]
@@ -137,9 +138,45 @@ pub const PAST: usize = 8;
 
 const _: () = assert!(PAST.is_power_of_two());
 
-/// A vCPU.
+/// A vCPU: what each has, and by its kind what it has besides.
+///
+/// Whoever handles an exit or loads it asks once of which kind it is. Behind that, who is handed a [`Nested`] knows that there is an EL2.
 #[derive(Debug)]
 pub struct Vcpu {
+    /// What each has: fields of it are the vCPU's.
+    pub common: Common,
+    /// Whether it has an EL2 of its own.
+    pub kind: VcpuKind,
+}
+
+/// Whether a vCPU has an EL2 of its own (KVM: `vcpu_has_nv`).
+#[derive(Debug)]
+pub enum VcpuKind {
+    /// It has not.
+    Plain,
+    /// It has, and this besides.
+    Nested(Box<Nested>),
+}
+
+impl Deref for Vcpu {
+    type Target = Common;
+
+    #[inline(always)]
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl DerefMut for Vcpu {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Common {
+        &mut self.common
+    }
+}
+
+/// What every vCPU has.
+#[derive(Debug)]
+pub struct Common {
     /// What moves at every exit.
     pub registers: Registers,
     /// EL1's registers, valid while the vCPU is not loaded.
@@ -172,8 +209,6 @@ pub struct Vcpu {
     pub past: [Past; PAST],
     /// How many there were: the next goes to this place in it, by its lowest bits.
     pub past_at: usize,
-    /// What it has besides if it has an EL2 of its own.
-    pub nested: Option<Box<Nested>>,
     /// Its exception vectors raise exceptions themselves.
     pub vector_loop: Streak,
     /// It has the same fault again and again, and there is nothing to do about it.
@@ -182,9 +217,9 @@ pub struct Vcpu {
     pub cleaning: (u64, u64),
 }
 
-impl Vcpu {
-    /// A vCPU after a warm reset.
-    pub fn new(id: VcpuId, mpidr: u64, has_pan: bool, has_ssbs: bool) -> Self {
+impl Common {
+    /// After a warm reset.
+    fn new(id: VcpuId, mpidr: u64, has_pan: bool, has_ssbs: bool) -> Self {
         Self {
             registers: Registers { x: [0; 31], pc: 0, pstate: psr::DAIF | psr::EL1H, esr: 0, far: 0, hpfar: 0 },
             saved: Context::reset(),
@@ -202,29 +237,10 @@ impl Vcpu {
             interface: Interface::default(),
             past: [Past::default(); PAST],
             past_at: 0,
-            nested: None,
             vector_loop: Streak::default(),
             fault_loop: Streak::default(),
             cleaning: (0, 0),
         }
-    }
-
-    /// Resets it to start at `pc` with `x0`.
-    pub fn reset(&mut self, pc: u64, x0: u64) {
-        let nested = self.nested.take();
-        *self = Self::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
-        self.nested = nested.map(|mut nested| {
-            *nested = Nested::new(nested.page, nested.lists);
-            self.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.kept.get(Own::Cptr)));
-            nested
-        });
-        self.registers.pc = pc;
-        self.registers.x[0] = x0;
-    }
-
-    /// Whether the CPU's virtual interrupt interface is that of its hypervisor's guest.
-    pub fn lends_interface(&self) -> bool {
-        self.nested.as_ref().is_some_and(|nested| nested.lends_interface)
     }
 
     /// Remembers the last exit for a report.
@@ -233,6 +249,40 @@ impl Vcpu {
         self.past[self.past_at & (PAST - 1)] =
             Past { esr: self.registers.esr, pc: self.registers.pc, far: self.registers.far };
         self.past_at = self.past_at.wrapping_add(1);
+    }
+}
+
+impl Vcpu {
+    /// A vCPU after a warm reset, without an EL2.
+    pub fn new(id: VcpuId, mpidr: u64, has_pan: bool, has_ssbs: bool) -> Self {
+        Self { common: Common::new(id, mpidr, has_pan, has_ssbs), kind: VcpuKind::Plain }
+    }
+
+    /// What it has besides if it has an EL2 of its own.
+    pub fn nested(&self) -> Option<&Nested> {
+        match &self.kind {
+            VcpuKind::Plain => None,
+            VcpuKind::Nested(nested) => Some(nested),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn nested_mut(&mut self) -> Option<&mut Nested> {
+        match &mut self.kind {
+            VcpuKind::Plain => None,
+            VcpuKind::Nested(nested) => Some(nested),
+        }
+    }
+
+    /// Resets it to start at `pc` with `x0`.
+    pub fn reset(&mut self, pc: u64, x0: u64) {
+        self.common = Common::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
+        if let VcpuKind::Nested(nested) = &mut self.kind {
+            **nested = Nested::new(nested.page, nested.lists);
+            self.common.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.kept.get(Own::Cptr)));
+        }
+        self.registers.pc = pc;
+        self.registers.x[0] = x0;
     }
 }
 

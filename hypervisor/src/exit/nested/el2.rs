@@ -3,16 +3,16 @@
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
-use crate::arm::sysreg::{self, Encoding};
-use crate::exit::raise::deny;
+use crate::arm::sysreg::{self, Encoding, Trapped};
+use crate::exit::raise::nested_deny;
 use crate::host::Here;
 use crate::hwstate::debug;
 use crate::hwstate::nested::registers::{self, cpu_of};
 use crate::hwstate::nested::{lists, shadow};
 use crate::machine::{Machine, Whose};
 use crate::next::Next;
-use crate::vcpu::nested::{Nested, Own, World, page};
-use crate::vcpu::{Counter, Timer, Vcpu};
+use crate::vcpu::nested::{Guest, Nested, Own, World, page};
+use crate::vcpu::{Common, Counter, Timer};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
@@ -141,60 +141,49 @@ const fn of_guest(crn: u16, crm: u16, op2: u16) -> Option<u64> {
 }
 
 /// A read from the ID space: such a VM sees more there than others. Nothing if it is something else.
-pub fn read_id(here: Here<'_>, vcpu: &mut Vcpu) -> Option<Next> {
+pub fn read_id(here: Here<'_>, vcpu: &mut Common) -> Option<Next> {
     let iss = vcpu.registers.syndrome().iss();
     let (crm, op2) = sysreg::id_read(iss)?;
     let ids = here.host.facts.nested_ids.as_ref()?;
     here.slot.count(Counter::SystemRegister);
-    // Rt, bits 9:5: they fit.
-    vcpu.registers.write((iss >> 5 & 0x1f) as u8, ids.get(crm, op2));
+    vcpu.registers.write(Trapped::decode(iss).rt, ids.get(crm, op2));
     vcpu.registers.step(4);
     Some(Next::Resume)
 }
 
 /// A trapped MRS, MSR or SYS of the hypervisor; nothing where it is handled as for any other vCPU.
-pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
-    let iss = vcpu.registers.syndrome().iss();
-    let encoding = Encoding::from_iss(iss);
-    let vhe = vcpu.nested.as_ref()?.vhe;
-    // Rt, bits 9:5: they fit.
-    let rt = (iss >> 5 & 0x1f) as u8;
+pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Next> {
+    let Trapped { encoding, rt, is_read } = Trapped::decode(vcpu.registers.syndrome().iss());
     let [op0, op1, ..] = encoding.parts();
     if sysreg::decode(encoding) == Some(sysreg::Register::SetWay) {
         return None;
     }
-    let is_read = iss & 1 != 0;
     // There is no SYSL.
     if op0 == 1 && !is_read {
         here.slot.count(Counter::SystemRegister);
-        return Some(instruction(here, m, vcpu, encoding, rt));
+        return Some(instruction(here, m, vcpu, nested, encoding, rt));
     }
-    let place = place(encoding, vhe).filter(|place| is_read || !place.is_read_only());
+    let place = place(encoding, nested.vhe).filter(|place| is_read || !place.is_read_only());
     let Some(place) = place else {
         // A register of an EL2 feature that is hidden, or one that is not for that.
-        return matches!(op1, 4 | 5).then(|| deny(here, m, vcpu));
+        return matches!(op1, 4 | 5).then(|| nested_deny(here, m, vcpu, nested));
     };
     here.slot.count(Counter::SystemRegister);
     let mut next = Next::Resume;
     if is_read {
-        let value = read(m, vcpu, place);
+        let value = read(m, nested, place);
         vcpu.registers.write(rt, value);
     } else {
         let value = vcpu.registers.read(rt);
-        next = write(here, m, vcpu, place, value);
+        next = write(here, m, vcpu, nested, place, value);
     }
     vcpu.registers.step(4);
     Some(next)
 }
 
-fn read<M: Machine>(m: &M, vcpu: &Vcpu, place: Place) -> u64 {
-    let Some(nested) = &vcpu.nested else { return 0 };
+fn read<M: Machine>(m: &M, nested: &Nested, place: Place) -> u64 {
     match place {
-        Place::Own(Own::Cnthctl) if nested.vhe => m.get(El1::Cntkctl),
-        Place::Own(own) => match Nested::place(own) {
-            Some(register) if nested.vhe => m.get(register),
-            _ => nested.kept.get(own),
-        },
+        Place::Own(own) => nested.read_own(m, own),
         Place::Page(offset) => nested.read(m, offset),
         Place::Cntkctl => nested.cntkctl,
         Place::Fixed(value) => value,
@@ -215,23 +204,14 @@ fn read<M: Machine>(m: &M, vcpu: &Vcpu, place: Place) -> u64 {
     }
 }
 
-fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value: u64) -> Next {
-    let Some(nested) = &mut vcpu.nested else { return Next::Resume };
+fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, place: Place, value: u64) -> Next {
     match place {
-        Place::Own(Own::Cnthctl) if nested.vhe => m.set(El1::Cntkctl, value),
-        Place::Own(own) => match Nested::place(own) {
-            Some(register) if nested.vhe => m.set(register, value),
-            Some(register) => {
-                nested.kept.set(own, value);
-                m.set(register, Nested::as_el1(own, value));
+        Place::Own(own) => {
+            nested.write_own(m, own, value);
+            if own == Own::Mdcr {
+                debug::nested_load(m, vcpu, nested);
             }
-            None => {
-                nested.kept.set(own, value);
-                if own == Own::Mdcr {
-                    debug::load(m, vcpu);
-                }
-            }
-        },
+        }
         Place::Page(offset) => nested.write(m, offset, value),
         Place::Cntkctl => nested.cntkctl = value,
         Place::Fixed(_) | Place::Rvbar | Place::Vtr | Place::Misr | Place::Eisr | Place::Elrsr => {}
@@ -254,8 +234,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, place: Place, value
 fn timer<M: Machine>(nested: &Nested, m: &M, which: Which) -> (Timer, u64) {
     match which {
         Which::Hp => (nested.hp, 0),
-        Which::Hv if nested.vhe => (Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval)), 0),
-        Which::Hv => (nested.hv, 0),
+        Which::Hv => (nested.read_hv(m), 0),
         Which::P => (nested.physical_timer(m), 0),
         Which::V => (nested.virtual_timer(m), nested.read(m, page::CNTVOFF)),
     }
@@ -264,11 +243,7 @@ fn timer<M: Machine>(nested: &Nested, m: &M, which: Which) -> (Timer, u64) {
 fn set_timer<M: Machine>(nested: &mut Nested, m: &M, which: Which, timer: Timer) {
     match which {
         Which::Hp => nested.hp = timer,
-        Which::Hv if nested.vhe => {
-            m.set(El1::CntvCval, timer.cval);
-            m.set(El1::CntvCtl, timer.ctl);
-        }
-        Which::Hv => nested.hv = timer,
+        Which::Hv => nested.write_hv(m, timer),
         Which::P => nested.set_physical_timer(m, timer),
         Which::V => {
             nested.write(m, page::CNTV_CTL, timer.ctl);
@@ -283,27 +258,41 @@ const STAGE2: u64 = 1 | 1 << 9;
 const TRIES: u32 = 4;
 
 /// A SYS instruction: TLBI or AT.
-fn instruction<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding, rt: u8) -> Next {
+fn instruction<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Common,
+    nested: &mut Nested,
+    encoding: Encoding,
+    rt: u8,
+) -> Next {
     let value = vcpu.registers.read(rt);
-    let [_, op1, crn, crm, op2] = encoding.parts();
+    let [_, _, crn, crm, _] = encoding.parts();
     let done = match crn {
-        7 if crm >> 1 == 4 => translate(here, m, vcpu, op1, crm, op2, value),
+        7 if crm >> 1 == 4 => translate(here, m, vcpu, nested, encoding, value),
         8 | 9 => {
-            shadow::forget(here, m, vcpu, op1, crm, op2, value);
+            shadow::forget(here, m, nested, encoding, value);
             true
         }
         _ => false,
     };
     if !done {
-        return deny(here, m, vcpu);
+        return nested_deny(here, m, vcpu, nested);
     }
     vcpu.registers.step(4);
     Next::Resume
 }
 
 /// AT: by the hypervisor's own stage 1, or by its guest's.
-fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, va: u64) -> bool {
-    let Some(nested) = &mut vcpu.nested else { return false };
+fn translate<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &Common,
+    nested: &mut Nested,
+    encoding: Encoding,
+    va: u64,
+) -> bool {
+    let [_, op1, _, crm, op2] = encoding.parts();
     let access = if op2 & 1 != 0 { Access::Write } else { Access::Read };
     let is_host = nested.is_host(m);
     let pan = vcpu.registers.pstate & psr::PAN != 0;
@@ -328,10 +317,9 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
     nested.fetch_guest(m);
     // It does not run: its timer does not, either.
     nested.passing.set(El1::CntvCtl, 0);
-    (nested.shadow, nested.world) = (shadow, World::Guest);
+    nested.world = World::Guest(Guest { shadow, ..Guest::default() });
     let cpu = cpu_of(here);
-    let el2 = registers::el2_registers(here, m, vcpu, cpu);
-    let Some(nested) = &mut vcpu.nested else { return true };
+    let el2 = registers::nested_el2_registers(here, m, vcpu, nested, cpu);
     m.exchange(&mut nested.away, &nested.passing, &el2);
     let mut par = m.probe(va, access, whose);
     for _ in 0..TRIES {
@@ -344,12 +332,11 @@ fn translate<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: 
             Err(par) => par,
         };
     }
-    (nested.shadow, nested.world) = (None, World::Hypervisor);
-    let el2 = registers::el2_registers(here, m, vcpu, cpu);
-    let Some(nested) = &mut vcpu.nested else { return true };
+    nested.world = World::Hypervisor;
+    let el2 = registers::nested_el2_registers(here, m, vcpu, nested, cpu);
     m.exchange(&mut nested.passing, &nested.away, &el2);
     if both && par & 1 == 0 {
-        par = shadow::probe_outer(here, m, vcpu, par, access);
+        par = shadow::probe_outer(here, m, nested, par, access);
     }
     m.set(El1::Par, par);
     true

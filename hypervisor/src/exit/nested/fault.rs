@@ -1,5 +1,6 @@
 //! The guest's memory: its stage-2 faults, and its hypervisor's TLB maintenance.
 
+use super::outcome::{Outcome, to_hypervisor};
 use crate::addr::{Addr, Ipa2};
 use crate::arm::desc::MemType;
 use crate::arm::esr::Abort;
@@ -13,31 +14,28 @@ use crate::memory::Miss;
 use crate::memory::outer::{Outer, OuterFault, Reason, Wrong};
 use crate::memory::shadow::Fill;
 use crate::next::{Cause, Next};
-use crate::vcpu::nested::hcr;
-use crate::vcpu::{Counter, Vcpu};
+use crate::vcpu::nested::{Nested, hcr};
+use crate::vcpu::{Common, Counter};
 
 /// HPFAR_EL2.FIPA, and the IPA's bits that it holds.
 const FIPA: u64 = 0xfff_ffff_fff0;
 /// ISS of an abort: the fault status code.
 const STATUS: u64 = 0x3f;
 
-/// A stage-2 abort of the guest. Nothing where its memory is its hypervisor's own.
-pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next> {
-    let nested = vcpu.nested.as_ref()?;
+/// A stage-2 abort of the guest. It is handled as any other where its memory is its hypervisor's own.
+pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Outcome {
     let abort = Abort::decode(vcpu.registers.syndrome());
-    let has_stage2 = nested.shadow.is_some();
+    let has_stage2 = nested.guest().is_some_and(|guest| guest.shadow.is_some());
     if !abort.fault.is_of_stage2() && (has_stage2 || nested.hcr(m) & hcr::TGE != 0) {
         // The bus's refusal: what the hypervisor mapped there is the hypervisor's to know. Or, with TGE, an abort that has
         // nothing to do with stage 2.
-        let esr = vcpu.registers.esr;
-        transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
-        return Some(Next::Resume);
+        return to_hypervisor(here, m, vcpu, nested);
     }
     if !has_stage2 {
-        return None;
+        return Outcome::Common;
     }
     here.slot.count(Counter::Memory);
-    let Some(at) = abort::place(m, vcpu, abort) else { return Some(Next::Resume) };
+    let Some(at) = abort::place(m, vcpu, abort) else { return Outcome::Done(Next::Resume) };
     let at: Addr<Ipa2> = Addr::new(at.bits());
     let access = abort.needs();
     let key = key(nested, m);
@@ -53,27 +51,27 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Option<Next>
             }
         },
     };
-    Some(match result {
+    Outcome::Done(match result {
         Ok(()) | Err(Fill::Miss(Miss::Again)) => Next::Resume,
         Err(Fill::Outer(fault)) => {
             let esr = vcpu.registers.esr & !STATUS | fault.status();
             vcpu.registers.hpfar = at.bits() >> 8 & FIPA;
-            transition::exception(here, m, vcpu, Kind::Sync, Some(esr));
+            transition::exception(here, m, vcpu, nested, Kind::Sync, Some(esr));
             Next::Resume
         }
         // Flash is for who starts in it.
-        Err(Fill::Device(ipa)) if flash_at(ipa).is_some() => abort::nothing_at(here, m, vcpu, Addr::new(at.bits())),
+        Err(Fill::Device(ipa)) if flash_at(ipa).is_some() => return Outcome::Nothing(Addr::new(at.bits())),
         Err(Fill::Device(ipa)) => {
             // A device of ours, or nothing: as if the hypervisor itself had come there, without a translation.
             vcpu.registers.hpfar = ipa.bits() >> 8 & FIPA;
             vcpu.registers.esr = vcpu.registers.esr & !STATUS | 0b0111;
-            return None;
+            return Outcome::Common;
         }
         Err(Fill::Miss(Miss::Short)) => here.host.starve(m, here.vm),
         Err(Fill::Miss(Miss::Lost)) => {
             Next::Stop(Cause::Crash("a page of its memory could not be brought back as it was"))
         }
-        Err(Fill::Miss(_)) => abort::nothing_at(here, m, vcpu, Addr::new(at.bits())),
+        Err(Fill::Miss(_)) => return Outcome::Nothing(Addr::new(at.bits())),
     })
 }
 

@@ -1,16 +1,15 @@
 //! Which exits of a guest are its hypervisor's.
 
 use crate::arm::esr::ec;
-use crate::arm::sysreg::Encoding;
+use crate::arm::sysreg::{Encoding, Trapped};
 use crate::arm::trap::{self, Control, cptr, hcr, ich, mdcr};
 use crate::hwstate::nested::traps::{cnthctl, cptr_el2, traps_fp};
 use crate::machine::Machine;
-use crate::vcpu::Vcpu;
+use crate::vcpu::Common;
 use crate::vcpu::nested::{Nested, Own, page};
 
 /// Whether the exit of the guest that runs is its hypervisor's to handle.
-pub fn belongs<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
-    let Some(nested) = &vcpu.nested else { return false };
+pub fn belongs<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) -> bool {
     let hcr = nested.hcr(m);
     let syndrome = vcpu.registers.syndrome();
     if hcr & hcr::TGE != 0 && !has_own_reason(syndrome.ec(), syndrome.iss()) {
@@ -41,8 +40,8 @@ fn has_own_reason(class: u64, iss: u64) -> bool {
 
 /// Whether a trapped access, by its syndrome, is one that the hypervisor traps.
 fn sysreg<M: Machine>(m: &M, nested: &Nested, iss: u64) -> bool {
-    let is_read = iss & 1 != 0;
-    let (value, mask) = match trap::control(Encoding::from_iss(iss)) {
+    let Trapped { encoding, is_read, .. } = Trapped::decode(iss);
+    let (value, mask) = match trap::control(encoding) {
         None => return false,
         Some(Control::Hcr(bit)) => (nested.hcr(m), 1 << bit),
         Some(Control::Memory) => (nested.hcr(m), if is_read { hcr::TRVM } else { hcr::TVM }),

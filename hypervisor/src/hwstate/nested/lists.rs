@@ -4,11 +4,10 @@
 //! A list register of the hypervisor's that is tied to an interrupt of its own (HW) becomes one that tells us of its end, and
 //! we end the hypervisor's interrupt then.
 
-use crate::addr::IntId;
+use crate::addr::{IntId, VcpuId};
 use crate::arm::gic::{Interface, hcr};
 use crate::machine::Machine;
 use crate::next::Kicks;
-use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, page};
 use crate::vgic::Vgic;
 use core::sync::atomic::Ordering::Relaxed;
@@ -28,8 +27,10 @@ const CONDITIONS: u64 = 0xfe;
 const ALLOWED: u64 = (hcr::EN | hcr::TC | hcr::TALL0 | hcr::TALL1 | hcr::TDIR) as u64 | CONDITIONS | COUNT;
 
 /// Puts the guest's interface onto the CPU, if the hypervisor gives it one.
-pub fn lend<M: Machine>(m: &M, vcpu: &mut Vcpu) {
-    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+pub fn lend<M: Machine>(m: &M, nested: &mut Nested) {
+    if !nested.lends_interface() {
+        return;
+    }
     m.load_interface(&nested.guest_interface(m));
     nested.lent = 0;
     let page = nested.page;
@@ -57,9 +58,11 @@ const fn in_hardware(lr: u64) -> u64 {
 
 /// Reads the guest's lists back into the page, and ends interrupts of the hypervisor's that were tied to those that are done.
 /// The kicks are for this vCPU, which looks anyway, and for those to which such an interrupt goes by now.
-pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
+pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: VcpuId, nested: &mut Nested, m: &M) -> Kicks {
     let mut kicks = Kicks::NONE;
-    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return kicks };
+    if !nested.lends_interface() {
+        return kicks;
+    }
     let (page, lent) = (nested.page, nested.lent);
     let Some(lr) = nested.lr.get_mut(..lent) else { return kicks };
     let control = u64::from(m.read_lists(lr));
@@ -73,7 +76,7 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
         page.write(m, offset, was & !STATE | *now & STATE);
         if *now & STATE == 0 {
             if was & HW != 0 {
-                kicks |= vgic.deactivate(vcpu.id, (was & PHYSICAL) >> 32);
+                kicks |= vgic.deactivate(vcpu, (was & PHYSICAL) >> 32);
             }
             changed |= *now != 0;
             *now = 0;
@@ -89,8 +92,10 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) -> Kicks {
 }
 
 /// Takes the guest's interface, which was synchronised, off the CPU.
-pub fn put_guests_away<M: Machine>(m: &M, vcpu: &mut Vcpu) {
-    let Some(nested) = vcpu.nested.as_mut().filter(|nested| nested.lends_interface) else { return };
+pub fn put_guests_away<M: Machine>(m: &M, nested: &mut Nested) {
+    if !nested.lends_interface() {
+        return;
+    }
     // All that there is of it is written.
     let mut interface = Interface::default();
     m.save_interface(&mut interface, core::mem::take(&mut nested.lent));

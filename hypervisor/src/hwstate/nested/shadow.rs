@@ -3,6 +3,7 @@
 use crate::addr::{Addr, Ipa2, Pa, VcpuId};
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
+use crate::arm::sysreg::Encoding;
 use crate::host::Here;
 use crate::machine::{Machine, Whose, output};
 use crate::memory::Root;
@@ -10,7 +11,6 @@ use crate::memory::outer::{Key, OuterFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
 use crate::next::Next;
-use crate::vcpu::Vcpu;
 use crate::vcpu::nested::{Nested, hcr, page};
 
 /// By what the guest's memory is found.
@@ -46,8 +46,8 @@ pub fn guests_page<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, vcpu: Vcp
 }
 
 /// TLBI, by its encoding.
-pub fn forget<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, op1: u16, crm: u16, op2: u16, value: u64) {
-    let Some(nested) = &vcpu.nested else { return };
+pub fn forget<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, encoding: Encoding, value: u64) {
+    let [_, op1, _, crm, op2] = encoding.parts();
     let vmid = key(nested, m).vmid();
     let mut memory = here.vm.memory.lock();
     match (op1, crm, op2) {
@@ -86,8 +86,10 @@ fn ipas2(vmid: u16, crm: u16, op2: u16, value: u64) -> Scope {
 }
 
 /// AT S12E1x: the second stage for a first that has answered `par`. PAR_EL1 in the end.
-pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, vcpu: &Vcpu, par: u64, access: Access) -> u64 {
-    let Some(nested) = vcpu.nested.as_ref().filter(|nested| nested.has_stage2(m)) else { return par };
+pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, par: u64, access: Access) -> u64 {
+    if !nested.has_stage2(m) {
+        return par;
+    }
     let at = Addr::new(par & 0x000f_ffff_ffff_f000);
     match here.vm.memory.lock().outer_ipa(m, &here.host.pool, key(nested, m), at, access) {
         Ok((_, ipa)) => par & !0x000f_ffff_ffff_f000 | ipa.bits() & 0x000f_ffff_ffff_f000,

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::nested::{Nested, World, page};
 use crate::vcpu::timer::{ISTATUS, Timer};
-use crate::vcpu::{Vcpu, timer};
+use crate::vcpu::{Common, timer};
 use crate::vgic::{Line, Vgic};
 
 /// EL1's virtual timer as the page has it, by the physical counter, which says `now`.
@@ -24,9 +24,9 @@ fn page_virtual<M: Machine>(nested: &Nested, m: &M, now: u64) -> Timer {
 }
 
 /// EL1's physical timer.
-fn physical<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> Timer {
+fn physical<M: Machine>(nested: &Nested, vcpu: &Common, m: &M) -> Timer {
     match nested.world {
-        World::Guest => vcpu.cntp,
+        World::Guest(_) => vcpu.cntp,
         World::Hypervisor => nested.physical_timer(m),
     }
 }
@@ -34,14 +34,14 @@ fn physical<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M) -> Timer {
 /// Whose the CPU's virtual timer is.
 const fn on_cpu(nested: &Nested) -> Option<IntId> {
     match nested.world {
-        World::Guest => Some(VIRTUAL_TIMER_INTID),
+        World::Guest(_) => Some(VIRTUAL_TIMER_INTID),
         World::Hypervisor if nested.vhe => Some(HYP_VIRTUAL_TIMER_INTID),
         World::Hypervisor => None,
     }
 }
 
 /// The timers that are not on the CPU, at counter value `now`.
-fn others<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M, now: u64) -> [(IntId, Timer); 4] {
+fn others<M: Machine>(nested: &Nested, vcpu: &Common, m: &M, now: u64) -> [(IntId, Timer); 4] {
     let on_cpu = on_cpu(nested);
     let unless = |intid: IntId, timer: Timer| if on_cpu == Some(intid) { Timer::default() } else { timer };
     [
@@ -53,8 +53,7 @@ fn others<M: Machine>(nested: &Nested, vcpu: &Vcpu, m: &M, now: u64) -> [(IntId,
 }
 
 /// Sets the lines of all timers of the loaded vCPU, and of its maintenance interrupt. The kicks are for it itself.
-pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
-    let Some(nested) = &vcpu.nested else { return };
+pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, nested: &mut Nested, m: &M) {
     let now = m.now();
     let on_cpu = on_cpu(nested);
     let fires = on_cpu.is_some() && timer::is_firing_on_cpu(m);
@@ -64,7 +63,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         let high = if on_cpu == Some(*intid) { fires } else { timer.is_firing(now) };
         lines |= u16::from(high) << (intid.0 & 15);
     }
-    if nested.world == World::Hypervisor {
+    if nested.guest().is_none() {
         // These two are memory to the hypervisor: it finds there what the interrupt is about.
         let [(_, virt), _, _, (_, phys)] = timers;
         tell(nested, m, page::CNTV_CTL, virt.is_met(now));
@@ -78,9 +77,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
         let line = if lines >> bit & 1 != 0 { Line::High } else { Line::Low };
         let _ = vgic.set_line(vcpu.id, IntId(16 + bit), line);
     }
-    if let Some(nested) = &mut vcpu.nested {
-        nested.lines = lines;
-    }
+    nested.lines = lines;
     if vcpu.timer_active && !fires {
         m.release(VIRTUAL_TIMER_INTID);
         vcpu.timer_active = false;
@@ -98,22 +95,20 @@ fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, is_met: bool) {
 }
 
 /// The CPU's virtual timer is another's now: its interrupt may come.
-pub fn changed<M: Machine>(m: &M, vcpu: &mut Vcpu) {
+pub fn changed<M: Machine>(m: &M, vcpu: &mut Common) {
     if core::mem::take(&mut vcpu.timer_active) {
         m.release(VIRTUAL_TIMER_INTID);
     }
 }
 
 /// When the first of the timers that are not on the CPU is going to fire, after `now`.
-pub fn deadline<M: Machine>(vcpu: &Vcpu, m: &M, now: u64) -> Option<u64> {
-    let nested = vcpu.nested.as_ref()?;
+pub fn deadline<M: Machine>(vcpu: &Common, nested: &Nested, m: &M, now: u64) -> Option<u64> {
     let timers = others(nested, vcpu, m, now);
     timers.iter().filter(|(_, timer)| timer.is_armed() && timer.cval > now).map(|(_, timer)| timer.cval).min()
 }
 
 /// What to do after a timer has changed hands: nothing, if it does not fire earlier than our own timer is set to.
-pub fn watch<M: Machine>(m: &M, vcpu: &Vcpu) -> Next {
-    let Some(nested) = &vcpu.nested else { return Next::Resume };
+pub fn watch<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) -> Next {
     let timers = others(nested, vcpu, m, m.now());
     if timers.iter().any(|(_, timer)| timer.is_armed() && timer.cval < nested.watched) {
         Next::Reschedule
@@ -123,8 +118,7 @@ pub fn watch<M: Machine>(m: &M, vcpu: &Vcpu) -> Next {
 }
 
 /// When the CPU's virtual timer was to fire, for a vCPU that was taken off.
-pub fn saved_deadline<M: Machine>(vcpu: &Vcpu, m: &M) -> Option<u64> {
-    let nested = vcpu.nested.as_ref()?;
+pub fn saved_deadline<M: Machine>(vcpu: &Common, nested: &Nested, m: &M) -> Option<u64> {
     let offset = match on_cpu(nested)? {
         VIRTUAL_TIMER_INTID => nested.read(m, page::CNTVOFF),
         _ => 0,

@@ -1,42 +1,36 @@
 //! From a hypervisor to its guest (ERET) and back (exceptions to EL2): EL1's registers, EL2's and the interrupt interface
 //! change hands (Arm ARM D1.3, D1.4; J1.1 AArch64.TakeException, AArch64.ExceptionReturn).
 
-use super::registers::{cpu_of, el2_registers, keep_abort};
-use super::{lists, shadow, timers};
+use super::registers::{cpu_of, keep_abort, nested_el2_registers};
+use super::{interfaces, lists, shadow, timers};
 use crate::arm::el1::{Context, El1};
+use crate::arm::esr::class;
 use crate::arm::exception::{self, Kind, psr};
 use crate::host::Here;
-use crate::hwstate::{
-    debug,
-    lists::{put_own_away, take_back},
-};
+use crate::hwstate::debug;
 use crate::machine::Machine;
 use crate::next::Next;
-use crate::vcpu::nested::{Own, World, has_hpfar, hcr};
-use crate::vcpu::{Counter, Timer, Vcpu, as_el2};
+use crate::vcpu::nested::{Guest, Nested, Own, World, has_hpfar, hcr};
+use crate::vcpu::{Common, Counter, Timer, as_el2};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
-/// SCTLR_ELx.SPAN: taking an exception leaves PSTATE.PAN alone.
-const SPAN: u64 = 1 << 23;
-
 /// Gives EL2's registers the values that its world has by now.
-pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
+pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &Nested) {
+    let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
     let mut now = Context::zeroed();
     let same = El1::ALL.iter().fold(Context::zeroed(), |mut context, register| {
         context.set(*register, m.get(*register));
         context
     });
     m.exchange(&mut now, &same, &el2);
-    follow_debug(m, vcpu);
+    follow_debug(m, vcpu, nested);
 }
 
 /// ERET of the hypervisor.
-pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
+pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Next {
     here.slot.count(Counter::Nested);
-    let Some(nested) = &mut vcpu.nested else { return Next::Resume };
-    let (spsr, elr) = (m.get(El1::Spsr), m.get(El1::Elr));
+    let (elr, spsr) = Nested::link(m);
     let hcr = nested.hcr(m);
     let is_host = nested.is_host(m);
     let at = vcpu.registers.pc;
@@ -57,7 +51,7 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
         psr::EL0T | psr::AARCH32 | psr::EL1T | psr::EL1H if !is_host => {
             let (pc, pstate) = (at, vcpu.registers.pstate);
             vcpu.registers.pstate = spsr;
-            return enter_guest(here, m, vcpu).unwrap_or_else(|next| {
+            return enter_guest(here, m, vcpu, nested).unwrap_or_else(|next| {
                 // Its memory is not to be had yet: the ERET is tried again.
                 (vcpu.registers.pc, vcpu.registers.pstate) = (pc, pstate);
                 next
@@ -71,16 +65,14 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 
 /// The guest runs from here on, from where PC and PSTATE are set already. The error is what to do before it is tried
 /// again.
-fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Next, Next> {
-    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
-    nested.shadow = shadow::shadow(here, m, nested)?;
-    nested.guests_page = shadow::guests_page(here, m, nested, vcpu.id);
+fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Result<Next, Next> {
+    let shadow = shadow::shadow(here, m, nested)?;
+    let page = shadow::guests_page(here, m, nested, vcpu.id);
     let lends = nested.hcr(m) & hcr::IMO != 0;
-    let is_due = lends && put_own_away(here, m, vcpu);
-    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
-    nested.lends_interface = lends;
+    let is_due = lends && interfaces::put_own_away(here, m, vcpu, nested);
     nested.fetch_guest(m);
-    nested.world = World::Guest;
+    let is_own = shadow.is_none();
+    nested.world = World::Guest(Guest { shadow, page, lends_interface: lends });
     nested.settled = true;
     for register in [El1::Cpacr, El1::Cntkctl] {
         // What traps for the guest follows from these.
@@ -88,48 +80,44 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Result<Nex
     }
     let Timer { ctl, cval } = nested.physical_timer(m);
     vcpu.cntp = Timer::new(ctl, cval);
-    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
-    let Some(nested) = &mut vcpu.nested else { return Ok(Next::Resume) };
+    let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
     m.exchange(&mut nested.away, &nested.passing, &el2);
     nested.keep_hypervisor();
-    let is_own = nested.shadow.is_none();
-    follow_debug(m, vcpu);
+    follow_debug(m, vcpu, nested);
     timers::changed(m, vcpu);
     if is_own {
         // Both worlds have the same VMID, but not the same stage 1.
         m.forget_stage1();
     }
-    lists::lend(m, vcpu);
+    lists::lend(m, nested);
     if is_due {
         // What waits for the hypervisor is not masked any more.
-        exception(here, m, vcpu, Kind::Irq, None);
+        exception(here, m, vcpu, nested, Kind::Irq, None);
     } else if !lends {
         here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
     }
-    Ok(timers::watch(m, vcpu))
+    Ok(timers::watch(m, vcpu, nested))
 }
 
 /// Debug registers are one set for both worlds, but not in force for both alike.
-fn follow_debug<M: Machine>(m: &M, vcpu: &Vcpu) {
+fn follow_debug<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) {
     if vcpu.debug.mdscr != 0 {
-        debug::load(m, vcpu);
+        debug::nested_load(m, vcpu, nested);
     }
 }
 
 /// The guest's world ends: EL1's registers are the hypervisor's again.
-fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
-    take_back(here, m, vcpu);
-    keep_abort(m, vcpu);
-    let Some(nested) = &mut vcpu.nested else { return };
+fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) {
+    interfaces::take_back(here, m, vcpu, nested);
+    keep_abort(m, nested);
+    let was_shadow = nested.guest().is_some_and(|guest| guest.shadow.is_some());
     nested.world = World::Hypervisor;
     nested.fetch_hypervisor(m);
-    let was_shadow = nested.shadow.take().is_some();
-    let el2 = el2_registers(here, m, vcpu, cpu_of(here));
-    let Some(nested) = &mut vcpu.nested else { return };
+    let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
     m.exchange(&mut nested.passing, &nested.away, &el2);
     nested.keep_guest(m);
     nested.set_physical_timer(m, vcpu.cntp);
-    follow_debug(m, vcpu);
+    follow_debug(m, vcpu, nested);
     timers::changed(m, vcpu);
     if !was_shadow {
         m.forget_stage1();
@@ -138,24 +126,28 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
 }
 
 /// Takes an exception to the hypervisor's EL2, from its guest or from itself. With a syndrome, it is of this exit.
-pub fn exception<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, kind: Kind, syndrome: Option<u64>) {
-    let from_guest = vcpu.nested.as_ref().is_some_and(|nested| nested.world == World::Guest);
+pub fn exception<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Common,
+    nested: &mut Nested,
+    kind: Kind,
+    syndrome: Option<u64>,
+) {
+    let from_guest = nested.guest().is_some();
     if from_guest {
-        leave_guest(here, m, vcpu);
+        leave_guest(here, m, vcpu, nested);
     }
-    let Some(nested) = &mut vcpu.nested else { return };
     let pstate = vcpu.registers.pstate;
-    let sctlr = m.get(El1::Sctlr) | if nested.is_host(m) { 0 } else { SPAN };
+    let (vbar, sctlr) = nested.vectors(m);
     // A guest's EL1 is as far below as an EL0.
     let seen = if from_guest { pstate & !psr::MODE | pstate & psr::AARCH32 } else { pstate };
-    let entry = exception::take(kind, seen, m.get(El1::Vbar), sctlr, vcpu.has_pan, vcpu.has_ssbs);
-    m.set(El1::Elr, vcpu.registers.pc);
-    m.set(El1::Spsr, if from_guest { pstate } else { as_el2(pstate) });
+    let entry = exception::take(kind, seen, vbar, sctlr, vcpu.has_pan, vcpu.has_ssbs);
+    Nested::set_link(m, vcpu.registers.pc, if from_guest { pstate } else { as_el2(pstate) });
     if let Some(esr) = syndrome {
         here.slot.count(Counter::Nested);
-        m.set(El1::Esr, esr);
-        m.set(El1::Far, vcpu.registers.far);
-        if has_hpfar(esr >> 26 & 0x3f) {
+        Nested::set_syndrome(m, esr, vcpu.registers.far);
+        if has_hpfar(class(esr)) {
             nested.kept.set(Own::Hpfar, vcpu.registers.hpfar);
         }
     }

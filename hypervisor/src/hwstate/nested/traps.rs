@@ -4,7 +4,7 @@ use crate::arm::el1::El1;
 use crate::arm::el2::Traps;
 use crate::arm::trap::{cnthctl, cptr, hcr, mdcr};
 use crate::machine::Machine;
-use crate::vcpu::nested::{Nested, Own, page};
+use crate::vcpu::nested::{Guest, Nested, Own, page};
 
 /// What of a hypervisor's HCR_EL2 is in force while its guest runs: traps, virtual aborts and interrupts, and what changes
 /// the guest's view. TGE among it, with which the guest is at EL0 and has no EL1.
@@ -36,15 +36,15 @@ const PASSED: u64 = hcr::PTW
 /// What of it makes the guest's EL1 an EL2 of its own (recursion).
 const NESTED: u64 = hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
 
-/// EL2's control registers while the guest of `nested` runs.
-pub fn traps<M: Machine>(m: &M, nested: &Nested) -> Traps {
+/// EL2's control registers while the `guest` of `nested` runs.
+pub fn traps<M: Machine>(m: &M, nested: &Nested, guest: &Guest) -> Traps {
     let hcr = nested.hcr(m);
     // Without a page to be had its accesses trap, and are its hypervisor's.
-    let recursive = if nested.guests_page.is_some() { NESTED } else { NESTED & !hcr::NV2 };
+    let recursive = if guest.page.is_some() { NESTED } else { NESTED & !hcr::NV2 };
     Traps {
         hcr: hcr & (PASSED | recursive),
         vpidr: nested.read(m, page::VPIDR),
-        vncr: nested.guests_page.map_or(0, |page| page.bits()),
+        vncr: guest.page.map_or(0, |page| page.bits()),
         mdcr: nested.kept.get(Own::Mdcr) & mdcr::ALL,
         fp: traps_fp(nested),
         cpacr: cptr_el2(nested) & cptr::TCPAC != 0,

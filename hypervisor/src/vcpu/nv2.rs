@@ -1,0 +1,203 @@
+//! Virtual EL2 on a CPU with FEAT_NV2: what the hardware does for it, and where its registers are (Arm ARM D8.11).
+//!
+//! It runs at EL1. What its EL2 has in common with EL1 is EL1's on the CPU while it runs: by the same layout with E2H, and else as
+//! [`Nested::as_el1`] has it. Its guest's EL1 registers are in the page that VNCR_EL2 names. Its ERET traps, as does whatever of EL2 is neither.
+//!
+//! Who else handles a vCPU with an EL2 asks for its registers by what they are, and relies on none of this: another way to run a hypervisor,
+//! on a CPU without FEAT_NV2, has these methods of its own.
+
+use super::Traps;
+use super::nested::{Nested, Own, SCTLR, hcr, page, share};
+use super::timer::Timer;
+use crate::arm::el1::El1;
+use crate::arm::trap::cptr;
+use crate::machine::Machine;
+
+/// Where the hypervisor's own registers are on the CPU while it runs.
+pub const PLACES: [(Own, El1); 11] = [
+    (Own::Sctlr, El1::Sctlr),
+    (Own::Tcr, El1::Tcr),
+    (Own::Ttbr0, El1::Ttbr0),
+    (Own::Ttbr1, El1::Ttbr1),
+    (Own::Mair, El1::Mair),
+    (Own::Amair, El1::Amair),
+    (Own::Vbar, El1::Vbar),
+    (Own::Cptr, El1::Cpacr),
+    (Own::Contextidr, El1::Contextidr),
+    (Own::Afsr0, El1::Afsr0),
+    (Own::Afsr1, El1::Afsr1),
+];
+
+impl Nested {
+    /// A register of virtual EL2 that is not in the page, while it runs.
+    pub fn read_own<M: Machine>(&self, m: &M, register: Own) -> u64 {
+        match Self::place(register) {
+            _ if register == Own::Cnthctl && self.vhe => m.get(El1::Cntkctl),
+            Some(place) if self.vhe => m.get(place),
+            _ => self.kept.get(register),
+        }
+    }
+
+    /// Sets such a register.
+    pub fn write_own<M: Machine>(&mut self, m: &M, register: Own, value: u64) {
+        match Self::place(register) {
+            _ if register == Own::Cnthctl && self.vhe => m.set(El1::Cntkctl, value),
+            Some(place) if self.vhe => m.set(place, value),
+            Some(place) => {
+                self.kept.set(register, value);
+                m.set(place, Self::as_el1(register, value));
+            }
+            None => self.kept.set(register, value),
+        }
+    }
+
+    /// EL2's virtual timer, while virtual EL2 runs.
+    pub fn read_hv<M: Machine>(&self, m: &M) -> Timer {
+        if self.vhe { Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval)) } else { self.hv }
+    }
+
+    /// Sets EL2's virtual timer, while virtual EL2 runs.
+    pub fn write_hv<M: Machine>(&mut self, m: &M, timer: Timer) {
+        if self.vhe {
+            m.set(El1::CntvCval, timer.cval);
+            m.set(El1::CntvCtl, timer.ctl);
+        } else {
+            self.hv = timer;
+        }
+    }
+
+    /// VBAR_EL2 and SCTLR_EL2, while virtual EL2 runs: of SCTLR_EL2, what exceptions that it takes depend on.
+    pub fn vectors<M: Machine>(&self, m: &M) -> (u64, u64) {
+        /// SCTLR_EL2.SPAN: taking an exception leaves PSTATE.PAN alone. It is for a host only.
+        const SPAN: u64 = 1 << 23;
+        (m.get(El1::Vbar), m.get(El1::Sctlr) | if self.is_host(m) { 0 } else { SPAN })
+    }
+
+    /// ELR_EL2 and SPSR_EL2, while virtual EL2 runs.
+    pub fn link<M: Machine>(m: &M) -> (u64, u64) {
+        (m.get(El1::Elr), m.get(El1::Spsr))
+    }
+
+    /// Sets ELR_EL2 and SPSR_EL2, while virtual EL2 runs.
+    pub fn set_link<M: Machine>(m: &M, elr: u64, spsr: u64) {
+        m.set(El1::Elr, elr);
+        m.set(El1::Spsr, spsr);
+    }
+
+    /// Sets ESR_EL2 and FAR_EL2, while virtual EL2 runs.
+    pub fn set_syndrome<M: Machine>(m: &M, esr: u64, far: u64) {
+        m.set(El1::Esr, esr);
+        m.set(El1::Far, far);
+    }
+
+    /// EL2's own control registers while virtual EL2 runs, on a CPU whose MIDR_EL1 is `midr`.
+    pub fn traps_of_hypervisor(&self, midr: u64) -> Traps {
+        let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
+        // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
+        // may be the first we see of it having set E2H.
+        let plain = if self.settled { hcr::NV1 } else { hcr::NV1 | hcr::TVM | hcr::TRVM };
+        Traps {
+            hcr: if self.vhe { own } else { own | plain },
+            vpidr: midr,
+            vncr: self.page.0.bits(),
+            mdcr: 0,
+            fp: false,
+            cpacr: false,
+            counter: false,
+        }
+    }
+
+    /// CNTVOFF_EL2 while virtual EL2 runs: virtual time has no offset there with E2H.
+    pub fn offset_of_hypervisor<M: Machine>(&self, m: &M) -> u64 {
+        if self.vhe { 0 } else { self.read(m, page::CNTVOFF) }
+    }
+
+    /// The EL1 register that holds `register` while the hypervisor runs with E2H.
+    pub fn place(register: Own) -> Option<El1> {
+        PLACES.iter().find(|(own, _)| *own == register).map(|(_, place)| *place)
+    }
+
+    /// EL1's value for a register of a hypervisor without E2H, whose EL2 has one range of addresses and no EL0.
+    pub fn as_el1(register: Own, value: u64) -> u64 {
+        match register {
+            Own::Sctlr => value | SCTLR,
+            Own::Tcr => tcr_as_el1(value),
+            // TFP: EL2's own use of FP is an exception to EL2. SVE and SME, which are hidden, trap to us whatever it says.
+            Own::Cptr => cpacr::ZEN | cpacr::SMEN | if value & cptr::TFP != 0 { 0 } else { cpacr::FPEN },
+            Own::Ttbr1 | Own::Contextidr => 0,
+            _ => value,
+        }
+    }
+
+    /// Arranges EL1's registers on the CPU for a hypervisor that has changed HCR_EL2.E2H. True if it had.
+    pub fn follow_e2h<M: Machine>(&mut self, m: &M) -> bool {
+        let vhe = self.hcr(m) & hcr::E2H != 0;
+        if vhe == self.vhe || self.guest().is_some() {
+            return false;
+        }
+        self.vhe = vhe;
+        for (own, place) in PLACES {
+            if vhe {
+                m.set(place, self.kept.get(own));
+            } else {
+                let value = m.get(place);
+                self.kept.set(own, value);
+                m.set(place, Self::as_el1(own, value));
+            }
+        }
+        if vhe {
+            self.cntkctl = m.get(El1::Cntkctl);
+            m.set(El1::Cntkctl, self.kept.get(Own::Cnthctl));
+            m.set(El1::CntvCval, self.hv.cval);
+            m.set(El1::CntvCtl, self.hv.ctl);
+        } else {
+            self.kept.set(Own::Cnthctl, m.get(El1::Cntkctl));
+            m.set(El1::Cntkctl, self.cntkctl);
+            self.hv = Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval));
+            m.set(El1::CntvCtl, 0);
+        }
+        true
+    }
+
+    /// Makes EL1's registers for the hypervisor, which was away, ready in [`Nested::away`].
+    pub fn fetch_hypervisor<M: Machine>(&mut self, m: &M) {
+        share(m, &mut self.away);
+        if self.vhe {
+            self.away.set(El1::CntvCval, self.hv.cval);
+            self.away.set(El1::CntvCtl, self.hv.ctl);
+        } else {
+            self.away.set(El1::Cntkctl, m.get(El1::Cntkctl));
+            self.away.set(El1::CntvCtl, 0);
+        }
+    }
+
+    /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::away`].
+    pub fn keep_hypervisor(&mut self) {
+        if self.vhe {
+            self.hv = Timer::new(self.away.get(El1::CntvCtl), self.away.get(El1::CntvCval));
+        }
+    }
+}
+
+/// CPACR_EL1: which of EL1's and EL0's instructions do not trap to EL1.
+mod cpacr {
+    /// SVE.
+    pub(super) const ZEN: u64 = 3 << 16;
+    /// FP and SIMD.
+    pub(super) const FPEN: u64 = 3 << 20;
+    /// SME.
+    pub(super) const SMEN: u64 = 3 << 24;
+}
+
+/// TCR_EL1 for a TCR_EL2 with E2H clear (Arm ARM D24.2.189): one range, the lower.
+const fn tcr_as_el1(tcr: u64) -> u64 {
+    // EPD1; T1SZ and TG1 have to be some value that is not reserved.
+    const NO_UPPER: u64 = 1 << 23 | 16 << 16 | 0b10 << 30;
+    tcr & 0xff3f | NO_UPPER
+        // PS to IPS, TBI to TBI0, HA, HD, HPD to HPD0, TBID to TBID0.
+        | (tcr >> 16 & 7) << 32
+        | (tcr >> 20 & 1) << 37
+        | (tcr >> 21 & 3) << 39
+        | (tcr >> 24 & 1) << 41
+        | (tcr >> 29 & 1) << 51
+}
