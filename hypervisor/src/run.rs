@@ -213,9 +213,9 @@ impl<'h> RunLoop<'h> {
     fn wait<C: Cpu>(&mut self, m: &C, entity: EntityId, for_memory: bool) {
         let Some(loaded) = &mut self.loaded else { return };
         let (slot, here) = (loaded.slot, loaded.here(self.host));
-        // Requests from before this are in what `wakes` sees; later ones are seen below or by the queue.
-        let asked = slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
         let own = hwstate::timers::poll(here, m, &mut loaded.vcpu);
+        // Requests from before this, of `poll` too, are in what `wakes` sees; later ones are seen below or by the queue.
+        let asked = slot.requests.fetch_and(!request::REFILL, Ordering::SeqCst);
         let awake = hwstate::lists::wakes(here, m, &mut loaded.vcpu);
         if awake && !for_memory {
             refill_before_run(slot);

@@ -1,7 +1,7 @@
 //! A vCPU: its registers, where they live, and what it has been doing.
 //!
 //! [`Vcpu`] is owned by whoever holds its lock: the CPU it is loaded on, for as long as it is loaded. Its EL1 registers
-//! ([`Vcpu::saved`]) are then on that CPU and reached through [`Machine::get`].
+//! ([`Common::saved`]) are then on that CPU and reached through [`Machine::get`].
 
 pub mod nested;
 pub mod nv2;

@@ -4,7 +4,7 @@
 use crate::exits::{here, leave, model};
 use flatland::addr::{IntId, VcpuId};
 use flatland::arm::esr::ec;
-use flatland::arm::gic::gicd;
+use flatland::arm::gic::{gicd, gicr, hcr};
 use flatland::host::Here;
 use flatland::hwstate::{lists, nested, refill};
 use flatland::next::Next;
@@ -67,6 +67,27 @@ fn what_a_vcpu_ended_before_it_sleeps_wakes_the_one_it_goes_to_now() {
     assert_eq!(leave(&cpu, here, &mut vcpu, ec::WFX, 0), Next::WaitForInterrupt);
     assert!(!lists::wakes(here, &cpu, &mut vcpu), "nothing is left for this one");
     assert!(is_told(here), "nobody told the other");
+}
+
+#[test]
+fn an_end_that_no_list_knows_of_is_counted_once() {
+    /// GICR_ISACTIVER0.
+    const ISACTIVER: u64 = gicr::SGI_FRAME + 0x300;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let kicks = here.vm.vgic.lock().redist_write(VcpuId(0), ISACTIVER, 4, 3 << 20);
+    assert!(kicks.into_iter().count() <= 2);
+    // One was ended that is in no list, and the next is to be told of: EOIcount, LRENPIE.
+    cpu.lists.borrow_mut().1 = hcr::EN | hcr::LRENPIE | 1 << hcr::EOI_COUNT_SHIFT;
+    let _ = lists::wakes(here, &cpu, &mut vcpu);
+    assert_eq!(cpu.lists.borrow().1, hcr::EN, "its maintenance interrupt comes while it waits");
+    let left = here.vm.vgic.lock().redist_read(VcpuId(0), ISACTIVER, 4);
+    assert_eq!(left.count_ones(), 1);
+    refill(here, &cpu, &mut vcpu);
+    assert_eq!(here.vm.vgic.lock().redist_read(VcpuId(0), ISACTIVER, 4), left, "an end was counted twice");
 }
 
 #[test]

@@ -39,27 +39,35 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    build(model, 1, nested, aarch32, &["one"], &[("kernel", &[0; 64])])
+    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4 };
+    build(model, &board, aarch32, &[("kernel", &[0; 64])])
 }
 
 /// The same with VMs of these names, and these images, by the keys of the manifest that name them.
 pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
-    build(model, 1, false, false, names, images)
+    build(model, &BoardPlan { n_cpus: 1, names, nested: false, lists: 4 }, false, images)
 }
 
-/// The same with so many CPUs, and an empty kernel.
-pub fn host_on(model: &Model, n_cpus: usize, names: &[&str]) -> &'static Host {
-    build(model, n_cpus, false, false, names, &[("kernel", &[0; 64])])
+/// What there may be of a board.
+#[derive(Clone, Copy, Debug)]
+pub struct BoardPlan<'n> {
+    /// How many CPUs.
+    pub n_cpus: usize,
+    /// Its VMs, of two vCPUs each.
+    pub names: &'n [&'n str],
+    /// Whether they start at EL2.
+    pub nested: bool,
+    /// How many list registers a CPU has.
+    pub lists: u8,
 }
 
-fn build(
-    model: &Model,
-    n_cpus: usize,
-    nested: bool,
-    aarch32: bool,
-    names: &[&str],
-    files: &[(&str, &[u8])],
-) -> &'static Host {
+/// The same as `board` has it, and an empty kernel.
+pub fn host_on(model: &Model, board: &BoardPlan<'_>) -> &'static Host {
+    build(model, board, false, &[("kernel", &[0; 64])])
+}
+
+fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
+    let BoardPlan { n_cpus, names, nested, lists } = *board;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
@@ -104,7 +112,7 @@ fn build(
         n_cpus,
         gic: Gic::V3,
         gicv: None,
-        lists: 4,
+        lists,
         pa_range,
         vmid_bits: VmidBits::Eight,
         nested_ids: ids.nested(raw(7, 2)),

@@ -11,7 +11,7 @@
 mod guest;
 mod machine;
 
-use crate::cpu::{BOARD, BOARD_BYTES, host_on};
+use crate::cpu::{BOARD, BOARD_BYTES, BoardPlan, host_on};
 use crate::model::{Dice, Flaw, Model};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use flatland::addr::{Addr, CpuId, VcpuId};
@@ -49,6 +49,8 @@ pub struct Counts {
     /// Loads of a vCPU that was on another CPU before.
     pub migrations: u64,
     pub sleeps: u64,
+    /// Times that a CPU slept.
+    pub idles: u64,
     /// Times that all CPUs slept, and all that was waited for was looked at.
     pub quiet: u64,
     pub sgis: u64,
@@ -68,6 +70,7 @@ impl std::ops::AddAssign for Counts {
         self.loads += more.loads;
         self.migrations += more.migrations;
         self.sleeps += more.sleeps;
+        self.idles += more.idles;
         self.quiet += more.quiet;
         self.sgis += more.sgis;
         self.taken += more.taken;
@@ -107,6 +110,10 @@ const MOST_READY: u64 = 30 * 312_500;
 /// The same while a CPU sleeps that could have it.
 const MOST_BESIDE: u64 = 50_000;
 
+/// How many turns of the loops of all CPUs there are at most without a guest that is entered or a CPU that sleeps: where images are
+/// loaded and VMs cleared away.
+const MOST_TURNS: u64 = 1000;
+
 /// A CPU's registers, and what waits for it.
 struct Hardware {
     el1: Context,
@@ -138,14 +145,18 @@ pub struct Board {
     roots: Vec<u64>,
     uart: Cell<bool>,
     counts: Cell<Counts>,
+    /// Its guests run at an EL2 of their own, and stay there.
+    nested: bool,
+    /// How many list registers a CPU has.
+    lists: usize,
 }
 
 const ROOT: u64 = 0xffff_ffff_fffe;
 
 impl Board {
-    fn new(n_cpus: usize, names: &[&str], seed: u64) -> Rc<Self> {
+    fn new(plan: &BoardPlan<'_>, seed: u64) -> Rc<Self> {
         let model = Model::new(Addr::new(BOARD), BOARD_BYTES, seed, Flaw::None);
-        let host = host_on(&model, n_cpus, names);
+        let host = host_on(&model, plan);
         let cpu = || Hardware {
             el1: Context::reset(),
             el2: None,
@@ -153,7 +164,7 @@ impl Board {
             hcr: 0,
             fp: Fp { v: [0; 32], fpcr: 0, fpsr: 0 },
             fp_traps: false,
-            tlb: vec![None; names.len()],
+            tlb: vec![None; plan.names.len()],
             deadline: None,
             signal: false,
             nudge: false,
@@ -167,9 +178,11 @@ impl Board {
             model,
             dice: RefCell::new(Dice::new(seed)),
             time: Cell::new(1000),
-            cpus: (0..n_cpus).map(|_| RefCell::new(cpu())).collect(),
+            cpus: (0..plan.n_cpus).map(|_| RefCell::new(cpu())).collect(),
             uart: Cell::new(false),
             counts: Cell::new(Counts::default()),
+            nested: plan.nested,
+            lists: usize::from(plan.lists),
         })
     }
 
@@ -309,9 +322,10 @@ impl Board {
     }
 }
 
-/// Lets `n_cpus` CPUs run VMs of these names for `turns` turns of the dice. Panics with what went wrong.
-pub fn race(n_cpus: usize, names: &[&str], seed: u64, turns: u64) -> Counts {
-    let board = Board::new(n_cpus, names, seed);
+/// Lets the CPUs of a board run its VMs for `turns` turns of the dice. Panics with what went wrong.
+pub fn race(plan: &BoardPlan<'_>, seed: u64, turns: u64) -> Counts {
+    let n_cpus = plan.n_cpus;
+    let board = Board::new(plan, seed);
     let mut cpus: Vec<_> = (0..n_cpus)
         .map(|n| {
             let board = Rc::clone(&board);
@@ -321,8 +335,12 @@ pub fn race(n_cpus: usize, names: &[&str], seed: u64, turns: u64) -> Counts {
                     board.host.begin_all(&cpu);
                 }
                 let mut run = RunLoop::new(board.host, &cpu, CpuId(n as u16));
+                let progress = || (board.counts.get().entries, board.counts.get().idles);
+                let mut last = (progress(), 0);
                 loop {
                     run.turn(&cpu);
+                    last = if last.0 == progress() { (last.0, last.1 + 1) } else { (progress(), 0) };
+                    assert!(last.1 < MOST_TURNS, "CPU {n} neither enters a guest nor sleeps, seed {seed}");
                 }
             })
         })

@@ -1,5 +1,6 @@
 //! Reading the list registers back that [`Vgic`] filled (KVM: `vgic_v3_sync_hwstate`).
 
+use crate::arm::gic::hcr;
 use crate::machine::Machine;
 use crate::next::Kicks;
 use crate::vcpu::Common;
@@ -11,6 +12,11 @@ pub fn fold<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, m: &M) -> Kicks {
     let used = usize::from(vcpu.lists.used);
     if let Some(lr) = vcpu.lists.lr.get_mut(..used) {
         vcpu.lists.hcr = m.read_lists(lr);
+        if vcpu.lists.hcr & !hcr::EN != 0 {
+            // Ends are counted once. And what it asks for is met as the lists are filled: until then its maintenance interrupt would
+            // come again and again, and keep a CPU from sleeping (IHI 0069H 12.4.7).
+            m.write_lists(&[], hcr::EN);
+        }
     }
     vcpu.in_hardware = vcpu.in_hardware.max(used);
     vgic.fold(vcpu.id, &mut vcpu.lists)

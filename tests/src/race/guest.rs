@@ -1,16 +1,23 @@
 //! What a guest does, by dice; and what it must find whenever it is entered.
 
-use super::{ACTIVE, ENABLE, Guest, HW, PENDING, Racer, SPI};
+use super::{ACTIVE, Board, ENABLE, Guest, HW, PENDING, Racer, SPI};
 use flatland::addr::{IntId, VcpuId};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::gic::{gicd, gicr, hcr};
-use flatland::devices::{GICD, PHYSICAL_TIMER_INTID, UART, VIRTUAL_TIMER_INTID};
+use flatland::devices::{GICD, HYP_TIMER_INTID, PHYSICAL_TIMER_INTID, UART, VIRTUAL_TIMER_INTID};
 use flatland::memory::RAM_BASE;
 use flatland::run::Exit;
 use flatland::vcpu::Registers;
 use flatland::vm::{Power, State, Vm};
 use std::sync::atomic::Ordering::SeqCst;
+
+impl Board {
+    /// The interrupt of the timer that guests find emulated.
+    const fn physical_timer(&self) -> IntId {
+        if self.nested { HYP_TIMER_INTID } else { PHYSICAL_TIMER_INTID }
+    }
+}
 
 impl Racer<'_> {
     /// What has to hold when a guest is entered.
@@ -57,10 +64,12 @@ impl Racer<'_> {
             let used = own.lr.iter().filter(|lr| **lr & (PENDING | ACTIVE) != 0);
             let hides = |intid: IntId| {
                 let intid = u64::from(intid.0);
-                taken != Some(intid) && used.clone().all(|lr| *lr & 0xffff_ffff != intid) && used.clone().count() < 4
+                taken != Some(intid)
+                    && used.clone().all(|lr| *lr & 0xffff_ffff != intid)
+                    && used.clone().count() < self.board.lists
             };
             let unseen = own.timer_active && timer.is_some() && hides(VIRTUAL_TIMER_INTID)
-                || physical.is_some_and(|at| at < late) && hides(PHYSICAL_TIMER_INTID);
+                || physical.is_some_and(|at| at < late) && hides(self.board.physical_timer());
             assert!(!unseen, "a timer of vCPU {n} of {} on CPU {} has fired, and it does not see it", vm.name, self.n);
         });
     }
@@ -98,7 +107,7 @@ impl Racer<'_> {
             }
             self.guest(vm, n, |guest| {
                 guest.taken = Some(intid);
-                guest.silence |= intid == u64::from(PHYSICAL_TIMER_INTID.0);
+                guest.silence |= intid == u64::from(self.board.physical_timer().0);
             });
             return;
         };
@@ -116,7 +125,8 @@ impl Racer<'_> {
 
     /// Sets the virtual timer, if it is not.
     fn arm(&self, vm: &Vm, n: usize) {
-        if self.guest(vm, n, |guest| guest.timer.is_some()) {
+        // The CPU's virtual timer is not that of an EL2 without VHE.
+        if self.board.nested || self.guest(vm, n, |guest| guest.timer.is_some()) {
             return;
         }
         let at = self.board.time.get() + self.board.below(400_000);
@@ -156,9 +166,11 @@ impl Racer<'_> {
         let board = &*self.board;
         let (vm, _, n) = board.on(self.n);
         let now = board.time.get();
+        // CNTP, or CNTHP at an EL2.
+        let op1 = if board.nested { 4 } else { 3 };
         if self.guest(vm, n, |guest| std::mem::take(&mut guest.silence)) {
             self.guest(vm, n, |guest| guest.physical = None);
-            return Self::write_register(registers, [3, 14, 2, 1], 0);
+            return Self::write_register(registers, [op1, 14, 2, 1], 0);
         }
         let other = board.below(vm.slots.len() as u64);
         let spins = self.guest(vm, n, |guest| guest.spins);
@@ -186,12 +198,12 @@ impl Racer<'_> {
             23..=25 if self.guest(vm, n, |guest| guest.taken != Some(27)) => self.arm(vm, n),
             26 if self.guest(vm, n, |guest| guest.physical.is_none() && guest.taken.is_none()) => {
                 registers.x[20] = now + board.below(400_000);
-                return Self::write_register(registers, [3, 14, 2, 2], registers.x[20]);
+                return Self::write_register(registers, [op1, 14, 2, 2], registers.x[20]);
             }
             27 if registers.x[20] != 0 => {
                 let at = std::mem::take(&mut registers.x[20]);
                 self.guest(vm, n, |guest| guest.physical = Some(at));
-                return Self::write_register(registers, [3, 14, 2, 1], ENABLE);
+                return Self::write_register(registers, [op1, 14, 2, 1], ENABLE);
             }
             28 | 29 => {
                 let target = &vm.slots[other as usize];
@@ -213,7 +225,7 @@ impl Racer<'_> {
                 let page = board.below(vm.memory.lock().layout().bytes >> 12);
                 return Self::store(registers, RAM_BASE.bits() + (page << 12), 3, now);
             }
-            34 => {
+            34 if !board.nested => {
                 let v0 = self.guest(vm, n, |guest| guest.v0);
                 if self.own(|own| own.fp_traps) {
                     return Self::leave(registers, ec::FP, 0);

@@ -100,6 +100,9 @@ impl Cpu for Racer<'_> {
 
     fn wait_for_interrupt(&self) {
         assert!(self.board.is_free(), "CPU {} sleeps with a lock held", self.n);
+        let is_asked = self.board.pending(self.n).contains(&Irq::Maintenance);
+        assert!(!is_asked, "CPU {} is to sleep, and a maintenance interrupt wakes it whose cause stays", self.n);
+        self.board.count(|counts| counts.idles += 1);
         self.own(|own| own.asleep = true);
         while self.board.pending(self.n).is_empty() {
             self.sleep();
