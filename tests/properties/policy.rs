@@ -4,6 +4,7 @@ use flatland::addr::VmId;
 use flatland::policy::admit::{Demand, Scarce, admit};
 use flatland::policy::targets::{Claim, entitle};
 use flatland::policy::{Decision, Level, Levels, MOST_VMS, Pace, Policy, Settings, Vm};
+use harness::effort;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::Config;
 use simulator::trace::{Change, Driver, Vm as Traced};
@@ -58,7 +59,7 @@ fn taxes() -> impl Strategy<Value = u8> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 500, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: effort(500) as u32, failure_persistence: None, ..Config::default() })]
 
     /// All that is available is handed out, within min and max.
     #[test]
@@ -246,7 +247,7 @@ fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, decision: &
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 1000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: effort(1000) as u32, failure_persistence: None, ..Config::default() })]
 
     /// Whatever is reported, decisions keep within bounds, and each is in the journal.
     #[test]
@@ -346,7 +347,7 @@ fn traces() -> impl Strategy<Value = Trace> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 150, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: effort(150) as u32, failure_persistence: None, ..Config::default() })]
 
     /// Some guests without balloons, some with dead ones, more memory asked for than there is: once they have had enough, so
     /// much is free again that nothing needs to be taken, or nobody has more than its min.

@@ -6,6 +6,7 @@
 
 use flatland::addr::{CpuId, VcpuId, VmId};
 use flatland::sched::{CpuSet, EntityId, EntityState, Queue};
+use harness::effort;
 use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
 use proptest::test_runner::Config;
 
@@ -379,7 +380,7 @@ fn guests(n_cpus: usize) -> impl Strategy<Value = Vec<Guest>> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 1_000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: effort(1_000) as u32, failure_persistence: None, ..Config::default() })]
 
     /// Whoever meddles: nobody on two CPUs, nobody where it may not be, no wake lost, no idle CPU while somebody waits.
     #[test]

@@ -3,6 +3,7 @@
 use flatland::addr::{IntId, VcpuId};
 use flatland::arm::gic::{Entry, Mask, SgiRegister, Version, gicd, gicr, hcr};
 use flatland::vgic::{Line, Lists, Vgic};
+use harness::effort;
 use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::{Config, TestRunner};
@@ -291,7 +292,7 @@ fn no_access_whatever_brings_it_down() {
     let calls = Cell::new(0_u64);
     let step = any::<(u8, u16, u64, u8, u64)>();
     let strategy = (any::<bool>(), any::<u16>(), any::<u32>(), any::<u8>(), vec(step, 0..300));
-    TestRunner::new(Config { cases: 2000, failure_persistence: None, ..Config::default() })
+    TestRunner::new(Config { cases: effort(2000) as u32, failure_persistence: None, ..Config::default() })
         .run(&strategy, |(v2, vcpus, spis, room, steps)| {
             let version = if v2 { Version::V2 } else { Version::V3 };
             let mut vgic = Vgic::new(version, vcpus % 80, spis % 400, room % 20);
