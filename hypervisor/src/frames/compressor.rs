@@ -71,7 +71,7 @@ impl Default for Compressor {
 }
 
 /// The words of a unit of the store.
-pub type Unit<'w> = core::iter::Skip<core::slice::Iter<'w, AtomicU64>>;
+pub type Unit<'w> = core::slice::Iter<'w, AtomicU64>;
 
 /// What the first word of a unit says of the next.
 fn link(next: Option<&UnitId>) -> u64 {
@@ -141,13 +141,22 @@ impl Compressor {
     /// Writes a page that is compressed, and has this `hash`, to the units of `chain`, whose words `unit` finds.
     pub fn put<'w>(&self, packed: Packed, hash: u64, chain: &[UnitId], unit: impl Fn(UnitId) -> Option<Unit<'w>>) {
         let head = hash & !0xffff | packed.length as u64;
-        let mut values = core::iter::once(head).chain((0..ROOM - 1).map(|n| self.packed.word(n)));
+        let mut rest = self.packed.words();
         for (n, place) in chain.iter().enumerate() {
             let Some(mut words) = unit(*place) else { return };
             if let Some(first) = words.next() {
                 first.store(link(chain.get(n + 1)), Relaxed);
             }
-            words.take(WORDS).zip(&mut values).for_each(|(word, value)| word.store(value, Relaxed));
+            let mut room = WORDS;
+            if n == 0
+                && let Some(second) = words.next()
+            {
+                second.store(head, Relaxed);
+                room -= 1;
+            }
+            let (here, later) = rest.split_at(room.min(rest.len()));
+            words.zip(here).for_each(|(word, value)| word.store(*value, Relaxed));
+            rest = later;
         }
     }
 }
@@ -227,7 +236,8 @@ impl Expander {
     /// Goes on with what was begun; true once it is done. Nothing if it is damaged.
     pub fn step(&mut self) -> Option<bool> {
         let job = self.job.as_mut()?;
-        if !job.is_done {
+        let was_done = job.is_done;
+        if !was_done {
             let length = (job.head & 0xffff) as usize;
             match job.expansion.step(&self.packed, length, &mut self.page) {
                 Outcome::More => {}
@@ -235,7 +245,7 @@ impl Expander {
                 Outcome::Not => return None,
             }
         }
-        Some(job.is_done)
+        Some(was_done)
     }
 
     /// Counts `ticks` to what the page costs.
@@ -250,11 +260,9 @@ impl Expander {
         self.job.take().map_or(0, |job| job.spent)
     }
 
-    /// The word with number `n` of the page that was expanded last.
-    #[inline(always)]
-    pub fn word(&self, n: u64) -> u64 {
-        // A page has 512.
-        self.page.word(n as usize)
+    /// The words of the page that was expanded last.
+    pub fn words(&self) -> &[u64] {
+        self.page.words()
     }
 
     /// Whether `words` are the page that was begun with.

@@ -154,8 +154,10 @@ pub enum Outcome {
     Not,
 }
 
-/// What a step may cost, in looks: some 30 instructions each. A sequence costs a few of them, and so does a word that is copied.
-const STEP: usize = 400;
+/// What a step may cost, in looks: some 50 instructions each. A sequence costs a few of them, and so does a word that is copied.
+const STEP: usize = 250;
+/// The same when a block is expanded: behind the last step the page is copied and hashed.
+const EXPANSION_STEP: usize = 200;
 /// What a sequence costs, without what is copied.
 const SEQUENCE: usize = 9;
 
@@ -296,7 +298,7 @@ impl Expansion {
     #[inline(always)]
     fn sequences(&mut self, packed: &Page, length: usize, page: &mut Page) -> Option<Outcome> {
         let mut input = Input { bytes: packed, length: length.min(PAGE), at: self.at };
-        let (mut out, mut left) = (self.out, STEP);
+        let (mut out, mut left) = (self.out, EXPANSION_STEP);
         while left > 0 {
             let token = usize::from(input.byte()?);
             let count = input.length(token >> 4)?;

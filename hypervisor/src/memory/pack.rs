@@ -49,7 +49,7 @@ pub enum Put {
 fn unit<'m, M: Machine>(m: &'m M, pool: &SharedPool<'_>, place: UnitId) -> Option<Unit<'m>> {
     let at = pool.lock().place(place)?;
     // An offset in a page fits.
-    Some(m.frame(at.align_down(Size::Page)).iter().skip(at.offset_in(Size::Page) as usize / 8))
+    Some(m.frame(at.align_down(Size::Page)).get(at.offset_in(Size::Page) as usize / 8..)?.iter())
 }
 
 /// What of a page's hash its descriptor keeps while it is in the swap area.
@@ -240,7 +240,7 @@ impl Memory {
         }
         let start = m.now();
         let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
-        let frame = frame.fill(m, |n| self.begun.expander.word(n));
+        let frame = frame.of_words(m, self.begun.expander.words());
         let is_whole = self.begun.expander.is_whole(pool.hash(), m.frame(frame.start()));
         let spent = self.begun.expander.end();
         if !is_whole {

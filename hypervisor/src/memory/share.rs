@@ -63,7 +63,7 @@ pub enum ZeroBlock {
 }
 
 /// How many pages of a block are looked at in a step.
-const ZEROES_AT_A_TIME: u64 = 4;
+const ZEROES_AT_A_TIME: u64 = 2;
 
 impl Memory {
     /// The number of the page at `ipa`, from the start of RAM; 26 bits hold it ([`crate::frames::hints`]).
@@ -140,7 +140,8 @@ impl Memory {
                 let Ok(leaf) = self.unmap(m, block, Hole::Absent) else { return ZeroBlock::Differs };
                 let attr = Attr { rights: leaf.attr.rights & Rights::RX, ..leaf.attr };
                 self.put_back(m, leaf, leaf.output, attr);
-                0
+                self.begun.zeroes = Some((block, 0));
+                return ZeroBlock::More;
             }
             // It was written since.
             Some(_) if leaf.attr.rights.allows(Rights::W) => return ZeroBlock::Differs,

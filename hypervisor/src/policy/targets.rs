@@ -64,14 +64,23 @@ pub fn entitle(claims: &[Claim], available: u64, tax: u8, out: &mut [u64]) {
     let tax = u32::from(tax.min(100));
     let kept = u128::from(((100 - tax) << KEPT) / 100).max(1);
     let sum = |rate| claims.iter().fold(0_u64, |sum, claim| sum.saturating_add(claim.at(rate, kept)));
-    // At `low` the sum is no more than what is available, or all are at their min; at `high` it is more, or all at max.
-    let (mut low, mut high) = (0, GREATEST_RATE);
+    // At `low` the sum is no more than what is available, or all are at their min; at `high` it is more, or all at max. First how many
+    // binary places it has, which is not the middle of all there are, then what they are.
+    let (mut low, mut high) = (0, GREATEST_RATE.ilog2() + 1);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if sum(middle) <= available { low = middle } else { high = middle }
+        if sum(1 << middle) <= available { low = middle } else { high = middle }
+    }
+    let (mut low, mut high) = (if low == 0 { 0 } else { 1 << low }, 1 << high);
+    let mut sums = (sum(low), sum(high));
+    // Where only one page is between them, it is one VM's: no rate between has another answer.
+    while high - low > 1 && sums.1 > sums.0 + 1 {
+        let middle = low + (high - low) / 2;
+        let pages = sum(middle);
+        if pages <= available { (low, sums.0) = (middle, pages) } else { (high, sums.1) = (middle, pages) }
     }
     // What rounding left over goes to those who would get more at the next rate.
-    let mut left = available.saturating_sub(sum(low));
+    let mut left = available.saturating_sub(sums.0);
     for (claim, out) in claims.iter().zip(out) {
         let pages = claim.at(low, kept);
         let more = left.min(claim.at(high, kept) - pages);
