@@ -99,7 +99,7 @@ impl<'a> Bundle<'a> {
 
 /// Finds the images that `entry` names. Nothing where something is missing, which is then among the findings.
 fn resolve<'a>(
-    entry: &manifest::Entry<'a>,
+    entry: &manifest::VmNode<'a>,
     members: &[cpio::Member<'a>],
     findings: &mut Findings,
 ) -> Option<VmSpec<'a>> {

@@ -40,7 +40,7 @@ pub mod check;
 pub mod fault;
 pub mod flush;
 mod miss;
-pub mod outer;
+pub mod nested_walk;
 pub mod pack;
 mod reverse;
 pub mod sample;

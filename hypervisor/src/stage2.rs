@@ -111,16 +111,16 @@ impl<In: Space, Out: Space> Table<In, Out> {
     }
 
     /// The root's descriptor for `at`, or nothing where `at` has too many bits.
-    fn root_slot(&self, at: Addr<In>) -> Option<Slot<In>> {
+    fn root_entry(&self, at: Addr<In>) -> Option<Entry<In>> {
         let level = self.geometry.start();
         let index = self.geometry.root_index(at.bits())?;
-        Some(Slot { at: entry(self.root, index), input: start_of(at, level), level })
+        Some(Entry { at: descriptor_at(self.root, index), input: start_of(at, level), level })
     }
 }
 
 /// One descriptor in its tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot<In: Space> {
+pub struct Entry<In: Space> {
     /// Where the descriptor is.
     pub at: Addr<Pa>,
     /// The first input address it speaks for.
@@ -129,16 +129,16 @@ pub struct Slot<In: Space> {
     pub level: Level,
 }
 
-impl<In: Space> Slot<In> {
+impl<In: Space> Entry<In> {
     /// The descriptor for `at` in the table at `table`, of level `level`.
     fn new(table: Addr<Pa>, at: Addr<In>, level: Level) -> Self {
-        Self { at: entry(table, level.index(at.bits())), input: start_of(at, level), level }
+        Self { at: descriptor_at(table, level.index(at.bits())), input: start_of(at, level), level }
     }
 }
 
 /// Where the table's descriptor number `index` is. Tables are RAM below 2^48 and `index` is below 16 times 512, so that
 /// nothing can wrap.
-fn entry(table: Addr<Pa>, index: u64) -> Addr<Pa> {
+fn descriptor_at(table: Addr<Pa>, index: u64) -> Addr<Pa> {
     Addr::new(table.bits() | index << 3)
 }
 

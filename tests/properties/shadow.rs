@@ -8,7 +8,7 @@ use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::{Pool, Record, SharedPool};
 use flatland::machine::Machine;
-use flatland::memory::outer::{Key, Wrong};
+use flatland::memory::nested_walk::{Key, Wrong};
 use flatland::memory::pack::Put;
 use flatland::memory::shadow::{Fill, Scope};
 use flatland::memory::share::PageClass;
@@ -204,7 +204,7 @@ impl<'w> World<'w> {
             }
             match fill(&mut self.memory, self.model, self.pool, self.key, at, access) {
                 Ok(()) => self.tally[0] += 1,
-                Err(Fill::Outer(fault)) => {
+                Err(Fill::Fault(fault)) => {
                     self.tally[1] += 1;
                     let denied = says.is_some_and(|(_, writable)| access == Access::Write && !writable);
                     let due = if denied { Wrong::Permission } else { Wrong::Translation };

@@ -4,7 +4,7 @@ use flatland::addr::{Addr, Ipa, Ipa2, Pa};
 use flatland::arm::esr::Access;
 use flatland::frames::SharedPool;
 use flatland::machine::Machine;
-use flatland::memory::outer::Key;
+use flatland::memory::nested_walk::Key;
 use flatland::memory::shadow::Fill;
 use flatland::memory::{Memory, Miss};
 use flatland::stage2::Leaf;

@@ -36,7 +36,7 @@ pub enum Kind {
 
 /// Where an exception goes and with which PSTATE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct Vector {
     /// The vector's address.
     pub pc: u64,
     /// PSTATE there.
@@ -45,7 +45,7 @@ pub struct Entry {
 
 /// Takes an exception to EL1 from `pstate`, with EL1's `vbar` and `sctlr`. `has_pan` and `has_ssbs` say whether the CPU
 /// has these PSTATE bits.
-pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool, has_ssbs: bool) -> Entry {
+pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool, has_ssbs: bool) -> Vector {
     let from = if pstate & psr::AARCH32 != 0 {
         0x600
     } else {
@@ -69,5 +69,5 @@ pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool,
     if has_ssbs && sctlr >> 44 & 1 != 0 {
         new |= psr::SSBS;
     }
-    Entry { pc: (vbar & !0x7ff).wrapping_add(from + offset), pstate: new }
+    Vector { pc: (vbar & !0x7ff).wrapping_add(from + offset), pstate: new }
 }

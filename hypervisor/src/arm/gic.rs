@@ -1,8 +1,8 @@
 //! GIC formats: register offsets of GICD and GICR, list registers, ICH_HCR_EL2/GICH_HCR, what an SGI register asks for.
 //!
 //! Follows IHI 0048B (GICv2: section 4.3 distributor, 5.3 virtual interface control) and IHI 0069H (GICv3: 12.9 to
-//! 12.11 GICD and GICR, 12.4 ICH_*). Where both versions agree, one constant serves both. [`Entry`] is a list register
-//! in words; [`Entry::v2`] and [`Entry::v3`] write it as the hardware wants it.
+//! 12.11 GICD and GICR, 12.4 ICH_*). Where both versions agree, one constant serves both. [`ListRegister`] is a list register
+//! in words; [`ListRegister::v2`] and [`ListRegister::v3`] write it as the hardware wants it.
 
 use crate::addr::{IntId, VcpuId};
 
@@ -152,7 +152,7 @@ pub const fn active_registers(vtr: u64) -> usize {
 
 /// One interrupt in a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Entry {
+pub struct ListRegister {
     /// What the guest sees.
     pub intid: u32,
     /// 0 is the most urgent; the low 3 bits are lost.
@@ -171,7 +171,7 @@ pub struct Entry {
     pub source: u8,
 }
 
-impl Entry {
+impl ListRegister {
     /// As an `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
     pub fn v3(self) -> u64 {
         let tail = match self.physical {
@@ -311,22 +311,23 @@ impl Sgi {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Sgi, SgiTargets, affinity, vcpu_at};
+    use super::{ListRegister, Sgi, SgiTargets, affinity, vcpu_at};
     use crate::addr::{IntId, VcpuId};
 
     #[test]
     fn list_registers_have_the_bits_of_the_books() {
-        let sgi = Entry { intid: 5, priority: 0xa0, pending: true, source: 3, eoi: true, ..Entry::default() };
+        let sgi =
+            ListRegister { intid: 5, priority: 0xa0, pending: true, source: 3, eoi: true, ..ListRegister::default() };
         assert_eq!(sgi.v2(), 0x1000_0000 | 0x14 << 23 | 1 << 19 | 3 << 10 | 5);
-        let timer = Entry { intid: 27, priority: 0x80, active: true, group1: true, physical: Some(27), ..sgi };
+        let timer = ListRegister { intid: 27, priority: 0x80, active: true, group1: true, physical: Some(27), ..sgi };
         assert_eq!(timer.v3(), 0xf080_001b_0000_001b);
-        let level = Entry { intid: 33, priority: 8, active: true, eoi: true, ..Entry::default() };
+        let level = ListRegister { intid: 33, priority: 8, active: true, eoi: true, ..ListRegister::default() };
         assert_eq!(level.v3(), 0x8008_0200_0000_0021);
         for entry in [sgi, level] {
-            assert_eq!(Entry::from_v2(entry.v2()), entry);
+            assert_eq!(ListRegister::from_v2(entry.v2()), entry);
         }
-        assert_eq!(Entry::from_v3(level.v3()), level);
-        assert_eq!(Entry::from_v3(timer.v3()).physical, Some(27));
+        assert_eq!(ListRegister::from_v3(level.v3()), level);
+        assert_eq!(ListRegister::from_v3(timer.v3()).physical, Some(27));
     }
 
     #[test]

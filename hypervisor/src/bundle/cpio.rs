@@ -49,9 +49,9 @@ pub fn read<'a>(bytes: &'a [u8], findings: &mut Findings) -> Vec<Member<'a>> {
     let mut at = 0;
     loop {
         match next(bytes, at) {
-            Ok(Step::End) => break,
-            Ok(Step::Skip { next }) => at = next,
-            Ok(Step::Member { member, next }) => {
+            Ok(Found::End) => break,
+            Ok(Found::Skip { next }) => at = next,
+            Ok(Found::Member { member, next }) => {
                 if members.len() == MOST_MEMBERS {
                     let what = format!("it has more than {MOST_MEMBERS} members");
                     findings.add("archive", what, "put less in one bundle");
@@ -78,7 +78,7 @@ fn place(at: usize) -> alloc::string::String {
 }
 
 /// What was found at one place of the archive.
-enum Step<'a> {
+enum Found<'a> {
     /// The trailer.
     End,
     /// A member without data, such as a directory.
@@ -99,7 +99,7 @@ fn error(what: impl Into<alloc::string::String>) -> ArchiveError {
 }
 
 /// Reads the member at byte `at`. What is called next lies behind `at`, so that who follows it comes to an end.
-fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, ArchiveError> {
+fn next(bytes: &[u8], at: usize) -> Result<Found<'_>, ArchiveError> {
     let header = take(bytes, at, HEADER, "the header of a member")?;
     let magic = header.get(..6).unwrap_or_default();
     // 070702 is the same with checksums, which nobody fills in any more.
@@ -129,15 +129,15 @@ fn next(bytes: &[u8], at: usize) -> Result<Step<'_>, ArchiveError> {
         return Err(error("the name has a NUL inside"));
     }
     if name == TRAILER {
-        return Ok(Step::End);
+        return Ok(Found::End);
     }
     let data_at = (name_at + name_size).next_multiple_of(4);
     let data = take(bytes, data_at, file_size, &format!("member {}", quote(name)))?;
     let next = (data_at + file_size).next_multiple_of(4);
     if mode & KIND != REGULAR && mode & KIND != 0 {
-        return Ok(Step::Skip { next });
+        return Ok(Found::Skip { next });
     }
-    Ok(Step::Member { member: Member { name: name.strip_prefix("./").unwrap_or(name), data }, next })
+    Ok(Found::Member { member: Member { name: name.strip_prefix("./").unwrap_or(name), data }, next })
 }
 
 /// The `len` bytes from `at`, or how many of them are missing.

@@ -19,7 +19,7 @@
 mod format;
 
 use super::gzip::{self, Workspace};
-use super::place::{self, Dtb, Misfit, Part, Ram, Stretch};
+use super::place::{self, Dtb, LoadedPart, Misfit, Ram, Stretch};
 use super::{Amount, Diagnostic, Findings, VmSpec};
 use crate::addr::{Addr, Ipa};
 use alloc::format;
@@ -150,7 +150,7 @@ impl<'a> Plan<'a> {
             Ok(places) => places,
             Err(misfit) => {
                 // What lies outside of RAM was found by `check` already.
-                if misfit.part != Part::Kernel {
+                if misfit.part != LoadedPart::Kernel {
                     findings.push(explain(misfit, vm, extent, ram, initrd_len));
                 }
                 return Err(findings.unless(()).err().unwrap_or_default());
@@ -346,12 +346,12 @@ fn explain(misfit: Misfit, vm: &VmSpec<'_>, extent: Stretch, ram: Ram, initrd: O
     let remedy = place::remedy(extent.end().saturating_sub(ram.base.bits()), initrd);
     let over = Amount(misfit.over);
     let (key, what) = match misfit.part {
-        Part::Kernel => ("kernel", format!("it does not fit: {over} too large")),
-        Part::Initrd => {
+        LoadedPart::Kernel => ("kernel", format!("it does not fit: {over} too large")),
+        LoadedPart::Initrd => {
             let len = Amount(initrd.unwrap_or(0));
             ("initrd", format!("its {len} do not fit behind the kernel: {over} too large"))
         }
-        Part::DeviceTree => {
+        LoadedPart::DeviceTree => {
             ("memory", format!("no room is left for the device tree behind the images: {over} too little"))
         }
     };

@@ -31,7 +31,7 @@
 //! };
 //! ```
 //!
-//! Key types: [`Entry`]. [`read`] is total: whatever it is given, it comes back with the VMs it could make out and with
+//! Key types: [`VmNode`]. [`read`] is total: whatever it is given, it comes back with the VMs it could make out and with
 //! all errors, unknown keys among them. It relies on [`Fdt::new`], which checks the whole tree before anything is read
 //! from it. Values are read in `manifest/value.rs`.
 
@@ -77,7 +77,7 @@ const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
 
 /// One VM of the manifest. What is required and was missing or wrong is nothing here, and among the findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry<'a> {
+pub struct VmNode<'a> {
     /// The node's name.
     pub name: &'a str,
     /// `vcpus`.
@@ -113,7 +113,7 @@ pub struct Entry<'a> {
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
-pub fn read<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> Vec<Entry<'a>> {
+pub fn read<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> Vec<VmNode<'a>> {
     let Some(root) = open(dtb, findings) else { return Vec::new() };
     check_root(&root, findings);
     let Some(vms) = root.children().find(|node| node.name() == "vms") else {
@@ -124,7 +124,7 @@ pub fn read<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> Vec<
         let what = format!("unknown key {}", quote(property.name()));
         findings.add("/vms", what, "a VM's keys belong in its own node, /vms/NAME");
     }
-    let mut entries: Vec<Entry<'a>> = Vec::new();
+    let mut entries: Vec<VmNode<'a>> = Vec::new();
     let mut n_vms = 0_usize;
     for node in vms.children() {
         n_vms += 1;
@@ -258,8 +258,8 @@ fn check_name(name: &str, findings: &mut Findings) {
 }
 
 /// Reads the node of one VM.
-fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mut Findings) -> Entry<'a> {
-    let mut entry = Entry {
+fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mut Findings) -> VmNode<'a> {
+    let mut entry = VmNode {
         name,
         vcpus: 1,
         memory: None,
@@ -317,7 +317,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
 }
 
 /// Puts the value of one known key into the entry.
-fn set<'a>(entry: &mut Entry<'a>, property: &FdtProperty<'a>, limits: &Limits) -> Result<(), ValueError> {
+fn set<'a>(entry: &mut VmNode<'a>, property: &FdtProperty<'a>, limits: &Limits) -> Result<(), ValueError> {
     let value = value::bytes(property);
     match property.name() {
         "vcpus" => {

@@ -71,7 +71,7 @@ pub(super) enum Dtb {
 
 /// What does not fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(super) enum LoadedPart {
     Kernel,
     Initrd,
     DeviceTree,
@@ -80,7 +80,7 @@ pub(super) enum Part {
 /// What does not fit, and by how many bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Misfit {
-    pub(super) part: Part,
+    pub(super) part: LoadedPart,
     pub(super) over: u64,
 }
 
@@ -88,14 +88,14 @@ pub(super) struct Misfit {
 pub(super) fn find(ram: Ram, kernel: Stretch, initrd: Option<u64>, first: Dtb) -> Result<Places, Misfit> {
     let misfit = |part, end: u64| Misfit { part, over: end.saturating_sub(ram.end()) };
     if kernel.end() > ram.end() {
-        return Err(misfit(Part::Kernel, kernel.end()));
+        return Err(misfit(LoadedPart::Kernel, kernel.end()));
     }
     let earliest = ram.base.bits().saturating_add(INITRD_OFFSET.min(ram.bytes / 2));
     let start = align_up(earliest.max(kernel.end()), Size::Page.bytes());
     let initrd = initrd.map(|bytes| Stretch { start: Addr::new(start), bytes });
     let after = initrd.map_or(start, |initrd| initrd.end());
     if initrd.is_some() && after > ram.end() {
-        return Err(misfit(Part::Initrd, after));
+        return Err(misfit(LoadedPart::Initrd, after));
     }
     let behind = |alignment| {
         let at = align_up(after, alignment);
@@ -110,7 +110,7 @@ pub(super) fn find(ram: Ram, kernel: Stretch, initrd: Option<u64>, first: Dtb) -
     };
     match dtb {
         Some(dtb) => Ok(Places { initrd, dtb: Addr::new(dtb) }),
-        None => Err(misfit(Part::DeviceTree, align_up(after, Size::Page.bytes()).saturating_add(DTB_ROOM))),
+        None => Err(misfit(LoadedPart::DeviceTree, align_up(after, Size::Page.bytes()).saturating_add(DTB_ROOM))),
     }
 }
 
@@ -138,7 +138,7 @@ fn align_up(value: u64, alignment: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{DTB_ROOM, Dtb, Misfit, Part, Places, Ram, Stretch, find, remedy};
+    use super::{DTB_ROOM, Dtb, LoadedPart, Misfit, Places, Ram, Stretch, find, remedy};
     use crate::addr::Addr;
     use alloc::string::ToString;
 
@@ -175,16 +175,16 @@ mod tests {
         // Half of what the tree needs is not enough.
         assert_eq!(places(2 * M, kernel(M / 2, M + M / 2 - DTB_ROOM / 2), None, Dtb::Behind), (None, 0));
         let full = find(ram(2 * M), kernel(0, 2 * M), None, Dtb::Behind);
-        assert_eq!(full, Err(Misfit { part: Part::DeviceTree, over: DTB_ROOM }));
+        assert_eq!(full, Err(Misfit { part: LoadedPart::DeviceTree, over: DTB_ROOM }));
     }
 
     #[test]
     fn misfits_say_by_how_much() {
         let over = |kernel, initrd| find(ram(64 * M), kernel, initrd, Dtb::Behind).unwrap_err();
-        assert_eq!(over(kernel(0, 65 * M), None), Misfit { part: Part::Kernel, over: M });
-        assert_eq!(over(kernel(0, M), Some(33 * M)), Misfit { part: Part::Initrd, over: M });
-        assert_eq!(over(kernel(0, M), Some(u64::MAX)).part, Part::Initrd);
-        assert_eq!(over(Stretch { start: Addr::new(u64::MAX), bytes: u64::MAX }, None).part, Part::Kernel);
+        assert_eq!(over(kernel(0, 65 * M), None), Misfit { part: LoadedPart::Kernel, over: M });
+        assert_eq!(over(kernel(0, M), Some(33 * M)), Misfit { part: LoadedPart::Initrd, over: M });
+        assert_eq!(over(kernel(0, M), Some(u64::MAX)).part, LoadedPart::Initrd);
+        assert_eq!(over(Stretch { start: Addr::new(u64::MAX), bytes: u64::MAX }, None).part, LoadedPart::Kernel);
     }
 
     #[test]

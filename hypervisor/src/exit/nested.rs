@@ -26,7 +26,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut
         World::Hypervisor => {
             if nested.follow_e2h(m) {
                 // What trapped may mean something else now.
-                transition::assume(here, m, vcpu, nested);
+                transition::update_el2(here, m, vcpu, nested);
                 if class != ec::HVC64 {
                     return Outcome::Done(Next::Resume);
                 }

@@ -19,7 +19,7 @@ pub fn load<M: Machine>(m: &M, vcpu: &Vcpu) {
 pub fn nested_load<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) {
     let at_el2 = nested.guest().is_none();
     // Where debug exceptions go: to EL2 with either.
-    let above = at_el2 && nested.kept.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0;
+    let above = at_el2 && nested.own.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0;
     set(m, vcpu, above, at_el2);
 }
 

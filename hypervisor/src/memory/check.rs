@@ -64,8 +64,8 @@ impl Memory {
         let stale = Checked { leaves: 1, stale: 1, wrong: 0 };
         let wrong = Checked { leaves: 1, stale: 0, wrong: 1 };
         let Some(key) = self.shadows.all.get(n).map(|shadow| shadow.key) else { return stale };
-        let Ok(outer) = self.outer(m, pool, key, leaf.input) else { return stale };
-        let Some(ipa) = outer.leaf.output_of(leaf.input).filter(|_| outer.bytes >= leaf.size.bytes()) else {
+        let Ok(nested) = self.walk_nested(m, pool, key, leaf.input) else { return stale };
+        let Some(ipa) = nested.leaf.output_of(leaf.input).filter(|_| nested.bytes >= leaf.size.bytes()) else {
             return stale;
         };
         let Found::Leaf(own) = self.table.walk(m, ipa) else { return stale };
@@ -80,7 +80,7 @@ impl Memory {
             // Ours changed, and it did not go with that.
             (false, true) | (true, false) => wrong,
             (true, true) if !own.attr.rights.allows(leaf.attr.rights) => wrong,
-            (true, true) if !outer.leaf.attr.rights.allows(leaf.attr.rights) => stale,
+            (true, true) if !nested.leaf.attr.rights.allows(leaf.attr.rights) => stale,
             (true, true) => Checked { leaves: 1, ..Checked::default() },
         }
     }

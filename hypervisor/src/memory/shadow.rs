@@ -1,7 +1,7 @@
 //! Shadow tables: a guest hypervisor's stage 2 followed by the VM's own, in tables that the hardware walks.
 //!
 //! [`Memory::shadow`] finds the shadow of a stage 2, [`Memory::fill`] adds the leaf that a fault needs: the guest hypervisor's
-//! leaf ([`super::outer`]) then ours ([`Leaf::then`]). A leaf goes when what it was made of does: the hypervisor's by its
+//! leaf ([`super::nested_walk`]) then ours ([`Leaf::then`]). A leaf goes when what it was made of does: the hypervisor's by its
 //! TLBI ([`Memory::outer_forget`]), ours when a page moves or loses rights, in the same hold of the lock
 //! (`Memory::kill`, by `memory/reverse.rs`). So what the hardware finds is never more than our own table allows, and never
 //! older than the hypervisor's last TLBI.
@@ -9,7 +9,7 @@
 //! A leaf's marks say how large the hypervisor's leaf was: a TLBI for any address in that has to reach all of it (Arm ARM
 //! D8.14.5).
 
-use super::outer::{OuterFault, Reason};
+use super::nested_walk::{NestedFault, Reason};
 use super::reverse::{Reverse, RmapEntry, RmapKey};
 pub use super::shadows::ShadowCounts;
 use super::shadows::{Key, Shadow, Shadows};
@@ -67,7 +67,7 @@ const fn marked(marks: u8) -> Size {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fill {
     /// The guest hypervisor's tables have no translation, or it does not allow the access.
-    Outer(OuterFault),
+    Fault(NestedFault),
     /// It leads to no RAM of the guest hypervisor's, but to this.
     Device(Addr<Ipa>),
     /// The page itself is not to be had.
@@ -260,8 +260,8 @@ impl Memory {
         at: Addr<Ipa2>,
         access: Access,
     ) -> Result<(), Fill> {
-        let (outer, ipa) = self.outer_ipa(m, pool, key, at, access).map_err(|reason| match reason {
-            Reason::Outer(fault) => Fill::Outer(fault),
+        let (nested, ipa) = self.nested_ipa(m, pool, key, at, access).map_err(|reason| match reason {
+            Reason::Fault(fault) => Fill::Fault(fault),
             Reason::Miss(miss) => Fill::Miss(miss),
         })?;
         if !self.is_ram(ipa.align_down(Size::Page), Size::Page.bytes()) {
@@ -269,15 +269,15 @@ impl Memory {
         }
         let own = self.resolve(m, pool, ipa, access).map_err(Fill::Miss)?;
         let Some(n) = self.find(key) else { return Ok(()) };
-        let size = outer.leaf.size.min(own.size).min(Size::Block);
-        let parts = if outer.bytes > Size::Block.bytes() {
+        let size = nested.leaf.size.min(own.size).min(Size::Block);
+        let parts = if nested.bytes > Size::Block.bytes() {
             FROM_GIANT | FROM_BLOCK
-        } else if outer.bytes > Size::Page.bytes() {
+        } else if nested.bytes > Size::Page.bytes() {
             FROM_BLOCK
         } else {
             0
         };
-        let attr = Attr { marks: Marks::new(parts), accessed: true, ..outer.leaf.attr.common(own.attr) };
+        let attr = Attr { marks: Marks::new(parts), accessed: true, ..nested.leaf.attr.common(own.attr) };
         self.enter(m, pool, n, (at, ipa), own, size, attr).map_err(Fill::Miss)
     }
 

@@ -6,7 +6,7 @@
 
 use super::map::{Cached, replace};
 use super::vmid::Tag;
-use super::{Refusal, Supply, Table, entry};
+use super::{Refusal, Supply, Table, descriptor_at};
 use crate::addr::{Addr, Pa, Size, Space};
 use crate::arm::desc::{Attr, Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Geometry, Level};
@@ -38,17 +38,17 @@ enum Whole {
 impl<In: Space, Out: Space> Table<In, Out> {
     /// Makes 512 leaves of the next smaller size of the block around `at`; nothing else changes. Takes one frame.
     pub fn split<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, supply: &mut impl Supply) -> Result<(), Refusal> {
-        let (slot, desc) = self.descend(m, at, Level::L3).ok_or(Refusal::Outside)?;
-        let (Desc::Leaf(output, attr), Some(size), Some(below)) = (desc, slot.level.leaf(), slot.level.next()) else {
+        let (entry, desc) = self.descend(m, at, Level::L3).ok_or(Refusal::Outside)?;
+        let (Desc::Leaf(output, attr), Some(size), Some(below)) = (desc, entry.level.leaf(), entry.level.next()) else {
             return Err(Refusal::Missing);
         };
         let table = supply.take().ok_or(Refusal::Short)?;
         let first = Desc::Leaf(output, attr).encode(below);
         for index in 0..ENTRIES {
-            m.store(entry(table, index), first | index << below.shift());
+            m.store(descriptor_at(table, index), first | index << below.shift());
         }
         // The first publish of the replacement makes these seen as well, long before the table is reachable.
-        replace(m, tag, slot, Cached::Leaf(size), Desc::Table(table.bits()).encode(slot.level));
+        replace(m, tag, entry, Cached::Leaf(size), Desc::Table(table.bits()).encode(entry.level));
         Ok(())
     }
 
@@ -63,11 +63,11 @@ impl<In: Space, Out: Space> Table<In, Out> {
         supply: &mut impl Supply,
     ) -> Result<(), Refusal> {
         let level = Level::of(size);
-        let (slot, desc) = self.descend(m, at, level).ok_or(Refusal::Outside)?;
-        let (Desc::Table(table), Some(below)) = (desc, slot.level.next()) else {
+        let (entry, desc) = self.descend(m, at, level).ok_or(Refusal::Outside)?;
+        let (Desc::Table(table), Some(below)) = (desc, entry.level.next()) else {
             return Err(Refusal::Missing);
         };
-        if slot.level != level {
+        if entry.level != level {
             return Err(Refusal::Outside);
         }
         let table = Addr::new(table);
@@ -76,7 +76,7 @@ impl<In: Space, Out: Space> Table<In, Out> {
             Whole::Leaf(_, _) => return Err(Refusal::Uneven),
             Whole::Hole(hole) => Desc::Hole(hole),
         };
-        replace(m, tag, slot, Cached::Table, new.encode(level));
+        replace(m, tag, entry, Cached::Table, new.encode(level));
         supply.give(table);
         Ok(())
     }
@@ -84,9 +84,9 @@ impl<In: Space, Out: Space> Table<In, Out> {
     /// Takes the table of the pages around `at` away and leaves a hole: whatever its leaves name is somebody else's. Gives the
     /// table's frame to `supply`. Refuses where there is none.
     pub fn prune<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, supply: &mut impl Supply) -> Result<(), Refusal> {
-        let (slot, desc) = self.descend(m, at, Level::L2).ok_or(Refusal::Outside)?;
-        let (Desc::Table(table), Level::L2) = (desc, slot.level) else { return Err(Refusal::Missing) };
-        replace(m, tag, slot, Cached::Table, Hole::Absent.encode());
+        let (entry, desc) = self.descend(m, at, Level::L2).ok_or(Refusal::Outside)?;
+        let (Desc::Table(table), Level::L2) = (desc, entry.level) else { return Err(Refusal::Missing) };
+        replace(m, tag, entry, Cached::Table, Hole::Absent.encode());
         supply.give(Addr::new(table));
         Ok(())
     }
@@ -143,7 +143,7 @@ fn break_root<M: Machine>(
             continue;
         }
         // A part lies in one table of the root.
-        let table = entry(root, first).align_down(Size::Page);
+        let table = descriptor_at(root, first).align_down(Size::Page);
         let skipped = (first % ENTRIES) as usize;
         for (index, word) in (first..first + part).zip(m.frame(table).iter().skip(skipped)) {
             let word = word.load(Relaxed);
@@ -151,7 +151,7 @@ fn break_root<M: Machine>(
             if word == Hole::Absent.encode() {
                 continue;
             }
-            m.store(entry(root, index), Hole::Absent.encode());
+            m.store(descriptor_at(root, index), Hole::Absent.encode());
             let desc = Desc::decode(word, level);
             if !matches!(desc, Desc::Hole(_)) {
                 broken.push(desc);
@@ -184,7 +184,7 @@ fn dissolve<M: Machine, Out: Space>(m: &M, desc: Desc, level: Level, take: &mut 
 
 /// What the table's descriptors amount to, if they go together.
 fn whole<M: Machine>(m: &M, table: Addr<Pa>, level: Level) -> Option<Whole> {
-    let first = m.load(entry(table, 0));
+    let first = m.load(descriptor_at(table, 0));
     let (whole, step) = match Desc::decode(first, level) {
         Desc::Leaf(output, attr) => (Whole::Leaf(output, attr), 1 << level.shift()),
         Desc::Hole(hole) if hole.is_divisible() => (Whole::Hole(hole), 0),

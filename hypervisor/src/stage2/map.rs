@@ -17,7 +17,7 @@
 
 use super::vmid::Tag;
 use super::walk::Gap;
-use super::{Leaf, Refusal, Slot, Supply, Table, entry};
+use super::{Entry, Leaf, Refusal, Supply, Table, descriptor_at};
 use crate::addr::{Addr, Ipa, Pa, Size, Space};
 use crate::arm::desc::{Attr, Desc, Hole, is_valid};
 use crate::arm::vmsa::{ENTRIES, Level};
@@ -36,20 +36,20 @@ pub(super) enum Cached {
 }
 
 /// Replaces a valid descriptor by `new`, valid or not.
-pub(super) fn replace<M: Machine, In: Space>(m: &M, tag: &Tag, slot: Slot<In>, cached: Cached, new: u64) {
+pub(super) fn replace<M: Machine, In: Space>(m: &M, tag: &Tag, entry: Entry<In>, cached: Cached, new: u64) {
     let broken = if is_valid(new) { Hole::Absent.encode() } else { new };
-    m.store(slot.at, broken);
+    m.store(entry.at, broken);
     m.publish();
     // A VM that has never run has nothing cached.
     if let Some(vmid) = tag.vmid() {
         m.forget(match cached {
             // The hardware knows every table's input as IPA, a shadow's too, under the shadow's own VMID.
-            Cached::Leaf(size) => Forget::Leaf(vmid, Addr::<Ipa>::new(slot.input.bits()), size),
+            Cached::Leaf(size) => Forget::Leaf(vmid, Addr::<Ipa>::new(entry.input.bits()), size),
             Cached::Table => Forget::Vmid(vmid),
         });
     }
     if is_valid(new) {
-        m.store(slot.at, new);
+        m.store(entry.at, new);
         m.publish();
     }
 }
@@ -79,7 +79,7 @@ impl<In: Space> Gap<In> {
         if !self.admits(size) {
             return Err(Refusal::Occupied);
         }
-        let wanted = Level::of(size).number() - self.slot.level.number();
+        let wanted = Level::of(size).number() - self.entry.level.number();
         if wanted > 0 && !self.hole.is_divisible() {
             return Err(Refusal::Uneven);
         }
@@ -112,7 +112,7 @@ impl<In: Space, Out: Space> Prepared<In, Out> {
         let mut word = Desc::Leaf(leaf.output.bits(), attr).encode(level);
         for &table in self.tables.iter().rev() {
             fill(m, table, self.gap.hole);
-            m.store(entry(table, level.index(self.input.bits())), word);
+            m.store(descriptor_at(table, level.index(self.input.bits())), word);
             word = Desc::Table(table.bits()).encode(level);
             level = above(level);
         }
@@ -121,7 +121,7 @@ impl<In: Space, Out: Space> Prepared<In, Out> {
             // supply's zeroes, a hole, and fault once for nothing.
             m.publish();
         }
-        m.store(self.gap.slot.at, word);
+        m.store(self.gap.entry.at, word);
         m.publish();
         leaf
     }
@@ -130,7 +130,7 @@ impl<In: Space, Out: Space> Prepared<In, Out> {
 /// Makes every descriptor of a zeroed table say what the hole said that it is to stand for.
 fn fill<M: Machine>(m: &M, table: Addr<Pa>, hole: Hole) {
     if hole != Hole::Absent {
-        (0..ENTRIES).for_each(|index| m.store(entry(table, index), hole.encode()));
+        (0..ENTRIES).for_each(|index| m.store(descriptor_at(table, index), hole.encode()));
     }
 }
 
@@ -156,11 +156,11 @@ impl<In: Space, Out: Space> Table<In, Out> {
         }
         match self.descend(m, at, Level::of(size)) {
             None => Err(Refusal::Outside),
-            Some((slot, Desc::Hole(hole))) if slot.level <= Level::of(size) => {
-                Gap { slot, hole }.prepare(at, size, supply)
+            Some((entry, Desc::Hole(hole))) if entry.level <= Level::of(size) => {
+                Gap { entry, hole }.prepare(at, size, supply)
             }
             // The root has no leaves as big as that.
-            Some((slot, _)) if slot.level > Level::of(size) => Err(Refusal::Outside),
+            Some((entry, _)) if entry.level > Level::of(size) => Err(Refusal::Outside),
             Some(_) => Err(Refusal::Occupied),
         }
     }
@@ -168,18 +168,18 @@ impl<In: Space, Out: Space> Table<In, Out> {
     /// Unmaps the leaf around `at`, leaving `hole`, and hands back what was mapped. Afterwards no CPU can reach the
     /// output through this table.
     pub fn unmap<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, hole: Hole) -> Result<Leaf<In, Out>, Refusal> {
-        let (slot, leaf) = self.leaf(m, at)?;
-        replace(m, tag, slot, Cached::Leaf(leaf.size), hole.encode());
+        let (entry, leaf) = self.leaf(m, at)?;
+        replace(m, tag, entry, Cached::Leaf(leaf.size), hole.encode());
         Ok(leaf)
     }
 
     /// Gives the leaf around `at` other attributes, and hands back the new leaf.
     pub fn protect<M: Machine>(&self, m: &M, tag: &Tag, at: Addr<In>, attr: Attr) -> Result<Leaf<In, Out>, Refusal> {
-        let (slot, mut leaf) = self.leaf(m, at)?;
+        let (entry, mut leaf) = self.leaf(m, at)?;
         if leaf.attr != attr {
             leaf.attr = attr;
-            let new = Desc::Leaf(leaf.output.bits(), attr).encode(slot.level);
-            replace(m, tag, slot, Cached::Leaf(leaf.size), new);
+            let new = Desc::Leaf(leaf.output.bits(), attr).encode(entry.level);
+            replace(m, tag, entry, Cached::Leaf(leaf.size), new);
         }
         Ok(leaf)
     }
@@ -187,10 +187,10 @@ impl<In: Space, Out: Space> Table<In, Out> {
     /// Sets the access flag of the leaf around `at`, and hands back the new leaf. A leaf without the flag is in no TLB, so
     /// there is nothing to break and nothing to forget (Arm ARM D8.4.5).
     pub fn wake<M: Machine>(&self, m: &M, at: Addr<In>) -> Result<Leaf<In, Out>, Refusal> {
-        let (slot, mut leaf) = self.leaf(m, at)?;
+        let (entry, mut leaf) = self.leaf(m, at)?;
         if !leaf.attr.accessed {
             leaf.attr.accessed = true;
-            m.store(slot.at, Desc::Leaf(leaf.output.bits(), leaf.attr).encode(slot.level));
+            m.store(entry.at, Desc::Leaf(leaf.output.bits(), leaf.attr).encode(entry.level));
             m.publish();
         }
         Ok(leaf)
@@ -200,8 +200,8 @@ impl<In: Space, Out: Space> Table<In, Out> {
     pub fn relabel<M: Machine>(&self, m: &M, at: Addr<In>, hole: Hole) -> Result<(), Refusal> {
         match self.descend(m, at, Level::L3) {
             None => Err(Refusal::Outside),
-            Some((slot, Desc::Hole(_))) => {
-                m.store(slot.at, hole.encode());
+            Some((entry, Desc::Hole(_))) => {
+                m.store(entry.at, hole.encode());
                 m.publish();
                 Ok(())
             }
@@ -209,11 +209,11 @@ impl<In: Space, Out: Space> Table<In, Out> {
         }
     }
 
-    fn leaf<M: Machine>(&self, m: &M, at: Addr<In>) -> Result<(Slot<In>, Leaf<In, Out>), Refusal> {
-        let (slot, desc) = self.descend(m, at, Level::L3).ok_or(Refusal::Outside)?;
-        match (desc, slot.level.leaf()) {
+    fn leaf<M: Machine>(&self, m: &M, at: Addr<In>) -> Result<(Entry<In>, Leaf<In, Out>), Refusal> {
+        let (entry, desc) = self.descend(m, at, Level::L3).ok_or(Refusal::Outside)?;
+        match (desc, entry.level.leaf()) {
             (Desc::Leaf(output, attr), Some(size)) => {
-                Ok((slot, Leaf { input: slot.input, output: Addr::new(output), size, attr }))
+                Ok((entry, Leaf { input: entry.input, output: Addr::new(output), size, attr }))
             }
             _ => Err(Refusal::Missing),
         }

@@ -5,7 +5,7 @@
 //! been gone through; as a descriptor that would be an invalid one. Every CPU has forgotten them by then, so that nobody walks
 //! there. What the first descriptor led to is chained itself. (KVM's word for such tables is the same.)
 
-use super::entry;
+use super::descriptor_at;
 use crate::addr::{Addr, Pa};
 use crate::arm::desc::{Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Level};
@@ -30,7 +30,7 @@ impl Unlinked {
     /// Adds a table of this level, and all below it.
     pub fn push<M: Machine>(&mut self, m: &M, mut table: Addr<Pa>, mut level: Level) {
         loop {
-            let first = entry(table, 0);
+            let first = descriptor_at(table, 0);
             let desc = Desc::decode(m.load(first), level);
             m.store(first, self.0);
             self.0 = table.bits() | NEXT | (level as u64) << 1;
@@ -59,7 +59,7 @@ impl Unlinked {
                     self.0 = if index + 1 < ENTRIES { self.0 + NEXT } else { self.0 | 3 << 1 };
                     scanned += 1;
                     left -= u32::from(scanned % SCANNED == 0);
-                    let word = m.load(entry(table, index));
+                    let word = m.load(descriptor_at(table, index));
                     // As most of it is.
                     if word != Hole::Absent.encode()
                         && let Desc::Table(below) = Desc::decode(word, level)
@@ -68,7 +68,7 @@ impl Unlinked {
                     }
                 }
                 None => {
-                    self.0 = m.load(entry(table, 0));
+                    self.0 = m.load(descriptor_at(table, 0));
                     take(table);
                     left -= 1;
                 }

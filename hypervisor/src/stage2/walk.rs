@@ -5,7 +5,7 @@
 //!
 //! Follows Arm ARM D8.2.
 
-use super::{Leaf, Slot, Table, start_of};
+use super::{Entry, Leaf, Table, start_of};
 use crate::addr::{Addr, Pa, Size, Space};
 use crate::arm::desc::{Desc, Hole};
 use crate::arm::vmsa::{ENTRIES, Level};
@@ -26,7 +26,7 @@ pub enum Found<In: Space, Out: Space> {
 /// A hole in its place: where the descriptor is, and what it says. It speaks for all of its level's span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gap<In: Space> {
-    pub(super) slot: Slot<In>,
+    pub(super) entry: Entry<In>,
     pub(super) hole: Hole,
 }
 
@@ -38,18 +38,18 @@ impl<In: Space> Gap<In> {
 
     /// The level at which the walk ended.
     pub const fn level(&self) -> Level {
-        self.slot.level
+        self.entry.level
     }
 
     /// How many bytes there are from `at`, where the walk was to, to its end.
     pub const fn rest(&self, at: Addr<In>) -> u64 {
-        let span = self.slot.level.span();
+        let span = self.entry.level.span();
         span - (at.bits() & (span - 1))
     }
 
     /// Whether a leaf of `size` fits in: no smaller table is in its way.
     pub fn admits(&self, size: Size) -> bool {
-        self.slot.level <= Level::of(size)
+        self.entry.level <= Level::of(size)
     }
 }
 
@@ -69,26 +69,28 @@ impl<In: Space, Out: Space> Table<In, Out> {
     pub fn walk<M: Machine>(&self, m: &M, at: Addr<In>) -> Found<In, Out> {
         match self.descend(m, at, Level::L3) {
             None => Found::Outside,
-            Some((slot, Desc::Leaf(output, attr))) => match slot.level.leaf() {
-                Some(size) => Found::Leaf(Leaf { input: slot.input, output: Addr::new(output), size, attr }),
+            Some((entry, Desc::Leaf(output, attr))) => match entry.level.leaf() {
+                Some(size) => Found::Leaf(Leaf { input: entry.input, output: Addr::new(output), size, attr }),
                 // `Desc::decode` gives no leaf at a level that has none.
                 None => Found::Outside,
             },
-            Some((slot, Desc::Hole(hole))) => Found::Gap(Gap { slot, hole }),
+            Some((entry, Desc::Hole(hole))) => Found::Gap(Gap { entry, hole }),
             // Not at level 3, where there are no tables.
-            Some((slot, Desc::Table(_))) => Found::Gap(Gap { slot, hole: Hole::Poisoned }),
+            Some((entry, Desc::Table(_))) => Found::Gap(Gap { entry, hole: Hole::Poisoned }),
         }
     }
 
     /// Walks from the root towards `at` until a leaf, a hole, or a descriptor of level `last`.
-    pub(super) fn descend<M: Machine>(&self, m: &M, at: Addr<In>, last: Level) -> Option<(Slot<In>, Desc)> {
-        let mut slot = self.root_slot(at)?;
+    pub(super) fn descend<M: Machine>(&self, m: &M, at: Addr<In>, last: Level) -> Option<(Entry<In>, Desc)> {
+        let mut entry = self.root_entry(at)?;
         loop {
-            let desc = Desc::decode(m.load(slot.at), slot.level);
-            match (desc, slot.level.next()) {
+            let desc = Desc::decode(m.load(entry.at), entry.level);
+            match (desc, entry.level.next()) {
                 // Ends after four levels: each turn goes one further, and the last has no next.
-                (Desc::Table(next), Some(level)) if slot.level < last => slot = Slot::new(Addr::new(next), at, level),
-                _ => return Some((slot, desc)),
+                (Desc::Table(next), Some(level)) if entry.level < last => {
+                    entry = Entry::new(Addr::new(next), at, level)
+                }
+                _ => return Some((entry, desc)),
             }
         }
     }
@@ -97,10 +99,10 @@ impl<In: Space, Out: Space> Table<In, Out> {
     pub fn steps<M: Machine>(&self, m: &M, at: Addr<In>) -> ArrayVec<Step, { Level::COUNT }> {
         let mut steps = ArrayVec::new();
         for last in [Level::L0, Level::L1, Level::L2, Level::L3] {
-            if let Some((slot, _)) = self.descend(m, at, last)
-                && steps.last().is_none_or(|step: &Step| step.level < slot.level)
+            if let Some((entry, _)) = self.descend(m, at, last)
+                && steps.last().is_none_or(|step: &Step| step.level < entry.level)
             {
-                steps.push(Step { level: slot.level, at: slot.at, word: m.load(slot.at) });
+                steps.push(Step { level: entry.level, at: entry.at, word: m.load(entry.at) });
             }
         }
         steps
@@ -111,23 +113,23 @@ impl<In: Space, Out: Space> Table<In, Out> {
         let level = self.geometry.start();
         for index in 0..self.root_entries() {
             let input = Addr::new(index << level.shift());
-            if let Some(slot) = self.root_slot(input) {
-                visit(m, slot, &mut see);
+            if let Some(entry) = self.root_entry(input) {
+                visit(m, entry, &mut see);
             }
         }
     }
 }
 
 /// Recursion as deep as there are levels: each call goes one further.
-fn visit<M: Machine, In: Space, Out: Space>(m: &M, slot: Slot<In>, see: &mut impl FnMut(Leaf<In, Out>)) {
-    match (Desc::decode(m.load(slot.at), slot.level), slot.level.next(), slot.level.leaf()) {
+fn visit<M: Machine, In: Space, Out: Space>(m: &M, entry: Entry<In>, see: &mut impl FnMut(Leaf<In, Out>)) {
+    match (Desc::decode(m.load(entry.at), entry.level), entry.level.next(), entry.level.leaf()) {
         (Desc::Leaf(output, attr), _, Some(size)) => {
-            see(Leaf { input: slot.input, output: Addr::new(output), size, attr });
+            see(Leaf { input: entry.input, output: Addr::new(output), size, attr });
         }
         (Desc::Table(next), Some(level), _) => {
             for index in 0..ENTRIES {
-                let input = start_of(slot.input, slot.level).bits() | index << level.shift();
-                visit(m, Slot::new(Addr::new(next), Addr::new(input), level), see);
+                let input = start_of(entry.input, entry.level).bits() | index << level.shift();
+                visit(m, Entry::new(Addr::new(next), Addr::new(input), level), see);
             }
         }
         _ => {}

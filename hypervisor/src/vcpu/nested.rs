@@ -2,7 +2,7 @@
 //!
 //! Such a vCPU is in one of two worlds on the CPU's EL1: its *hypervisor* (virtual EL2 and, with TGE, its EL0; KVM:
 //! `is_hyp_ctxt`), or the *guest* of that (virtual EL1 and EL0). EL1's registers on the CPU are those of whoever runs. The other's are here: the
-//! hypervisor's in [`Nested::away`]; the guest's in the page that VNCR_EL2 names, where the hypervisor reads and writes
+//! hypervisor's in [`Nested::hypervisor_el1`]; the guest's in the page that VNCR_EL2 names, where the hypervisor reads and writes
 //! them without leaving, as it does with those registers of EL2 that only matter when the guest runs.
 //!
 //! What the hypervisor writes there is seen by us when we look: HCR_EL2 above all. Whether it runs with E2H decides what its
@@ -140,12 +140,12 @@ pub struct Nested {
     /// Whether it has entered a guest since its reset.
     pub settled: bool,
     /// The hypervisor's EL1 registers while the guest runs.
-    pub away: Context,
+    pub hypervisor_el1: Context,
     /// The guest's on their way between CPU and page.
-    pub passing: Context,
+    pub guest_el1: Context,
     /// Registers of EL2 that are neither in the page nor EL1's; those that are EL1's, as the hypervisor wrote them, where it
     /// runs without E2H.
-    pub kept: Kept,
+    pub own: OwnRegisters,
     /// CNTKCTL_EL1 while CNTHCTL_EL2 has its place on the CPU.
     pub cntkctl: u64,
     /// EL2's physical timer.
@@ -164,24 +164,24 @@ pub struct Nested {
     pub lines: u16,
 }
 
-macro_rules! kept {
+macro_rules! own {
     ($($name:ident),* $(,)?) => {
-        /// Registers of EL2 that are kept here.
+        /// EL2's own registers: those that are neither in the page nor EL1's.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[allow(missing_docs)]
         pub enum Own { $($name),* }
 
         /// A value for each of [`Own`].
         #[derive(Clone, Debug, Default)]
-        pub struct Kept([u64; [$(Own::$name),*].len()]);
+        pub struct OwnRegisters([u64; [$(Own::$name),*].len()]);
     };
 }
 
-kept! {
+own! {
     Sctlr, Tcr, Ttbr0, Ttbr1, Mair, Amair, Vbar, Cptr, Contextidr, Cnthctl, Afsr0, Afsr1, Hpfar, Mdcr, Hacr, Actlr, Hstr,
 }
 
-impl Kept {
+impl OwnRegisters {
     /// The value of `register`.
     pub fn get(&self, register: Own) -> u64 {
         self.0.get(register as usize).copied().unwrap_or(0)
@@ -205,17 +205,17 @@ const CPTR: u64 = 0x33ff;
 impl Nested {
     /// As after a reset, with the page at `page`, which the caller clears.
     pub fn new(page: Page, lists: u8) -> Self {
-        let mut kept = Kept::default();
-        kept.set(Own::Sctlr, SCTLR);
-        kept.set(Own::Cptr, CPTR);
+        let mut own = OwnRegisters::default();
+        own.set(Own::Sctlr, SCTLR);
+        own.set(Own::Cptr, CPTR);
         Self {
             page,
             world: World::Hypervisor,
             vhe: false,
             settled: false,
-            away: Context::reset(),
-            passing: Context::zeroed(),
-            kept,
+            hypervisor_el1: Context::reset(),
+            guest_el1: Context::zeroed(),
+            own,
             cntkctl: 0,
             hp: Timer::default(),
             hv: Timer::default(),
@@ -310,17 +310,17 @@ impl Nested {
         self.hcr(m) & hcr::VM != 0
     }
 
-    /// Makes EL1's registers for the guest ready in [`Nested::passing`]: out of the page and, for what both see, from the CPU.
+    /// Makes EL1's registers for the guest ready in [`Nested::guest_el1`]: out of the page and, for what both see, from the CPU.
     pub fn fetch_guest<M: Machine>(&mut self, m: &M) {
-        take_guest(m.frame(self.page.0), &mut self.passing);
-        share(m, &mut self.passing);
-        self.passing.set(El1::Cntkctl, if self.vhe { self.cntkctl } else { m.get(El1::Cntkctl) });
+        take_guest(m.frame(self.page.0), &mut self.guest_el1);
+        share(m, &mut self.guest_el1);
+        self.guest_el1.set(El1::Cntkctl, if self.vhe { self.cntkctl } else { m.get(El1::Cntkctl) });
     }
 
-    /// Keeps the guest's registers, as they came from the CPU into [`Nested::passing`], in the page.
+    /// Keeps the guest's registers, as they came from the CPU into [`Nested::guest_el1`], in the page.
     pub fn keep_guest<M: Machine>(&mut self, m: &M) {
-        put_guest(m.frame(self.page.0), &self.passing);
-        self.cntkctl = self.passing.get(El1::Cntkctl);
+        put_guest(m.frame(self.page.0), &self.guest_el1);
+        self.cntkctl = self.guest_el1.get(El1::Cntkctl);
     }
 
     /// The guest's interface, out of the page.

@@ -34,7 +34,7 @@ impl Nested {
         match Self::place(register) {
             _ if register == Own::Cnthctl && self.vhe => m.get(El1::Cntkctl),
             Some(place) if self.vhe => m.get(place),
-            _ => self.kept.get(register),
+            _ => self.own.get(register),
         }
     }
 
@@ -44,10 +44,10 @@ impl Nested {
             _ if register == Own::Cnthctl && self.vhe => m.set(El1::Cntkctl, value),
             Some(place) if self.vhe => m.set(place, value),
             Some(place) => {
-                self.kept.set(register, value);
+                self.own.set(register, value);
                 m.set(place, Self::as_el1(register, value));
             }
-            None => self.kept.set(register, value),
+            None => self.own.set(register, value),
         }
     }
 
@@ -138,20 +138,20 @@ impl Nested {
         self.vhe = vhe;
         for (own, place) in PLACES {
             if vhe {
-                m.set(place, self.kept.get(own));
+                m.set(place, self.own.get(own));
             } else {
                 let value = m.get(place);
-                self.kept.set(own, value);
+                self.own.set(own, value);
                 m.set(place, Self::as_el1(own, value));
             }
         }
         if vhe {
             self.cntkctl = m.get(El1::Cntkctl);
-            m.set(El1::Cntkctl, self.kept.get(Own::Cnthctl));
+            m.set(El1::Cntkctl, self.own.get(Own::Cnthctl));
             m.set(El1::CntvCval, self.hv.cval);
             m.set(El1::CntvCtl, self.hv.ctl);
         } else {
-            self.kept.set(Own::Cnthctl, m.get(El1::Cntkctl));
+            self.own.set(Own::Cnthctl, m.get(El1::Cntkctl));
             m.set(El1::Cntkctl, self.cntkctl);
             self.hv = Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval));
             m.set(El1::CntvCtl, 0);
@@ -159,22 +159,22 @@ impl Nested {
         true
     }
 
-    /// Makes EL1's registers for the hypervisor, which was away, ready in [`Nested::away`].
+    /// Makes EL1's registers for the hypervisor, which is to run again, ready in [`Nested::hypervisor_el1`].
     pub fn fetch_hypervisor<M: Machine>(&mut self, m: &M) {
-        share(m, &mut self.away);
+        share(m, &mut self.hypervisor_el1);
         if self.vhe {
-            self.away.set(El1::CntvCval, self.hv.cval);
-            self.away.set(El1::CntvCtl, self.hv.ctl);
+            self.hypervisor_el1.set(El1::CntvCval, self.hv.cval);
+            self.hypervisor_el1.set(El1::CntvCtl, self.hv.ctl);
         } else {
-            self.away.set(El1::Cntkctl, m.get(El1::Cntkctl));
-            self.away.set(El1::CntvCtl, 0);
+            self.hypervisor_el1.set(El1::Cntkctl, m.get(El1::Cntkctl));
+            self.hypervisor_el1.set(El1::CntvCtl, 0);
         }
     }
 
-    /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::away`].
+    /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::hypervisor_el1`].
     pub fn keep_hypervisor(&mut self) {
         if self.vhe {
-            self.hv = Timer::new(self.away.get(El1::CntvCtl), self.away.get(El1::CntvCval));
+            self.hv = Timer::new(self.hypervisor_el1.get(El1::CntvCtl), self.hypervisor_el1.get(El1::CntvCval));
         }
     }
 }

@@ -279,7 +279,7 @@ impl Vcpu {
         self.common = Common::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
         if let VcpuKind::Nested(nested) = &mut self.kind {
             **nested = Nested::new(nested.page, nested.lists);
-            self.common.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.kept.get(Own::Cptr)));
+            self.common.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.own.get(Own::Cptr)));
         }
         self.registers.pc = pc;
         self.registers.x[0] = x0;

@@ -7,7 +7,7 @@
 
 use super::{Bank, NOBODY, Vgic, bits, place};
 use crate::addr::{IntId, VcpuId};
-use crate::arm::gic::{Entry, Mask, Version, hcr};
+use crate::arm::gic::{ListRegister, Mask, Version, hcr};
 use crate::next::Kicks;
 
 /// The list registers of one vCPU, as its version's hardware has them: `ICH_LR<n>_EL2`, or `GICH_LR<n>` in the lower half.
@@ -96,8 +96,8 @@ impl Vgic {
         for lr in lists.lr.iter_mut().take(usize::from(lists.used)) {
             let entry = match self.version {
                 // A GICH_LR has 32 bits.
-                Version::V2 => Entry::from_v2(*lr as u32),
-                Version::V3 => Entry::from_v3(*lr),
+                Version::V2 => ListRegister::from_v2(*lr as u32),
+                Version::V3 => ListRegister::from_v3(*lr),
             };
             kicks |= self.fold_entry(vcpu, entry);
             *lr = 0;
@@ -107,7 +107,7 @@ impl Vgic {
         kicks
     }
 
-    fn fold_entry(&mut self, vcpu: VcpuId, entry: Entry) -> Kicks {
+    fn fold_entry(&mut self, vcpu: VcpuId, entry: ListRegister) -> Kicks {
         let (n, at, bit) = place(IntId(entry.intid));
         let cpu = usize::from(vcpu.0);
         let sourced = self.version == Version::V2 && entry.intid < 16;
@@ -319,7 +319,7 @@ impl Vgic {
         }
         let more = bank.latch & bit != 0;
         let (priority, group1) = if active { bank.as_taken(at) } else { bank.as_written(at) };
-        let entry = Entry {
+        let entry = ListRegister {
             intid: intid.0,
             priority,
             group1,

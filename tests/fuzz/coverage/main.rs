@@ -16,9 +16,9 @@ mod gzip;
 mod image;
 #[path = "../manifest.rs"]
 mod manifest;
-mod outer;
 #[path = "../seeds.rs"]
 mod seeds;
+mod stage2;
 #[path = "../syndrome.rs"]
 mod syndrome;
 #[path = "../virtqueue.rs"]
@@ -42,7 +42,7 @@ const TARGETS: [(&str, Check); 9] = [
     ("syndrome", |input| syndrome::check(&mut Rng::given(input))),
     ("virtqueue", |input| drop(virtqueue::check(&mut Rng::given(input)))),
     ("board", board),
-    ("outer", outer::check),
+    ("stage2", stage2::check),
 ];
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

@@ -1,6 +1,6 @@
 //! The hardware: a virtual CPU interface that works on list registers (IHI 0069H 4.9, IHI 0048B 5.2).
 
-use flatland::arm::gic::{Entry, Mask, Version, hcr};
+use flatland::arm::gic::{ListRegister, Mask, Version, hcr};
 use flatland::vgic::Lists;
 
 /// One CPU's interface, and what the guest on it has taken and not yet given back.
@@ -36,14 +36,14 @@ impl Cpu {
         Self { version, lists, pmr: 0xf8, groups: 3, stack, dropped, timer: false, physical: false, late: true }
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+    pub(super) fn entries(&self) -> impl Iterator<Item = ListRegister> + '_ {
         self.lists.lr[..usize::from(self.lists.used)].iter().map(|lr| match self.version {
-            Version::V2 => Entry::from_v2(*lr as u32),
-            Version::V3 => Entry::from_v3(*lr),
+            Version::V2 => ListRegister::from_v2(*lr as u32),
+            Version::V3 => ListRegister::from_v3(*lr),
         })
     }
 
-    fn set(&mut self, at: usize, entry: Entry) {
+    fn set(&mut self, at: usize, entry: ListRegister) {
         self.lists.lr[at] = match self.version {
             Version::V2 => u64::from(entry.v2()),
             Version::V3 => entry.v3(),
@@ -61,8 +61,8 @@ impl Cpu {
     }
 
     /// The list register that would be taken now.
-    pub(super) fn top(&self) -> Option<(usize, Entry)> {
-        let passes = |e: &Entry| e.priority < self.threshold() && self.groups >> u8::from(e.group1) & 1 != 0;
+    pub(super) fn top(&self) -> Option<(usize, ListRegister)> {
+        let passes = |e: &ListRegister| e.priority < self.threshold() && self.groups >> u8::from(e.group1) & 1 != 0;
         let all = self.entries().enumerate().filter(|(_, e)| e.pending && !e.active && passes(e));
         all.min_by_key(|(_, e)| e.priority)
     }
@@ -70,7 +70,7 @@ impl Cpu {
     /// Reads IAR.
     pub(super) fn ack(&mut self) -> Option<Taken> {
         let (at, entry) = self.top()?;
-        self.set(at, Entry { pending: false, active: true, ..entry });
+        self.set(at, ListRegister { pending: false, active: true, ..entry });
         let taken =
             Taken { intid: entry.intid as usize, source: entry.source, priority: entry.priority, group1: entry.group1 };
         self.stack.push(taken);
@@ -91,7 +91,7 @@ impl Cpu {
         });
         match found {
             Some((at, entry)) => {
-                self.set(at, Entry { active: false, ..entry });
+                self.set(at, ListRegister { active: false, ..entry });
                 if entry.physical.is_some() {
                     self.physical = false;
                 }

@@ -1,7 +1,7 @@
 //! Registers and scenes as conformance suites look at them, and accesses nobody should make.
 
 use flatland::addr::{IntId, VcpuId};
-use flatland::arm::gic::{Entry, Mask, SgiRegister, Version, gicd, gicr, hcr};
+use flatland::arm::gic::{ListRegister, Mask, SgiRegister, Version, gicd, gicr, hcr};
 use flatland::vgic::{Line, Lists, Vgic};
 use harness::effort;
 use proptest::collection::vec;
@@ -25,12 +25,12 @@ fn get(vgic: &Vgic, offset: u64) -> u64 {
 fn done<T>(_: T) {}
 
 /// Takes the only pending list entry, of a GICv2.
-fn take(lists: &mut Lists) -> Entry {
+fn take(lists: &mut Lists) -> ListRegister {
     let mut found = None;
     for lr in &mut lists.lr[..usize::from(lists.used)] {
-        let entry = Entry::from_v2(*lr as u32);
+        let entry = ListRegister::from_v2(*lr as u32);
         if entry.pending {
-            *lr = Entry { pending: false, active: true, ..entry }.v2().into();
+            *lr = ListRegister { pending: false, active: true, ..entry }.v2().into();
             assert_eq!(found.replace(entry), None);
         }
     }
@@ -40,7 +40,7 @@ fn take(lists: &mut Lists) -> Entry {
 /// Ends whatever is active.
 fn end(lists: &mut Lists) {
     for lr in &mut lists.lr[..usize::from(lists.used)] {
-        *lr = Entry { active: false, ..Entry::from_v2(*lr as u32) }.v2().into();
+        *lr = ListRegister { active: false, ..ListRegister::from_v2(*lr as u32) }.v2().into();
     }
 }
 
@@ -142,7 +142,7 @@ fn sources_of_one_sgi_come_one_after_the_other() {
         let taken = take(&mut lists);
         assert_eq!((taken.intid, taken.source, taken.eoi), (7, from, from == 0));
         let _ = vgic.refill(CPU1, &mut lists, OPEN);
-        assert_eq!(Entry::from_v2(lists.lr[0] as u32).source, from, "the end must find the source");
+        assert_eq!(ListRegister::from_v2(lists.lr[0] as u32).source, from, "the end must find the source");
         end(&mut lists);
     }
     let _ = vgic.fold(CPU1, &mut lists);
@@ -203,7 +203,7 @@ fn an_edge_is_listed_active_and_pending_only_at_the_priority_it_was_taken_at() {
         put(&mut vgic, 0x420, 1, priority);
         assert!(vgic.pend(CPU0, IntId(32)).contains(CPU0));
         let _ = vgic.refill(CPU0, &mut lists, OPEN);
-        let entry = Entry::from_v2(lists.lr[0] as u32);
+        let entry = ListRegister::from_v2(lists.lr[0] as u32);
         assert_eq!((entry.active, entry.pending, entry.eoi), (true, pending, !pending));
     }
 }
@@ -220,7 +220,7 @@ fn an_edge_is_not_listed_active_and_pending_while_others_have_no_place() {
     for (more, both) in [(1, true), (2, true), (4, false)] {
         put(&mut vgic, 0x204, 4, more);
         let _ = vgic.refill(CPU0, &mut lists, OPEN);
-        let entry = Entry::from_v2(lists.lr[0] as u32);
+        let entry = ListRegister::from_v2(lists.lr[0] as u32);
         assert_eq!((entry.intid, entry.active, entry.pending, entry.eoi), (32, true, both, !both));
         assert_eq!(lists.hcr & hcr::NPIE != 0, !both);
     }

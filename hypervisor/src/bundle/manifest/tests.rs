@@ -1,6 +1,6 @@
 //! What manifests say and what is said about them.
 
-use super::{COMPATIBLE, Entry, distance, images, read};
+use super::{COMPATIBLE, VmNode, distance, images, read};
 use crate::bundle::{Findings, Granule, Limits, OnCrash};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -29,7 +29,7 @@ fn manifest(vms: Vec<DeviceTreeNode>) -> Vec<u8> {
     tree.to_dtb()
 }
 
-fn good(dtb: &[u8]) -> Vec<Entry<'_>> {
+fn good(dtb: &[u8]) -> Vec<VmNode<'_>> {
     let mut findings = Findings::default();
     let entries = read(dtb, &LIMITS, &mut findings);
     findings.unless(entries).unwrap()
@@ -52,7 +52,7 @@ fn errors_of(keys: Vec<DeviceTreeProperty>) -> Vec<String> {
 fn memory_and_kernel_are_enough() {
     let dtb = manifest(vec![vm("a", vec![key("memory", "2M"), key("kernel", "Image")])]);
     let entries = good(&dtb);
-    let expected = Entry {
+    let expected = VmNode {
         name: "a",
         vcpus: 1,
         memory: Some(2 << 20),

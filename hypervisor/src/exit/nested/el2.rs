@@ -316,11 +316,11 @@ fn translate<M: Machine>(
     let Ok(shadow) = shadow::shadow(here, m, nested) else { return true };
     nested.fetch_guest(m);
     // It does not run: its timer does not, either.
-    nested.passing.set(El1::CntvCtl, 0);
+    nested.guest_el1.set(El1::CntvCtl, 0);
     nested.world = World::Guest(Guest { shadow, ..Guest::default() });
     let cpu = cpu_of(here);
     let el2 = registers::nested_el2_registers(here, m, vcpu, nested, cpu);
-    m.exchange(&mut nested.away, &nested.passing, &el2);
+    m.exchange(&mut nested.hypervisor_el1, &nested.guest_el1, &el2);
     let mut par = m.probe(va, access, whose);
     for _ in 0..TRIES {
         if par & STAGE2 != STAGE2 {
@@ -334,7 +334,7 @@ fn translate<M: Machine>(
     }
     nested.world = World::Hypervisor;
     let el2 = registers::nested_el2_registers(here, m, vcpu, nested, cpu);
-    m.exchange(&mut nested.passing, &nested.away, &el2);
+    m.exchange(&mut nested.guest_el1, &nested.hypervisor_el1, &el2);
     if both && par & 1 == 0 {
         par = shadow::probe_outer(here, m, nested, par, access);
     }

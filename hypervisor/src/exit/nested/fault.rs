@@ -11,7 +11,7 @@ use crate::host::Here;
 use crate::hwstate::nested::{shadow::key, transition};
 use crate::machine::Machine;
 use crate::memory::Miss;
-use crate::memory::outer::{Outer, OuterFault, Reason, Wrong};
+use crate::memory::nested_walk::{NestedFault, NestedLeaf, Reason, Wrong};
 use crate::memory::shadow::Fill;
 use crate::next::{Cause, Next};
 use crate::vcpu::nested::{Nested, hcr};
@@ -40,9 +40,9 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut 
     let access = abort.needs();
     let key = key(nested, m);
     let no_device = abort.walk && nested.hcr(m) & hcr::PTW != 0;
-    let device = if no_device { device(&here.vm.memory.lock().outer(m, &here.host.pool, key, at)) } else { None };
+    let device = if no_device { device(&here.vm.memory.lock().walk_nested(m, &here.host.pool, key, at)) } else { None };
     let result = match device {
-        Some(fault) => Err(Fill::Outer(fault)),
+        Some(fault) => Err(Fill::Fault(fault)),
         // What is long is done in parts, the lock let go between them.
         None => loop {
             match here.vm.memory.lock().fill(m, &here.host.pool, key, at, access) {
@@ -53,7 +53,7 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut 
     };
     Outcome::Done(match result {
         Ok(()) | Err(Fill::Miss(Miss::Again)) => Next::Resume,
-        Err(Fill::Outer(fault)) => {
+        Err(Fill::Fault(fault)) => {
             let esr = vcpu.registers.esr & !STATUS | fault.status();
             vcpu.registers.hpfar = at.bits() >> 8 & FIPA;
             transition::exception(here, m, vcpu, nested, Kind::Sync, Some(esr));
@@ -76,7 +76,7 @@ pub fn guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut 
 }
 
 /// The fault of a walk that finds Device memory where it must not (HCR_EL2.PTW).
-fn device(found: &Result<Outer, Reason>) -> Option<OuterFault> {
-    let outer = found.as_ref().ok().filter(|outer| outer.leaf.attr.mem == MemType::Device)?;
-    Some(OuterFault { wrong: Wrong::Permission, level: outer.level })
+fn device(found: &Result<NestedLeaf, Reason>) -> Option<NestedFault> {
+    let nested = found.as_ref().ok().filter(|nested| nested.leaf.attr.mem == MemType::Device)?;
+    Some(NestedFault { wrong: Wrong::Permission, level: nested.level })
 }

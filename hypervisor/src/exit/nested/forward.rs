@@ -22,7 +22,7 @@ pub fn belongs<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) -> bool {
         ec::FP => traps_fp(nested),
         ec::ERET => hcr & hcr::NV != 0,
         // Debug exceptions, while they go to EL2.
-        0x30..=0x3c => nested.kept.get(Own::Mdcr) & mdcr::TDE != 0,
+        0x30..=0x3c => nested.own.get(Own::Mdcr) & mdcr::TDE != 0,
         ec::SYSREG => sysreg(m, nested, syndrome.iss()),
         _ => false,
     }
@@ -46,7 +46,7 @@ fn sysreg<M: Machine>(m: &M, nested: &Nested, iss: u64) -> bool {
         Some(Control::Hcr(bit)) => (nested.hcr(m), 1 << bit),
         Some(Control::Memory) => (nested.hcr(m), if is_read { hcr::TRVM } else { hcr::TVM }),
         Some(Control::Sgi) => (nested.hcr(m), hcr::IMO | hcr::FMO),
-        Some(Control::Mdcr(bit)) => (nested.kept.get(Own::Mdcr), 1 << bit | mdcr::TDE),
+        Some(Control::Mdcr(bit)) => (nested.own.get(Own::Mdcr), 1 << bit | mdcr::TDE),
         Some(Control::Tcpac) => (cptr_el2(nested), cptr::TCPAC),
         Some(Control::Ich(bit)) => (nested.read(m, page::ICH_HCR), 1 << bit),
         Some(Control::Dir) => (nested.read(m, page::ICH_HCR), u64::from(ich::TDIR | ich::TC)),

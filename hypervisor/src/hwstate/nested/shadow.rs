@@ -7,7 +7,7 @@ use crate::arm::sysreg::Encoding;
 use crate::host::Here;
 use crate::machine::{Machine, Whose, output};
 use crate::memory::Root;
-use crate::memory::outer::{Key, OuterFault, Reason, Wrong};
+use crate::memory::nested_walk::{Key, NestedFault, Reason, Wrong};
 use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
 use crate::next::Next;
@@ -91,28 +91,28 @@ pub fn probe_outer<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, par: u64,
         return par;
     }
     let at = Addr::new(par & 0x000f_ffff_ffff_f000);
-    match here.vm.memory.lock().outer_ipa(m, &here.host.pool, key(nested, m), at, access) {
+    match here.vm.memory.lock().nested_ipa(m, &here.host.pool, key(nested, m), at, access) {
         Ok((_, ipa)) => par & !0x000f_ffff_ffff_f000 | ipa.bits() & 0x000f_ffff_ffff_f000,
-        Err(Reason::Outer(fault)) => failed(fault),
+        Err(Reason::Fault(fault)) => failed(fault),
         Err(Reason::Miss(_)) => failed(NOT_NOW),
     }
 }
 
 /// What is said of a table that is not to be had just now: as if there were none. Who asks asks again.
-const NOT_NOW: OuterFault = OuterFault { wrong: Wrong::Translation, level: 0 };
+const NOT_NOW: NestedFault = NestedFault { wrong: Wrong::Translation, level: 0 };
 
 /// PAR_EL1 for a fault of the hypervisor's stage 2: F, S, FST.
-const fn failed(fault: OuterFault) -> u64 {
+const fn failed(fault: NestedFault) -> u64 {
     1 | 1 << 9 | 1 << 11 | fault.status() << 1
 }
 
 /// Has the shadow map the tables of the guest's stage 1 on the way to `va`, for an AT of its hypervisor's. The guest's registers
-/// are those in [`Nested::passing`]. The error is what PAR_EL1 says of a table that the hypervisor has not mapped.
+/// are those in [`Nested::guest_el1`]. The error is what PAR_EL1 says of a table that the hypervisor has not mapped.
 pub fn prefill<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> Result<(), u64> {
     /// PAR_EL1.PTW: on a walk of stage 1.
     const PTW: u64 = 1 << 8;
     let key = key(nested, m);
-    let guest = &nested.passing;
+    let guest = &nested.guest_el1;
     let regime = Regime {
         ttbr0: guest.get(El1::Ttbr0),
         ttbr1: guest.get(El1::Ttbr1),
@@ -126,11 +126,11 @@ pub fn prefill<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> R
         let at: Addr<Ipa2> = Addr::new(table.bits());
         let mut word = [0; 8];
         // Read first: what was never touched has a page by then, which is not long.
-        let word_at = memory.outer_ipa(m, pool, key, at, Access::Read).ok();
+        let word_at = memory.nested_ipa(m, pool, key, at, Access::Read).ok();
         let _ = word_at.map(|(_, ipa)| memory.read(m, pool, ipa, &mut word));
         let read = match memory.fill(m, pool, key, at, Access::Read) {
             Ok(()) => word_at,
-            Err(Fill::Outer(fault)) => {
+            Err(Fill::Fault(fault)) => {
                 result = Err(failed(fault) | PTW);
                 None
             }

@@ -66,8 +66,8 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, nested: &mut Nest
     if nested.guest().is_none() {
         // These two are memory to the hypervisor: it finds there what the interrupt is about.
         let [(_, virt), _, _, (_, phys)] = timers;
-        tell(nested, m, page::CNTV_CTL, virt.is_met(now));
-        tell(nested, m, page::CNTP_CTL, phys.is_met(now));
+        set_istatus(nested, m, page::CNTV_CTL, virt.is_met(now));
+        set_istatus(nested, m, page::CNTP_CTL, phys.is_met(now));
     }
     lines |= u16::from(lists::maintenance(nested, m) != 0) << (lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
@@ -86,11 +86,11 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, nested: &mut Nest
 
 /// Keeps ISTATUS of a timer's control register in the page.
 #[inline(always)]
-fn tell<M: Machine>(nested: &Nested, m: &M, offset: u64, is_met: bool) {
+fn set_istatus<M: Machine>(nested: &Nested, m: &M, offset: u64, is_met: bool) {
     let ctl = nested.read(m, offset);
-    let told = if is_met { ctl | ISTATUS } else { ctl & !ISTATUS };
-    if told != ctl {
-        nested.write(m, offset, told);
+    let new = if is_met { ctl | ISTATUS } else { ctl & !ISTATUS };
+    if new != ctl {
+        nested.write(m, offset, new);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::vm::request;
 use core::sync::atomic::Ordering;
 
 /// Gives EL2's registers the values that its world has by now.
-pub fn assume<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &Nested) {
+pub fn update_el2<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &Nested) {
     let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
     let mut now = Context::zeroed();
     let same = El1::ALL.iter().fold(Context::zeroed(), |mut context, register| {
@@ -76,12 +76,12 @@ fn enter_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mu
     nested.settled = true;
     for register in [El1::Cpacr, El1::Cntkctl] {
         // What traps for the guest follows from these.
-        nested.away.set(register, m.get(register));
+        nested.hypervisor_el1.set(register, m.get(register));
     }
     let Timer { ctl, cval } = nested.physical_timer(m);
     vcpu.cntp = Timer::new(ctl, cval);
     let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
-    m.exchange(&mut nested.away, &nested.passing, &el2);
+    m.exchange(&mut nested.hypervisor_el1, &nested.guest_el1, &el2);
     nested.keep_hypervisor();
     follow_debug(m, vcpu, nested);
     timers::changed(m, vcpu);
@@ -114,7 +114,7 @@ fn leave_guest<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mu
     nested.world = World::Hypervisor;
     nested.fetch_hypervisor(m);
     let el2 = nested_el2_registers(here, m, vcpu, nested, cpu_of(here));
-    m.exchange(&mut nested.passing, &nested.away, &el2);
+    m.exchange(&mut nested.guest_el1, &nested.hypervisor_el1, &el2);
     nested.keep_guest(m);
     nested.set_physical_timer(m, vcpu.cntp);
     follow_debug(m, vcpu, nested);
@@ -148,7 +148,7 @@ pub fn exception<M: Machine>(
         here.slot.count(Counter::Nested);
         Nested::set_syndrome(m, esr, vcpu.registers.far);
         if has_hpfar(class(esr)) {
-            nested.kept.set(Own::Hpfar, vcpu.registers.hpfar);
+            nested.own.set(Own::Hpfar, vcpu.registers.hpfar);
         }
     }
     vcpu.registers.pc = entry.pc;

@@ -45,16 +45,16 @@ pub fn traps<M: Machine>(m: &M, nested: &Nested, guest: &Guest) -> Traps {
         hcr: hcr & (PASSED | recursive),
         vpidr: nested.read(m, page::VPIDR),
         vncr: guest.page.map_or(0, |page| page.bits()),
-        mdcr: nested.kept.get(Own::Mdcr) & mdcr::ALL,
+        mdcr: nested.own.get(Own::Mdcr) & mdcr::ALL,
         fp: traps_fp(nested),
         cpacr: cptr_el2(nested) & cptr::TCPAC != 0,
         counter: cnthctl(nested) & cnthctl::EL1PCTEN == 0,
     }
 }
 
-/// CPTR_EL2, which with E2H is away with the hypervisor's other registers.
+/// CPTR_EL2, which with E2H is in [`Nested::hypervisor_el1`].
 pub fn cptr_el2(nested: &Nested) -> u64 {
-    if nested.vhe { nested.away.get(El1::Cpacr) } else { nested.kept.get(Own::Cptr) }
+    if nested.vhe { nested.hypervisor_el1.get(El1::Cpacr) } else { nested.own.get(Own::Cptr) }
 }
 
 /// Whether the guest's use of FP traps.
@@ -63,7 +63,11 @@ pub fn traps_fp(nested: &Nested) -> bool {
     if nested.vhe { cptr & cptr::FPEN != cptr::FPEN } else { cptr & cptr::TFP != 0 }
 }
 
-/// CNTHCTL_EL2 as the hypervisor has it, its bits where they are without E2H. While its guest runs, its registers are away.
+/// CNTHCTL_EL2 as the hypervisor has it, its bits where they are without E2H. They are in [`Nested::hypervisor_el1`] then, as its guest runs.
 pub fn cnthctl(nested: &Nested) -> u64 {
-    if nested.vhe { nested.away.get(El1::Cntkctl) >> cnthctl::SHIFT_E2H } else { nested.kept.get(Own::Cnthctl) }
+    if nested.vhe {
+        nested.hypervisor_el1.get(El1::Cntkctl) >> cnthctl::SHIFT_E2H
+    } else {
+        nested.own.get(Own::Cnthctl)
+    }
 }

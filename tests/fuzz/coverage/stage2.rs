@@ -3,7 +3,7 @@
 use flatland::addr::{Addr, Ipa2, VmId};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::{Pool, Record, SharedPool};
-use flatland::memory::outer::Key;
+use flatland::memory::nested_walk::Key;
 use flatland::memory::shadow::Fill;
 use flatland::memory::{Access, Coherence, Granule, Layout, Memory, RAM_BASE};
 use harness::model::{Flaw, Model};
@@ -43,14 +43,14 @@ pub(crate) fn check(input: &[u8]) {
     let key = Key { vttbr: word(0), vtcr: word(1) };
     for (n, access) in [Access::Read, Access::Write, Access::Execute].into_iter().enumerate() {
         let at: Addr<Ipa2> = Addr::new(word(2 + n));
-        let found = memory.outer_ipa(&model, &pool, key, at, access);
-        if let Ok((outer, ipa)) = found {
-            assert!(outer.leaf.attr.rights.allows(access.rights()));
-            assert_eq!(outer.leaf.output_of(at), Some(ipa));
+        let found = memory.nested_ipa(&model, &pool, key, at, access);
+        if let Ok((nested, ipa)) = found {
+            assert!(nested.leaf.attr.rights.allows(access.rights()));
+            assert_eq!(nested.leaf.output_of(at), Some(ipa));
         }
         if memory.shadow(&model, &pool, key).is_ok() {
             match memory.fill(&model, &pool, key, at, access) {
-                Ok(()) | Err(Fill::Outer(_) | Fill::Device(_) | Fill::Miss(_)) => {}
+                Ok(()) | Err(Fill::Fault(_) | Fill::Device(_) | Fill::Miss(_)) => {}
             }
         }
     }

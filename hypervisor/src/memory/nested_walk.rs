@@ -30,14 +30,14 @@ pub enum Wrong {
 
 /// A fault that is the guest hypervisor's to handle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OuterFault {
+pub struct NestedFault {
     /// What is wrong.
     pub wrong: Wrong,
     /// At which level of its tables.
     pub level: u8,
 }
 
-impl OuterFault {
+impl NestedFault {
     /// The fault status code of a syndrome (Arm ARM D24.2.40, DFSC). External aborts on walks are at 0b0101xx.
     pub const fn status(self) -> u64 {
         (self.wrong as u64) << 2 | self.level as u64
@@ -48,14 +48,14 @@ impl OuterFault {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     /// The guest hypervisor's tables say so.
-    Outer(OuterFault),
+    Fault(NestedFault),
     /// Its tables cannot be read just now, or ever.
     Miss(Miss),
 }
 
 /// A leaf of a guest hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outer {
+pub struct NestedLeaf {
     /// The part of it that one of our leaves could be, around the address.
     pub leaf: Leaf<Ipa2, Ipa>,
     /// How many bytes it has in all: a power of two, to which it is aligned.
@@ -130,16 +130,16 @@ const ADDRESS: u64 = 0xffff_ffff_f000;
 
 impl Memory {
     /// The guest hypervisor's leaf for `at`, which any number may be, whatever it allows.
-    pub fn outer<M: Machine>(
+    pub fn walk_nested<M: Machine>(
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,
         key: Key,
         at: Addr<Ipa2>,
-    ) -> Result<Outer, Reason> {
+    ) -> Result<NestedLeaf, Reason> {
         let fault = |wrong, level: u32| {
             // Levels are 0 to 3.
-            Err(Reason::Outer(OuterFault { wrong, level: level as u8 }))
+            Err(Reason::Fault(NestedFault { wrong, level: level as u8 }))
         };
         let Some(shape) = Shape::of(key.vtcr) else { return fault(Wrong::Translation, 0) };
         // Where the walk does not come to read an entry, the level is 0 (Arm ARM J1.1 AArch64.S2Walk).
@@ -181,27 +181,27 @@ impl Memory {
     }
 
     /// Where `at` is to the guest hypervisor, if it allows the access.
-    pub fn outer_ipa<M: Machine>(
+    pub fn nested_ipa<M: Machine>(
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,
         key: Key,
         at: Addr<Ipa2>,
         access: Access,
-    ) -> Result<(Outer, Addr<Ipa>), Reason> {
-        let outer = self.outer(m, pool, key, at)?;
-        if !outer.leaf.attr.rights.allows(access.rights()) {
-            return Err(Reason::Outer(OuterFault { wrong: Wrong::Permission, level: outer.level }));
+    ) -> Result<(NestedLeaf, Addr<Ipa>), Reason> {
+        let nested = self.walk_nested(m, pool, key, at)?;
+        if !nested.leaf.attr.rights.allows(access.rights()) {
+            return Err(Reason::Fault(NestedFault { wrong: Wrong::Permission, level: nested.level }));
         }
-        match outer.leaf.output_of(at) {
-            Some(ipa) => Ok((outer, ipa)),
-            None => Err(Reason::Outer(OuterFault { wrong: Wrong::AddressSize, level: outer.level })),
+        match nested.leaf.output_of(at) {
+            Some(ipa) => Ok((nested, ipa)),
+            None => Err(Reason::Fault(NestedFault { wrong: Wrong::AddressSize, level: nested.level })),
         }
     }
 }
 
 /// The leaf that a descriptor makes, and the part of it around `at` that one of our sizes fits.
-fn leaf(shape: &Shape, level: u32, at: Addr<Ipa2>, desc: u64, output: u64) -> Outer {
+fn leaf(shape: &Shape, level: u32, at: Addr<Ipa2>, desc: u64, output: u64) -> NestedLeaf {
     let bytes = 1 << shape.shift(level);
     let size = [Size::Giant, Size::Block].into_iter().find(|size| size.bytes() <= bytes).unwrap_or(Size::Page);
     let mut rights = Rights::NONE;
@@ -220,5 +220,5 @@ fn leaf(shape: &Shape, level: u32, at: Addr<Ipa2>, desc: u64, output: u64) -> Ou
     let attr = Attr { mem, rights, ..Attr::RAM };
     let start = output & !(bytes - 1) | at.bits() & (bytes - 1);
     // Levels are 0 to 3.
-    Outer { leaf: Leaf::new(at, Addr::new(start), size, attr), bytes, level: level as u8 }
+    NestedLeaf { leaf: Leaf::new(at, Addr::new(start), size, attr), bytes, level: level as u8 }
 }
