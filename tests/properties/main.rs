@@ -12,6 +12,7 @@ mod life;
 mod loading;
 mod lz4;
 mod memory;
+mod nested_lists;
 mod policy;
 mod races;
 mod run;

@@ -189,7 +189,7 @@ fn read<M: Machine>(m: &M, nested: &Nested, place: Place) -> u64 {
         Place::Fixed(value) => value,
         Place::Rvbar => 0,
         Place::Vtr => m.interface_type(),
-        Place::Misr => lists::maintenance(nested, m),
+        Place::Misr => lists::misr(nested, m),
         Place::Eisr => lists::eisr(nested, m),
         Place::Elrsr => lists::elrsr(nested, m),
         Place::Timer(which, field) => {

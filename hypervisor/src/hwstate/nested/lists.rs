@@ -85,7 +85,7 @@ pub fn sync<M: Machine>(vgic: &mut Vgic, vcpu: VcpuId, nested: &mut Nested, m: &
     let kept = page.read(m, page::ICH_HCR) & !COUNT;
     page.write(m, page::ICH_HCR, kept | control & COUNT);
     // What was told once is in the page, and the hypervisor's maintenance interrupt follows from there.
-    if changed || control & CONDITIONS != 0 && maintenance(nested, m) != 0 {
+    if changed || control & CONDITIONS != 0 && raises_maintenance(nested, m) {
         m.write_lists(nested.lr.get(..lent).unwrap_or(&[]), (control & !CONDITIONS) as u32);
     }
     kicks
@@ -124,12 +124,14 @@ pub fn elrsr<M: Machine>(nested: &Nested, m: &M) -> u64 {
     lists(nested, m).enumerate().fold(0, |bits, (n, lr)| bits | u64::from(free(lr)) << n)
 }
 
-/// ICH_MISR_EL2: why the hypervisor's maintenance interrupt is raised (IHI 0069H 12.4.7).
-pub fn maintenance<M: Machine>(nested: &Nested, m: &M) -> u64 {
+/// Whether the hypervisor's maintenance interrupt is raised.
+pub fn raises_maintenance<M: Machine>(nested: &Nested, m: &M) -> bool {
+    nested.read(m, page::ICH_HCR) & u64::from(hcr::EN) != 0 && misr(nested, m) != 0
+}
+
+/// ICH_MISR_EL2: what would raise the hypervisor's maintenance interrupt, which ICH_HCR_EL2.En lets through (IHI 0069H 12.4.7).
+pub fn misr<M: Machine>(nested: &Nested, m: &M) -> u64 {
     let control = nested.read(m, page::ICH_HCR);
-    if control & u64::from(hcr::EN) == 0 {
-        return 0;
-    }
     if control & CONDITIONS == 0 {
         return u64::from(eisr(nested, m) != 0);
     }

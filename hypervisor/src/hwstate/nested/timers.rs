@@ -69,7 +69,7 @@ pub fn refresh<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, nested: &mut Nest
         set_istatus(nested, m, page::CNTV_CTL, virt.is_met(now));
         set_istatus(nested, m, page::CNTP_CTL, phys.is_met(now));
     }
-    lines |= u16::from(lists::maintenance(nested, m) != 0) << (lists::MAINTENANCE.0 & 15);
+    lines |= u16::from(lists::raises_maintenance(nested, m)) << (lists::MAINTENANCE.0 & 15);
     let mut changed = lines ^ nested.lines;
     while changed != 0 {
         let bit = changed.trailing_zeros();
