@@ -4,6 +4,7 @@
 //! the operator asked for, [`views`] the tables that answer, [`Log`] the last lines of the log, [`Typing`] how fast the line is read. All of it is plain state of
 //! fixed size: whoever has the UART drains the bytes, whoever has the VMs carries out the commands.
 
+mod answer;
 mod commands;
 mod line;
 mod log;
@@ -13,6 +14,7 @@ mod stream;
 mod typing;
 pub mod views;
 
+pub use answer::Answer;
 pub use commands::{Command, CommandError, HELP, parse};
 pub use line::{Editor, Key};
 pub use log::Log;

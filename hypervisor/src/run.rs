@@ -27,6 +27,7 @@ pub use cpu::{Cpu, Exit, Irq};
 use crate::addr::{CpuId, VcpuId};
 use crate::host::{HOUSEKEEPING_CPU, Here, Host};
 use crate::next::{Cause, Next};
+use crate::operator;
 use crate::sched::{EntityId, earliest};
 use crate::vcpu::{Counter, Vcpu};
 use crate::vm::{NOWHERE, Power, Slot, State, Vm, request};
@@ -92,7 +93,9 @@ impl<'h> RunLoop<'h> {
 
     /// One pass: picks who runs, and runs it until the queue has to be asked again; or sleeps, where there is nobody.
     pub fn turn<C: Cpu>(&mut self, m: &C) {
-        let settling = self.settle_stopping(m);
+        let mut settling = self.settle_stopping(m);
+        // The answer to what the operator typed, by a line.
+        settling |= self.cpu == HOUSEKEEPING_CPU && !m.is_interrupt_pending() && operator::go_on(self.host, m);
         let now = m.now();
         let turn = self.host.queue.lock().pick(self.cpu, now);
         let due = if self.cpu == HOUSEKEEPING_CPU { self.host.housekeeping(m) } else { None };

@@ -13,6 +13,7 @@ mod loading;
 mod lz4;
 mod memory;
 mod nested_lists;
+mod operator;
 mod policy;
 mod races;
 mod run;

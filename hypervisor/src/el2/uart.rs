@@ -59,20 +59,35 @@ pub(crate) fn port() -> Option<Port<'static>> {
     })
 }
 
-/// Sends what the console has for as long as the UART takes it, and takes what is typed if it was held back.
+/// How many bytes are sent at one time: a UART may take them as fast as they come. If there are more, its interrupt comes at once.
+const SENT: usize = 64;
+
+/// Sends what the console has for as long as the UART takes it, and takes what is typed if it was held back. Behind that the board ends,
+/// if the operator wants it to.
 pub(crate) fn drain(host: &Host) {
     let Some(port) = port() else { return };
     if host.console.held.load(Ordering::Relaxed) {
         take(host, &port);
     }
     let mut console = host.console.lock();
-    console.drain(|byte| port.put(byte));
+    let mut left = SENT;
+    console.drain(|byte| {
+        left -= 1;
+        left > 0 && port.put(byte)
+    });
     if console.is_drained() {
         port.disable_tx_interrupt();
         drop(console);
         host.reopen(&El2);
     } else {
         port.enable_tx_interrupt();
+        drop(console);
+    }
+    let order = *host.fleet.shutdown.lock();
+    match order {
+        Some(Shutdown::Restart) => power::restart(),
+        Some(Shutdown::Off) => power::off(),
+        None => {}
     }
 }
 
@@ -89,17 +104,11 @@ pub(crate) fn serve(host: &Host) {
     port.acknowledge();
     take(host, &port);
     drain(host);
-    let order = *host.fleet.shutdown.lock();
-    match order {
-        Some(Shutdown::Restart) => power::restart(),
-        Some(Shutdown::Off) => power::off(),
-        None => {}
-    }
 }
 
-/// How many bytes are taken at one time: more than the FIFO holds. If there are more, the interrupt is still raised and is taken
-/// again, after others.
-const TYPED: usize = 64;
+/// How many bytes are taken at one time: each is shown to the operator, which costs some 4,000 instructions, or a guest is told. If
+/// there are more, the interrupt is still raised and is taken again, after others.
+const TYPED: usize = 3;
 
 /// Takes what was typed, for as long as it has somewhere to go. When it has not, the UART does not interrupt either.
 fn take(host: &Host, port: &Port<'_>) {

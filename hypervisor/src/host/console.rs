@@ -1,6 +1,6 @@
 //! The board's UART, shared by all VMs and the operator, and what is known of it without its lock.
 
-use crate::monitor::{Console, Typing};
+use crate::monitor::{Answer, Console, Typing};
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -16,6 +16,10 @@ pub struct SharedConsole {
     pub held: AtomicBool,
     /// Whether the UART of some VM waits for room on the line.
     pub(super) closed: AtomicBool,
+    /// The answer that is being given; whoever has this takes all other locks.
+    pub answer: SpinMutex<Option<Answer>>,
+    /// Whether there is one: nothing that is typed is taken until its end.
+    pub answers: AtomicBool,
 }
 
 impl SharedConsole {
@@ -27,6 +31,8 @@ impl SharedConsole {
             typing: SpinMutex::new(Typing::Open),
             held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            answer: SpinMutex::new(None),
+            answers: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +50,12 @@ impl SharedConsole {
     /// A line of our own for the operator.
     pub fn say(&self, what: core::fmt::Arguments<'_>) {
         self.lock().log(what);
+        self.to_send.store(true, Ordering::Release);
+    }
+
+    /// The same, of what is not kept in the log.
+    pub fn show(&self, what: core::fmt::Arguments<'_>) {
+        self.lock().show(what);
         self.to_send.store(true, Ordering::Release);
     }
 }

@@ -4,7 +4,7 @@
 //! between them, so that nobody waits long for that CPU.
 
 use super::Host;
-use super::pressure::{Overcommit, Scanner, Totals};
+use super::pressure::{Overcommit, Scanner, Stats, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
 use crate::policy::sample::PERIOD_MS;
@@ -50,12 +50,9 @@ impl Host {
         if m.is_interrupt_pending() {
             return self.manage_soon(m);
         }
-        if overcommit.stats && overcommit.has_ticked {
-            overcommit.has_ticked = false;
-            self.write_stats(now, &overcommit);
-            if m.is_interrupt_pending() {
-                return self.manage_soon(m);
-            }
+        if overcommit.stats.is_on && overcommit.stats.is_due {
+            overcommit.stats.is_due = self.write_stats(&mut overcommit);
+            return self.manage_soon(m);
         }
         let next = self.facts.ticks_of_ms(match self.put_away(m, &mut overcommit) {
             Owed::Nothing => overcommit.next_ms,
@@ -103,7 +100,9 @@ impl Host {
         if overcommit.checks {
             self.check_shadows(m, overcommit);
         }
-        overcommit.has_ticked = true;
+        if !overcommit.stats.is_due {
+            overcommit.stats = Stats { is_on: overcommit.stats.is_on, is_due: true, millis: now, ..Stats::default() };
+        }
     }
 
     /// Checks the shadow tables of all VMs that have some, and tells of what is wrong.

@@ -2,6 +2,7 @@
 
 use crate::memory::check::Checked;
 use crate::policy::{Estimator, MOST_VMS, Pace, Policy, Settings};
+use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
 
@@ -46,6 +47,20 @@ impl Pressure {
     }
 }
 
+/// Statistics that are being written.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Whether they are wanted.
+    pub is_on: bool,
+    /// Whether a second has passed that has not been written of to the end.
+    pub(super) is_due: bool,
+    /// Of when they are, in milliseconds.
+    pub(super) millis: u64,
+    /// The step that comes next, and the line that is being made.
+    pub(super) step: usize,
+    pub(super) text: String,
+}
+
 /// What the policy knows and has ordered.
 #[derive(Debug)]
 pub struct Overcommit {
@@ -55,10 +70,8 @@ pub struct Overcommit {
     pub pace: Pace,
     /// Whether memory is promised that there is not: only then working sets are watched.
     pub is_on: bool,
-    /// Whether a line of statistics is written every second.
-    pub stats: bool,
-    /// Whether a second has passed that no line was written of.
-    pub has_ticked: bool,
+    /// Statistics, written every second.
+    pub stats: Stats,
     /// Whether shadow tables are checked every second.
     pub checks: bool,
     /// What came of that.
@@ -81,8 +94,7 @@ impl Overcommit {
             policy: Policy::new(settings, total, n),
             pace: Pace::new(settings.scan_cpu),
             is_on,
-            stats: false,
-            has_ticked: false,
+            stats: Stats::default(),
             checks: false,
             checked: Checked::default(),
             estimators: [Estimator::default(); MOST_VMS],

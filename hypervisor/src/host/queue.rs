@@ -13,14 +13,35 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 pub struct RunQueue {
     queue: SpinMutex<Queue>,
     n_cpus: usize,
-    /// The counter at the last `top`, and what each vCPU had run by then.
-    pub top: SpinMutex<(u64, Vec<u64>)>,
+    /// What the operator's `top` is about.
+    pub top: SpinMutex<Window>,
+}
+
+/// What vCPUs ran between two looks.
+#[derive(Default)]
+pub struct Window {
+    /// The counter at both.
+    pub at: [u64; 2],
+    /// What each vCPU had run by then, VM after VM.
+    pub ran: [Vec<u64>; 2],
+}
+
+impl Window {
+    /// What vCPU `n` of all ran meanwhile.
+    pub fn ticks(&self, n: usize) -> u64 {
+        let [before, after] = [0, 1].map(|look| self.ran.get(look).and_then(|ran| ran.get(n)).copied().unwrap_or(0));
+        after.saturating_sub(before)
+    }
 }
 
 impl RunQueue {
     /// `queue`, for this many CPUs.
     pub(super) const fn new(queue: Queue, n_cpus: usize) -> Self {
-        Self { queue: SpinMutex::new(queue), n_cpus, top: SpinMutex::new((0, Vec::new())) }
+        Self {
+            queue: SpinMutex::new(queue),
+            n_cpus,
+            top: SpinMutex::new(Window { at: [0; 2], ran: [Vec::new(), Vec::new()] }),
+        }
     }
 
     /// The queue itself.

@@ -1,7 +1,7 @@
 //! What there is to tell about memory, gathered from where it is counted.
 
 use super::Host;
-use super::pressure::Overcommit;
+use super::pressure::{Overcommit, Stats};
 use crate::frames::{Record, Work};
 use crate::memory::check::Checked;
 use crate::memory::shadow::ShadowCounts;
@@ -102,21 +102,28 @@ impl Host {
         }
     }
 
-    /// Writes a line of statistics for the board and for each VM.
-    pub(super) fn write_stats(&self, millis: u64, overcommit: &Overcommit) {
-        self.tell_memory(overcommit, |board, rows| {
-            let mut line = String::new();
-            // Writing to a string does not fail.
-            let _ = memory::board_stats(&mut line, millis, board);
-            self.console.say(format_args!("{line}"));
-            line.clear();
-            let _ = memory::cost_stats(&mut line, millis, &self.costs());
-            self.console.say(format_args!("{line}"));
-            for row in rows {
-                line.clear();
-                let _ = memory::vm_stats(&mut line, millis, row);
-                self.console.say(format_args!("{line}"));
+    /// Goes on with the statistics that are due: a line for the board, one for what work has cost, one for each VM. A step makes half of
+    /// a line, or writes it. False if there is no more.
+    pub(super) fn write_stats(&self, overcommit: &mut Overcommit) -> bool {
+        let mut text = core::mem::take(&mut overcommit.stats.text);
+        let Stats { millis, step, .. } = overcommit.stats;
+        overcommit.stats.step += 1;
+        // Writing to a string does not fail.
+        let _ = match (step / 3, step % 3) {
+            (_, 2) => {
+                self.console.show(format_args!("{text}"));
+                text.clear();
+                Ok(())
             }
-        });
+            (0, half) => self.tell_memory(overcommit, |board, _| memory::board_stats(&mut text, half, millis, board)),
+            (1, 0) => memory::cost_stats(&mut text, millis, &self.costs()),
+            (1, _) => Ok(()),
+            (n, half) => {
+                let Some(vm) = self.fleet.vms.get(n - 2) else { return false };
+                memory::vm_stats(&mut text, half, millis, &self.row(vm, n - 2, overcommit))
+            }
+        };
+        overcommit.stats.text = text;
+        true
     }
 }

@@ -17,7 +17,23 @@ pub struct Log {
     n_lines: usize,
     /// Bytes of the line being written.
     line: usize,
+    /// How many bytes have gone.
+    gone: usize,
 }
+
+/// How far the last lines have been shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    /// Of all bytes that there ever were.
+    at: usize,
+    /// Lines that are not shown.
+    skip: usize,
+    /// Lines that are.
+    left: usize,
+}
+
+/// How many lines are passed over at a time.
+const AT_A_TIME: usize = 8;
 
 impl Default for Log {
     fn default() -> Self {
@@ -28,7 +44,7 @@ impl Default for Log {
 impl Log {
     /// An empty log.
     pub fn new() -> Self {
-        Self { bytes: VecDeque::with_capacity(ROOM), n_lines: 0, line: 0 }
+        Self { bytes: VecDeque::with_capacity(ROOM), n_lines: 0, line: 0, gone: 0 }
     }
 
     /// Adds a line. Control characters in it, newlines too, become spaces.
@@ -40,22 +56,44 @@ impl Log {
         self.n_lines += 1;
     }
 
-    /// Writes the last `n` lines, the oldest first.
-    pub fn show(&self, out: &mut dyn Write, n: usize) -> fmt::Result {
-        let mut skip = self.n_lines.saturating_sub(n);
-        for &byte in &self.bytes {
-            if skip == 0 {
-                out.write_char(char::from(byte))?;
-            } else if byte == b'\n' {
-                skip -= 1;
+    /// What to begin with so that [`Log::show`] writes the last `n` lines.
+    pub fn last(&self, n: usize) -> Shown {
+        Shown { at: self.gone, skip: self.n_lines.saturating_sub(n), left: self.n_lines.min(n) }
+    }
+
+    /// Writes the next line of `shown`, the oldest first, or passes over some that are not to be shown. Those that went meanwhile are
+    /// left out, and those that came are not shown. Nothing is written, and false said, where there is no more.
+    pub fn show(&self, out: &mut dyn Write, shown: &mut Shown) -> bool {
+        if shown.left == 0 {
+            return false;
+        }
+        shown.at = shown.at.max(self.gone);
+        let mut passed = 0;
+        while let Some(&byte) = self.bytes.get(shown.at.wrapping_sub(self.gone)) {
+            shown.at = shown.at.wrapping_add(1);
+            if shown.skip == 0 {
+                // What does not fit is counted as lost.
+                let _ = out.write_char(char::from(byte));
+            }
+            if byte == b'\n' {
+                if shown.skip == 0 {
+                    shown.left -= 1;
+                    return true;
+                }
+                shown.skip -= 1;
+                passed += 1;
+                if passed == AT_A_TIME {
+                    return true;
+                }
             }
         }
-        Ok(())
+        false
     }
 
     fn push(&mut self, byte: u8) {
         if self.bytes.len() == ROOM {
             while let Some(old) = self.bytes.pop_front() {
+                self.gone = self.gone.wrapping_add(1);
                 if old == b'\n' {
                     self.n_lines -= 1;
                     break;
@@ -85,7 +123,8 @@ mod tests {
 
     fn shown(log: &Log, n: usize) -> String {
         let mut out = String::new();
-        log.show(&mut out, n).unwrap();
+        let mut at = log.last(n);
+        while log.show(&mut out, &mut at) {}
         out
     }
 

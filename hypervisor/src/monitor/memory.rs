@@ -1,4 +1,4 @@
-//! Where the memory is: a table for people, lines for programs. Plain data in, all of it in KiB.
+//! Where the memory is: a table for people, a line at a time, and lines for programs. Plain data in, all of it in KiB.
 //!
 //! The words are esxtop's as far as it has them. Every sum is made of parts that were counted apart from it; what they
 //! differ by has a line of its own.
@@ -82,55 +82,64 @@ impl core::fmt::Display for Mib {
     }
 }
 
-/// Writes where the memory is.
-pub fn mem(out: &mut dyn Write, board: &Board<'_>, rows: &[MemRow<'_>]) -> Result {
-    writeln!(out, "MiB          SIZE    PRIV  SHARED   SAVED    ZERO  PACKED    SWAP   BALLN  ACTIVE")?;
-    let mut sum = MemRow::default();
-    for row in rows {
-        show(out, row)?;
-        sum = MemRow {
-            name: "all",
-            configured: sum.configured + row.configured,
-            private: sum.private + row.private,
-            shared: sum.shared + row.shared,
-            saved: sum.saved + row.saved,
-            zero: sum.zero + row.zero,
-            packed: sum.packed + row.packed,
-            swapped: sum.swapped + row.swapped,
-            balloon: sum.balloon + row.balloon,
-            active: sum.active + row.active,
-            tables: sum.tables + row.tables,
-            ..sum
-        };
+/// Writes line `line` of where the memory is.
+pub fn mem(out: &mut dyn Write, line: usize, board: &Board<'_>, rows: &[MemRow<'_>]) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(
+            out.write_str("MiB          SIZE    PRIV  SHARED   SAVED    ZERO  PACKED    SWAP   BALLN  ACTIVE\n"),
+        );
+    };
+    if let Some(row) = rows.get(n) {
+        return Some(show(out, row));
     }
-    show(out, &sum)?;
-    let mut line = |name: &str, kib: u64| writeln!(out, "{name:<16} {kib:>47} KiB");
-    line("guests' own", sum.private)?;
-    line("shared", board.shared)?;
-    line("store", board.store)?;
-    line("tables", sum.tables)?;
-    line("images", board.images)?;
-    line("reserved", board.reserved)?;
-    line("hypervisor", board.hypervisor)?;
-    line("free", board.free)?;
+    let sum = rows.iter().fold(MemRow::default(), |sum, row| MemRow {
+        name: "all",
+        configured: sum.configured + row.configured,
+        private: sum.private + row.private,
+        shared: sum.shared + row.shared,
+        saved: sum.saved + row.saved,
+        zero: sum.zero + row.zero,
+        packed: sum.packed + row.packed,
+        swapped: sum.swapped + row.swapped,
+        balloon: sum.balloon + row.balloon,
+        active: sum.active + row.active,
+        tables: sum.tables + row.tables,
+        ..sum
+    });
+    let Some(n) = (n - rows.len()).checked_sub(1) else { return Some(show(out, &sum)) };
     let guests = [sum.private, board.shared, board.store, sum.tables, board.images];
     let known = guests.iter().sum::<u64>() + board.reserved + board.hypervisor + board.free;
-    if known != board.total {
-        line(if known < board.total { "unaccounted" } else { "counted twice" }, board.total.abs_diff(known))?;
+    let differs = if known < board.total { "unaccounted" } else { "counted twice" };
+    let parts = [
+        ("guests' own", sum.private),
+        ("shared", board.shared),
+        ("store", board.store),
+        ("tables", sum.tables),
+        ("images", board.images),
+        ("reserved", board.reserved),
+        ("hypervisor", board.hypervisor),
+        ("free", board.free),
+        ("board", board.total),
+        (differs, board.total.abs_diff(known)),
+    ];
+    // Where nothing differs, there is no such line.
+    let parts = if known == board.total { &parts[..9] } else { &parts };
+    if let Some((name, kib)) = parts.get(n) {
+        return Some(writeln!(out, "{name:<16} {kib:>47} KiB"));
     }
-    line("board", board.total)?;
-    writeln!(
-        out,
-        "level {}; sharing saves {} KiB; copies may take {} KiB at once, {} KiB can be had",
-        board.level, board.saved, board.reserve.0, board.reserve.1
-    )?;
-    let [scanned, merged, zeroed, differed] = board.scan;
-    writeln!(out, "scanned {scanned} pages: {merged} merged, {zeroed} zero, {differed} changed meanwhile")?;
-    writeln!(
-        out,
-        "swap area {} KiB, {} used; {} bytes of records a frame",
-        board.swap.0, board.swap.1, board.record_bytes
-    )
+    let Board { level, saved, reserve: (reserve, can), scan: [scanned, merged, zeroed, differed], .. } = board;
+    Some(match n - parts.len() {
+        0 => writeln!(
+            out,
+            "level {level}; sharing saves {saved} KiB; copies may take {reserve} KiB at once, {can} KiB can be had"
+        ),
+        1 => writeln!(out, "scanned {scanned} pages: {merged} merged, {zeroed} zero, {differed} changed meanwhile"),
+        2 => {
+            let (swap, used) = board.swap;
+            writeln!(out, "swap area {swap} KiB, {used} used; {} bytes of records a frame", board.record_bytes)
+        }
+        _ => return None,
+    })
 }
 
 fn show(out: &mut dyn Write, row: &MemRow<'_>) -> Result {
@@ -142,27 +151,28 @@ fn show(out: &mut dyn Write, row: &MemRow<'_>) -> Result {
     writeln!(out)
 }
 
-/// Writes the same for a program, in one line for the board; `millis` is when.
-pub fn board_stats(out: &mut dyn Write, millis: u64, board: &Board<'_>) -> Result {
+/// Writes half (0 or 1) of the same for a program, in one line for the board; `millis` is when.
+pub fn board_stats(out: &mut dyn Write, half: usize, millis: u64, board: &Board<'_>) -> Result {
     let Board { level, total, hypervisor, reserved, private, tables, shared, images, store, free, saved, .. } = board;
-    write!(
-        out,
-        "stats t={}.{:03} board level={level} total={total} hypervisor={hypervisor}",
-        millis / 1000,
-        millis % 1000
-    )?;
-    write!(
-        out,
-        " reserved={reserved} free={free} images={images} shared={shared} store={store} tables={tables} private={private}"
-    )?;
+    if half == 0 {
+        at(out, millis)?;
+        write!(out, " board level={level} total={total} hypervisor={hypervisor} reserved={reserved} free={free}")?;
+        return write!(out, " images={images} shared={shared} store={store} tables={tables} private={private}");
+    }
     let [scanned, merged, zeroed, differed] = board.scan;
     write!(out, " saved={saved} reserve={} swap={} swapped={}", board.reserve.0, board.swap.0, board.swap.1)?;
     write!(out, " scanned={scanned} merged={merged} zeroed={zeroed} differed={differed}")
 }
 
+/// What such a line begins with.
+fn at(out: &mut dyn Write, millis: u64) -> Result {
+    write!(out, "stats t={}.{:03}", millis / 1000, millis % 1000)
+}
+
 /// In one line, what each kind of work on pages has cost.
 pub fn cost_stats(out: &mut dyn Write, millis: u64, all: &[(&str, u64, u64)]) -> Result {
-    write!(out, "stats t={}.{:03} costs", millis / 1000, millis % 1000)?;
+    at(out, millis)?;
+    out.write_str(" costs")?;
     costs(out, all)
 }
 
@@ -171,12 +181,16 @@ pub fn costs(out: &mut dyn Write, costs: &[(&str, u64, u64)]) -> Result {
     costs.iter().try_for_each(|(name, pages, nanos)| write!(out, " {name}={pages}*{nanos}"))
 }
 
-/// And in one line for a VM.
-pub fn vm_stats(out: &mut dyn Write, millis: u64, row: &MemRow<'_>) -> Result {
+/// And half of a line for a VM.
+pub fn vm_stats(out: &mut dyn Write, half: usize, millis: u64, row: &MemRow<'_>) -> Result {
     let MemRow { name, configured, private, shared, saved, zero, packed, packed_in, swapped, .. } = row;
-    write!(out, "stats t={}.{:03} vm={name} configured={configured} private={private}", millis / 1000, millis % 1000)?;
-    write!(out, " shared={shared} saved={saved} zero={zero} packed={packed} packed-in={packed_in} swapped={swapped}")?;
+    if half == 0 {
+        at(out, millis)?;
+        write!(out, " vm={name} configured={configured} private={private}")?;
+        return write!(out, " shared={shared} saved={saved} zero={zero}");
+    }
     let MemRow { balloon, target, active, tables, entitled, .. } = row;
+    write!(out, " packed={packed} packed-in={packed_in} swapped={swapped}")?;
     write!(out, " balloon={balloon} target={target} active={active} tables={tables} entitled={entitled}")
 }
 
@@ -204,7 +218,11 @@ mod tests {
         };
         let show = |board: &Board<'_>| {
             let mut out = String::new();
-            mem(&mut out, board, &rows).unwrap();
+            let mut line = 0;
+            while let Some(written) = mem(&mut out, line, board, &rows) {
+                written.unwrap();
+                line += 1;
+            }
             assert!(out.lines().all(|line| line.len() <= 83), "{out}");
             out
         };
@@ -219,7 +237,10 @@ mod tests {
     #[test]
     fn programs_get_a_line_of_names_and_numbers() {
         let mut out = String::new();
-        vm_stats(&mut out, 12_034, &MemRow { name: "a", private: 7, ..MemRow::default() }).unwrap();
+        for half in [0, 1] {
+            vm_stats(&mut out, half, 12_034, &MemRow { name: "a", private: 7, ..MemRow::default() }).unwrap();
+        }
         assert!(out.starts_with("stats t=12.034 vm=a configured=0 private=7 shared=0"), "{out}");
+        assert!(out.contains(" zero=0 packed=0 ") && out.ends_with(" entitled=0"), "{out}");
     }
 }

@@ -10,7 +10,7 @@
 //! [`Console::room`] is 0 and their UARTs look busy; while the monitor is open their part is small, so that answers come
 //! soon. Whoever sends without room loses bytes, which are counted. Nothing is allocated after [`Console::new`].
 
-use super::commands::{self, Command, HELP};
+use super::commands::{self, Command};
 use super::line::{Editor, Key};
 use super::log::Log;
 use super::stream::{LINE, Stream};
@@ -66,6 +66,8 @@ pub struct Console {
     editor: Editor,
     log: Log,
     lost: u64,
+    /// An answer has begun that is not at its end.
+    answers: bool,
 }
 
 impl Console {
@@ -82,6 +84,7 @@ impl Console {
             editor: Editor::new(),
             log: Log::new(),
             lost: 0,
+            answers: false,
         }
     }
 
@@ -115,6 +118,11 @@ impl Console {
     /// The hypervisor has something to say: it is shown and kept in the log.
     pub fn log(&mut self, text: fmt::Arguments<'_>) {
         self.log.line(text);
+        self.show(text);
+    }
+
+    /// The same, of what is not kept in the log.
+    pub fn show(&mut self, text: fmt::Arguments<'_>) {
         self.below(|out| {
             out.write_str("flatland: ")?;
             out.write_fmt(text)
@@ -159,9 +167,27 @@ impl Console {
 
     /// Writes the answer to a command, and asks for the next.
     pub fn answer(&mut self, write: impl FnOnce(&mut dyn Write) -> fmt::Result) {
-        self.text("\r\x1b[K");
+        self.begin_answer();
         // What does not fit is counted as lost.
         let _ = write(&mut Lines(self));
+        self.end_answer();
+    }
+
+    /// Begins an answer of several lines: the next command is asked for behind it.
+    pub fn begin_answer(&mut self) {
+        self.text("\r\x1b[K");
+        self.answers = true;
+    }
+
+    /// Writes a line of the answer that was begun. False if there is none: `write` says nothing.
+    pub fn answer_line(&mut self, write: impl FnOnce(&mut dyn Write) -> Option<fmt::Result>) -> bool {
+        // What does not fit is counted as lost.
+        write(&mut Lines(self)).is_some()
+    }
+
+    /// Ends the answer, and asks for the next command.
+    pub fn end_answer(&mut self) {
+        self.answers = false;
         if self.focus == Focus::Monitor {
             self.prompt();
         }
@@ -245,9 +271,6 @@ impl Console {
         };
         match commands::parse(&line, self.streams.len(), find) {
             Ok(Command::Nothing) => self.prompt(),
-            Ok(Command::Help) => self.answer(|out| {
-                HELP.iter().try_for_each(|(name, takes, does)| writeln!(out, "{name:<8} {takes:<6} {does}"))
-            }),
             Ok(Command::Attach(Some(vm))) => self.attend(Some(vm)),
             Ok(Command::Attach(None)) => {
                 self.attended = None;
@@ -334,6 +357,9 @@ impl Console {
     }
 
     fn prompt(&mut self) {
+        if self.answers {
+            return;
+        }
         let editor = core::mem::take(&mut self.editor);
         // What does not fit is counted as lost.
         let _ = editor.draw(&mut Lines(self));
@@ -461,10 +487,24 @@ mod tests {
         assert_eq!(typed(&mut console, "\x1dattach -\rtop\r"), [Input::Command(Command::Top)]);
         assert_eq!(console.attended(), None);
         shown(&mut console);
-        assert_eq!(typed(&mut console, "halt\rhelp\r\r"), []);
+        assert_eq!(typed(&mut console, "halt\rhelp\r\r"), [Input::Command(Command::Help)]);
         let out = shown(&mut console);
         assert!(out.contains("no command `halt`; `help` lists them\r\n"));
-        assert!(out.contains("attach   VM|-   give VM the keyboard"));
+    }
+
+    #[test]
+    fn an_answer_of_several_lines_asks_for_the_next_command_at_its_end() {
+        let mut console = two();
+        typed(&mut console, "mem\r");
+        shown(&mut console);
+        console.begin_answer();
+        assert!(console.answer_line(|out| Some(writeln!(out, "one"))));
+        console.log(format_args!("between"));
+        assert!(console.answer_line(|out| Some(writeln!(out, "two"))));
+        assert!(!console.answer_line(|_| None));
+        assert!(!shown(&mut console).contains("flatland> "), "it asks before its answer is at its end");
+        console.end_answer();
+        assert!(shown(&mut console).contains("flatland> "));
     }
 
     #[test]
@@ -476,10 +516,10 @@ mod tests {
         }
         assert_eq!(console.room(), 0);
         assert!(console.lost() > 0);
-        typed(&mut console, "help\r");
+        typed(&mut console, "halt\r");
         console.log(format_args!("still here"));
         let out = shown(&mut console);
-        assert!(out.contains("this list") && out.contains("flatland: still here"));
+        assert!(out.contains("lists them") && out.contains("flatland: still here"));
         assert!(console.is_drained() && console.room() > 0);
         let mut sent = 0;
         console.answer(|out| (0..RING).try_for_each(|_| out.write_str("z\n")));

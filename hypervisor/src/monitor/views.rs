@@ -1,4 +1,5 @@
-//! The tables that answer the operator: plain data in, columns out, LF at the ends of lines.
+//! The tables that answer the operator, a line at a time: plain data in, columns out, LF at the ends of lines. A line that there is
+//! not is nothing.
 //!
 //! Columns stand where they stand whatever is in them, as far as 80 characters go, so that programs can read them too.
 //! Sums add up: shares of time are rounded so that they and the idle time make up the whole. Memory has its tables in
@@ -29,16 +30,19 @@ pub struct VmRow<'a> {
     pub attended: bool,
 }
 
-/// Writes the VMs; a `*` marks the attended one.
-pub fn vms(out: &mut dyn Write, rows: &[VmRow<'_>]) -> Result {
-    writeln!(out, "  ID NAME             STATE     VCPUS     MEMORY   CPU-TIME        EXITS")?;
-    for row in rows {
-        let VmRow { id, name, state, vcpus_on, vcpus, memory, cpu_nanos, exits, attended } = row;
-        let mark = if *attended { '*' } else { ' ' };
-        write!(out, "{mark} {id:>2} {name:<16} {state:<9} {vcpus_on:>2}/{vcpus:<2} ")?;
-        writeln!(out, "{:>7} MiB {} {exits:>12}", memory >> 20, Seconds(*cpu_nanos))?;
-    }
-    Ok(())
+/// Writes line `line` of the VMs, of which `row` knows each by its number; a `*` marks the attended one.
+pub fn vms<'a>(out: &mut dyn Write, line: usize, row: impl FnOnce(usize) -> Option<VmRow<'a>>) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(out.write_str("  ID NAME             STATE     VCPUS     MEMORY   CPU-TIME        EXITS\n"));
+    };
+    let VmRow { id, name, state, vcpus_on, vcpus, memory, cpu_nanos, exits, attended } = row(n)?;
+    let mark = if attended { '*' } else { ' ' };
+    let memory = memory >> 20;
+    Some(writeln!(
+        out,
+        "{mark} {id:>2} {name:<16} {state:<9} {vcpus_on:>2}/{vcpus:<2} {memory:>7} MiB {} {exits:>12}",
+        Seconds(cpu_nanos)
+    ))
 }
 
 /// A vCPU's time in a window, for [`top`].
@@ -56,29 +60,44 @@ pub struct TopRow<'a> {
     pub ticks: u64,
 }
 
-/// Writes who had the CPUs in a window of `ticks` ticks on each of `n_cpus`, in percent of one CPU.
-pub fn top(out: &mut dyn Write, ticks: u64, n_cpus: u16, rows: &[TopRow<'_>]) -> Result {
-    writeln!(out, "NAME             VCPU  CPU  STATE       SHARE")?;
+/// Writes line `line` of who had the CPUs in a window of `ticks` ticks on each of `n_cpus`, in percent of one CPU. `row` knows each
+/// vCPU by its number, and what those before it ran.
+pub fn top<'a>(
+    out: &mut dyn Write,
+    line: usize,
+    (ticks, n_cpus): (u64, u16),
+    row: impl FnOnce(usize) -> (u64, Option<TopRow<'a>>),
+    n_rows: usize,
+) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(out.write_str("NAME             VCPU  CPU  STATE       SHARE\n"));
+    };
     let whole = ticks.saturating_mul(n_cpus.into());
     // Years may have gone by, of which a millionth does not show.
     let shift = if whole > u64::MAX >> 10 { 20 } else { 0 };
-    let tenths = |ticks_so_far: u64| ((ticks_so_far >> shift) * 1000).checked_div(ticks >> shift).unwrap_or(0);
-    // Each line is the difference of two rounded sums, so the lines add up to the rounded whole.
-    let mut so_far = 0u64;
-    for TopRow { name, vcpu, cpu, state, ticks } in rows {
-        let before = tenths(so_far);
-        so_far = so_far.saturating_add(*ticks).min(whole);
-        let share = tenths(so_far) - before;
-        write!(out, "{name:<16} {vcpu:>4} ")?;
-        match cpu {
-            Some(cpu) => write!(out, "{cpu:>4}  ")?,
-            None => write!(out, "   -  ")?,
+    let tenths = |so_far: u64| ((so_far.min(whole) >> shift) * 1000).checked_div(ticks >> shift).unwrap_or(0);
+    let (before, row) = row(n);
+    Some(match row {
+        // Each line is the difference of two rounded sums, so the lines add up to the rounded whole.
+        Some(row) => {
+            let share = tenths(before.saturating_add(row.ticks)) - tenths(before);
+            let TopRow { name, vcpu, state, .. } = row;
+            write!(out, "{name:<16} {vcpu:>4} ")
+                .and_then(|()| match row.cpu {
+                    Some(cpu) => write!(out, "{cpu:>4}  "),
+                    None => out.write_str("   -  "),
+                })
+                .and_then(|()| writeln!(out, "{state:<9} {:>5}.{} %", share / 10, share % 10))
         }
-        writeln!(out, "{state:<9} {:>5}.{} %", share / 10, share % 10)?;
-    }
-    let idle = tenths(whole) - tenths(so_far);
-    writeln!(out, "{:<38}{:>5}.{} %", "idle", idle / 10, idle % 10)?;
-    writeln!(out, "{:<38}{:>5}.{} %", "board", tenths(whole) / 10, tenths(whole) % 10)
+        None => {
+            let (name, share) = match n - n_rows {
+                0 => ("idle", tenths(whole) - tenths(before)),
+                1 => ("board", tenths(whole)),
+                _ => return None,
+            };
+            writeln!(out, "{name:<38}{:>5}.{} %", share / 10, share % 10)
+        }
+    })
 }
 
 /// A cause of exits, for [`exits`].
@@ -90,15 +109,20 @@ pub struct ExitRow<'a> {
     pub count: u64,
 }
 
-/// Writes why guests were left, in the order given, and how often in all. Causes that never were are left out.
-pub fn exits(out: &mut dyn Write, rows: &[ExitRow<'_>]) -> Result {
-    writeln!(out, "CAUSE                           COUNT")?;
-    let mut sum = 0u64;
-    for ExitRow { cause, count } in rows.iter().filter(|row| row.count != 0) {
-        sum = sum.saturating_add(*count);
-        writeln!(out, "{cause:<20} {count:>16}")?;
+/// Writes line `line` of why guests were left, in the order given, and how often in all. Causes that never were are left out.
+pub fn exits<'a>(out: &mut dyn Write, line: usize, rows: impl Iterator<Item = ExitRow<'a>>) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(out.write_str("CAUSE                           COUNT\n"));
+    };
+    let (mut sum, mut at) = (0_u64, 0);
+    for ExitRow { cause, count } in rows.filter(|row| row.count != 0) {
+        if at == n {
+            return Some(writeln!(out, "{cause:<20} {count:>16}"));
+        }
+        sum = sum.saturating_add(count);
+        at += 1;
     }
-    writeln!(out, "{:<20} {sum:>16}", "all")
+    (at == n).then(|| writeln!(out, "{:<20} {sum:>16}", "all"))
 }
 
 /// A vCPU's registers, for [`regs`].
@@ -118,26 +142,34 @@ pub struct RegsRow<'a> {
     pub system: &'a [(&'a str, u64)],
 }
 
-/// Writes the registers of a VM's vCPUs.
-pub fn regs(out: &mut dyn Write, rows: &[RegsRow<'_>]) -> Result {
-    for RegsRow { vcpu, state, x, pc, pstate, system } in rows {
-        writeln!(out, "vCPU {vcpu}, {state}: PC {pc:#018x}, PSTATE {pstate:#010x}")?;
-        columns(out, x.len(), |out, i| write!(out, "X{i:<2} {:#018x}", x.get(i).unwrap_or(&0)))?;
-        columns(out, system.len(), |out, i| {
-            let (name, value) = system.get(i).unwrap_or(&("", 0));
-            write!(out, "{name:<10} {value:#018x}")
-        })?;
+/// Writes line `line` of a vCPU's registers, three of them to a line.
+pub fn regs(out: &mut dyn Write, line: usize, row: &RegsRow<'_>) -> Option<Result> {
+    let RegsRow { vcpu, state, x, pc, pstate, system } = row;
+    let Some(n) = line.checked_sub(1) else {
+        return Some(writeln!(out, "vCPU {vcpu}, {state}: PC {pc:#018x}, PSTATE {pstate:#010x}"));
+    };
+    let general = x.len().div_ceil(3);
+    if n < general {
+        let cells = x.iter().enumerate().skip(n * 3).take(3);
+        return Some(columns(out, cells, |out, (i, value)| write!(out, "X{i:<2} {value:#018x}")));
     }
-    Ok(())
+    let cells = system.chunks(3).nth(n - general)?;
+    Some(columns(out, cells.iter(), |out, (name, value)| write!(out, "{name:<10} {value:#018x}")))
 }
 
-/// Writes `n` cells, three to a line.
-fn columns(out: &mut dyn Write, n: usize, mut cell: impl FnMut(&mut dyn Write, usize) -> Result) -> Result {
-    for i in 0..n {
-        cell(out, i)?;
-        out.write_str(if i % 3 == 2 || i + 1 == n { "\n" } else { "  " })?;
+/// Writes cells in a line.
+fn columns<T>(
+    out: &mut dyn Write,
+    cells: impl Iterator<Item = T>,
+    mut cell: impl FnMut(&mut dyn Write, T) -> Result,
+) -> Result {
+    for (i, what) in cells.enumerate() {
+        if i > 0 {
+            out.write_str("  ")?;
+        }
+        cell(out, what)?;
     }
-    Ok(())
+    out.write_str("\n")
 }
 
 /// Nanoseconds, shown as seconds with three decimals, cut.
@@ -156,9 +188,14 @@ mod tests {
     use alloc::vec::Vec;
     use core::fmt::{Result, Write};
 
-    fn shown(write: impl FnOnce(&mut dyn Write) -> Result) -> String {
+    fn shown(mut write: impl FnMut(&mut dyn Write, usize) -> Option<Result>) -> String {
         let mut out = String::new();
-        write(&mut out).unwrap();
+        for line in 0.. {
+            match write(&mut out, line) {
+                Some(written) => written.unwrap(),
+                None => break,
+            }
+        }
         assert!(out.lines().all(|line| line.len() <= 80), "{out}");
         out
     }
@@ -177,7 +214,7 @@ mod tests {
             attended: true,
         };
         let other = VmRow { id: 1, name: "other", vcpus_on: 0, attended: false, ..one };
-        let out = shown(|out| vms(out, &[one, other]));
+        let out = shown(|out, line| vms(out, line, |n| [one, other].get(n).copied()));
         let expected = [
             "  ID NAME             STATE     VCPUS     MEMORY   CPU-TIME        EXITS",
             "*  0 debian           running    2/2      512 MiB     12.345        98765",
@@ -191,7 +228,9 @@ mod tests {
         let row = |vcpu, ticks| TopRow { name: "vm", vcpu, cpu: Some(0), state: "ready", ticks };
         for (window, n_cpus) in [(3, 1), (7, 2), (1_000_003, 4), (0, 4)] {
             let rows: Vec<_> = (0..6).map(|i| row(i, window * u64::from(n_cpus) / 7)).collect();
-            let out = shown(|out| top(out, window, n_cpus, &rows));
+            let before = |n: usize| rows.iter().take(n).map(|row| row.ticks).sum();
+            let row = |n: usize| (before(n), rows.get(n).copied());
+            let out = shown(|out, line| top(out, line, (window, n_cpus), row, rows.len()));
             let tenth = |line: &str| {
                 let number = line.trim_end_matches(" %").rsplit(' ').next().unwrap();
                 number.replace('.', "").parse::<u32>().unwrap()
@@ -206,7 +245,8 @@ mod tests {
     #[test]
     fn exits_are_summed_and_those_that_never_were_are_left_out() {
         let row = |cause, count| ExitRow { cause, count };
-        let out = shown(|out| exits(out, &[row("wfi", 10), row("hvc", 0), row("abort", 5)]));
+        let rows = [row("wfi", 10), row("hvc", 0), row("abort", 5)];
+        let out = shown(|out, line| exits(out, line, rows.into_iter()));
         let lines: Vec<Vec<_>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines, [["CAUSE", "COUNT"], ["wfi", "10"], ["abort", "5"], ["all", "15"]]);
     }
@@ -216,7 +256,7 @@ mod tests {
         let x = core::array::from_fn(|i| u64::MAX - i as u64);
         let system = [("SCTLR_EL1", 1), ("ELR_EL1", 2)];
         let row = RegsRow { vcpu: 1, state: "blocked", x: &x, pc: 0x4008_0000, pstate: 0x3C5, system: &system };
-        let out = shown(|out| regs(out, &[row]));
+        let out = shown(|out, line| regs(out, line, &row));
         assert_eq!(out.lines().count(), 1 + 11 + 1);
         assert!(out.contains("X30 0xffffffffffffffe1") && out.contains("SCTLR_EL1  0x0000000000000001"));
     }
