@@ -39,7 +39,7 @@ fn page(bytes: &[u8; PAGE]) -> Page {
 fn bytes_of(page: &Page) -> [u8; PAGE] {
     let mut bytes = [0; PAGE];
     for (n, word) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        *word = page.word(n).to_le_bytes();
+        *word = page.words()[n].to_le_bytes();
     }
     bytes
 }

@@ -70,11 +70,8 @@ pub(crate) fn drain(host: &Host) {
         take(host, &port);
     }
     let mut console = host.console.lock();
-    let mut left = SENT;
-    console.drain(|byte| {
-        left -= 1;
-        left > 0 && port.put(byte)
-    });
+    let mut places = 0..SENT;
+    console.drain(|byte| places.next().is_some() && port.put(byte));
     if console.is_drained() {
         port.disable_tx_interrupt();
         drop(console);

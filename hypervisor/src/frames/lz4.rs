@@ -27,12 +27,6 @@ impl Page {
     /// Zeroes.
     pub const ZERO: Self = Self([0; PAGE / 8 + 1]);
 
-    /// The word with number `n`.
-    #[inline(always)]
-    pub fn word(&self, n: usize) -> u64 {
-        self.0[n % (PAGE / 8)]
-    }
-
     /// Sets the word with number `n`.
     #[inline(always)]
     pub fn set_word(&mut self, n: usize, word: u64) {

@@ -100,7 +100,8 @@ impl Host {
         if overcommit.checks {
             self.check_shadows(m, overcommit);
         }
-        if !overcommit.stats.is_due {
+        // What was begun goes on; what nobody wants is of the last second, whenever somebody does.
+        if !(overcommit.stats.is_on && overcommit.stats.is_due) {
             overcommit.stats = Stats { is_on: overcommit.stats.is_on, is_due: true, millis: now, ..Stats::default() };
         }
     }
