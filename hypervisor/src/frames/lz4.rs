@@ -149,9 +149,8 @@ pub enum Outcome {
 }
 
 /// What a step may cost, in looks: some 50 instructions each. A sequence costs a few of them, and so does a word that is copied.
-const STEP: usize = 250;
-/// The same when a block is expanded: behind the last step the page is copied and hashed.
-const EXPANSION_STEP: usize = 200;
+/// Behind a step's looks a match can be as long as the page, and behind the last step of expanding the page is copied and hashed.
+const STEP: usize = 200;
 /// What a sequence costs, without what is copied.
 const SEQUENCE: usize = 9;
 
@@ -292,7 +291,7 @@ impl Expansion {
     #[inline(always)]
     fn sequences(&mut self, packed: &Page, length: usize, page: &mut Page) -> Option<Outcome> {
         let mut input = Input { bytes: packed, length: length.min(PAGE), at: self.at };
-        let (mut out, mut left) = (self.out, EXPANSION_STEP);
+        let (mut out, mut left) = (self.out, STEP);
         while left > 0 {
             let token = usize::from(input.byte()?);
             let count = input.length(token >> 4)?;

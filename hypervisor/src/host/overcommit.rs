@@ -208,10 +208,10 @@ impl Host {
                 if *owed == 0 {
                     break;
                 }
-                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || m.is_interrupt_pending()));
                 if m.is_interrupt_pending() {
                     return Owed::Now;
                 }
+                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || m.is_interrupt_pending()));
             }
             if *owed > 0 {
                 more = Owed::Soon;

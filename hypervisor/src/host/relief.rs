@@ -44,7 +44,12 @@ impl Host {
     /// may be held.
     fn relieve<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Relief {
         // What can be made again from what is there costs least.
-        let mut freed = self.idle_shadows(m) + self.finish_begun(m, is_late).map_or(0, |(_, frames)| frames);
+        let mut freed = self.idle_shadows(m);
+        // The exit that led here and a step of compressing are too much at once.
+        if is_late() {
+            return Relief::Late;
+        }
+        freed += self.finish_begun(m, is_late).map_or(0, |(_, frames)| frames);
         for _ in 0..TRIES {
             if is_late() {
                 return Relief::Late;
@@ -67,9 +72,6 @@ impl Host {
     /// Takes one page at random from `vm`, if chance finds one. Returns how many frames came free: none, too, where what is long was
     /// begun and it `is_late`.
     pub(super) fn take_from<M: Machine>(&self, m: &M, vm: &Vm, is_late: &mut dyn FnMut() -> bool) -> u64 {
-        if is_late() {
-            return 0;
-        }
         let memory = vm.memory.lock();
         let pages = (memory.layout().bytes >> 12).max(1);
         // Below 2^26 pages, so it fits.
