@@ -58,6 +58,7 @@ metal_cargo() {
     debian)
         # build-std on the command line: Debian's cargo would take it from [unstable] too, rustup's stable would not.
         # PATH and CARGO lead past rustup's proxies, which know nothing of these sources.
+        flags="$flags --remap-path-prefix=/usr/lib/rustlib/src/rust/library/="
         env -u RUSTUP_TOOLCHAIN PATH="/usr/bin:$PATH" CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
             CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER=ld.lld RUSTFLAGS="$flags" \
             CARGO_TARGET_DIR="${metal_target:-$target/metal}" \

@@ -1,11 +1,12 @@
 //! The devices of the virtual board, and where they are.
 //!
 //! The map is that of QEMU's `virt`, so that what runs there runs here, and is nowhere else: the device tree is made of it
-//! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. [`uart::Uart`] is a
-//! PL011, [`rtc::Rtc`] a PL031, [`flash::Bank`] a bank of flash, which is memory as long as it is only read ([`flash_at`]); a slot
-//! for a virtio device that is not there reads as [`empty_slot`]. Devices are plain state: what they send, and when, is the
-//! caller's to do, and so is time.
+//! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. A VM's devices are on its
+//! [`bus::Bus`]: [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`virtio::balloon::Balloon`] a balloon, [`EmptySlot`] a slot for a
+//! virtio device that is not there. [`flash::Bank`] is a bank of flash, which is memory as long as it is only read ([`flash_at`]).
 
+pub mod bus;
+pub mod device;
 pub mod flash;
 pub mod rtc;
 pub mod uart;
@@ -14,6 +15,7 @@ pub mod virtio;
 use crate::addr::{Addr, IntId, Ipa};
 pub use crate::bundle::image::FLASH_BANK;
 pub use crate::memory::RAM_BASE;
+use device::{Board, Device};
 
 /// GICD: the distributor.
 pub const GICD: u64 = 0x0800_0000;
@@ -109,15 +111,34 @@ pub const fn flash_at(ipa: Addr<Ipa>) -> Option<(usize, u64)> {
     if bank < 2 { Some((bank as usize, ipa.bits() % FLASH_BANK)) } else { None }
 }
 
-/// What a virtio-mmio slot without a device reads: the magic, version 2 and device 0, which means nobody is there
-/// (virtio 1.2, 4.2.2). Writes to it do nothing.
-pub const fn empty_slot(offset: u64, size: u8) -> u64 {
-    let word = match offset & !3 {
-        0x000 => u32::from_le_bytes(*b"virt"),
-        0x004 => 2,
-        _ => 0,
-    };
-    lane(word, offset, size)
+/// The interrupt of the virtio-mmio slot with this number.
+pub const fn virtio_intid(slot: u8) -> IntId {
+    // Below 2^9.
+    IntId(VIRTIO_INTID.0 + slot as u32)
+}
+
+/// A virtio-mmio slot without a device: it reads as the magic, version 2 and device 0, which means nobody is there (virtio 1.2,
+/// 4.2.2), and writes to it do nothing.
+#[derive(Debug, Default)]
+pub struct EmptySlot;
+
+impl Device for EmptySlot {
+    fn read(&mut self, offset: u64, bytes: u8, _: &mut dyn Board) -> u64 {
+        let word = match offset & !3 {
+            0x000 => u32::from_le_bytes(*b"virt"),
+            0x004 => 2,
+            _ => 0,
+        };
+        lane(word, offset, bytes)
+    }
+
+    fn write(&mut self, _: u64, _: u8, _: u64, _: &mut dyn Board) {}
+
+    fn line(&self) -> bool {
+        false
+    }
+
+    fn reset(&mut self) {}
 }
 
 /// What an access of `size` bytes at `offset` sees of the 32-bit register that holds it. An access that reaches beyond the
@@ -144,7 +165,9 @@ const fn prime_cell(periph_id: u32, offset: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Region, at, empty_slot, flash_at};
+    use super::device::Device;
+    use super::device::tests::Bench;
+    use super::{EmptySlot, Region, at, flash_at};
     use crate::addr::Addr;
 
     #[test]
@@ -180,10 +203,11 @@ mod tests {
 
     #[test]
     fn an_empty_slot_says_that_nobody_is_there() {
-        assert_eq!(empty_slot(0, 4), 0x7472_6976);
-        assert_eq!(empty_slot(1, 1), u64::from(b'i'));
-        assert_eq!(empty_slot(4, 4), 2);
-        assert_eq!(empty_slot(8, 4), 0);
-        assert_eq!(empty_slot(0x1FC, 8), 0);
+        let read = |offset, bytes| EmptySlot.read(offset, bytes, &mut Bench::default());
+        assert_eq!(read(0, 4), 0x7472_6976);
+        assert_eq!(read(1, 1), u64::from(b'i'));
+        assert_eq!(read(4, 4), 2);
+        assert_eq!(read(8, 4), 0);
+        assert_eq!(read(0x1FC, 8), 0);
     }
 }

@@ -6,6 +6,7 @@
 pub mod abort;
 pub mod cache;
 pub mod call;
+mod gic;
 pub mod nested;
 pub mod raise;
 pub mod sysreg;

@@ -8,6 +8,7 @@
 use crate::addr::VmId;
 use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
+use crate::devices::device::Device;
 use crate::devices::uart::AHEAD;
 use crate::host::{HOUSEKEEPING_CPU, Host, Shutdown};
 use crate::machine::Machine;
@@ -35,7 +36,7 @@ pub fn may_take<M: Machine>(host: &Host, m: &M, typing: &mut Typing) -> bool {
     let vm = host.console.lock().keyboard().and_then(|vm| host.fleet.vms.get(usize::from(vm.0)));
     let patience = PATIENCE * u64::from(host.facts.frequency.hz());
     let mut ask = || {
-        let waiting = vm.map_or(0, |vm| vm.devices.lock().uart.waiting());
+        let waiting = vm.map_or(0, |vm| vm.bus.uart.lock().waiting());
         typing.take(waiting, AHEAD, m.now(), patience)
     };
     let mut take = ask();
@@ -63,10 +64,10 @@ pub fn typed<M: Machine>(host: &Host, m: &M, byte: u8) {
         Input::Nothing => {}
         Input::Guest(vm, byte) => {
             let Some(vm) = host.fleet.vms.get(usize::from(vm.0)) else { return };
-            let mut devices = vm.devices.lock();
+            let mut uart = vm.bus.uart.lock();
             // What finds too much before it, though it was held back, is lost, as on a real line.
-            let _ = devices.uart.typed(byte);
-            host.line(m, vm, UART_INTID, devices.uart.line().into());
+            let _ = uart.typed(byte);
+            host.line(m, vm, UART_INTID, uart.line().into());
         }
         Input::Command(command) => {
             *host.console.answer.lock() = Some(Answer::new(command));
@@ -160,7 +161,7 @@ fn end<M: Machine>(host: &Host, m: &M, vm: &Vm, cause: Cause) {
 
 /// Has `vm`'s balloon leave it so many `bytes`, or what the policy says.
 fn set_balloon(host: &Host, vm: &Vm, bytes: Option<u64>) {
-    let up = vm.balloon.lock().is_up();
+    let up = vm.bus.balloon.lock().is_up();
     let runs = !matches!(vm.life.state(), State::Ended(_));
     let pages = bytes.map(|bytes| (bytes >> 12).min(vm.spec.memory >> 12));
     host.pressure.overcommit.lock().policy.pin(vm.id, pages);

@@ -12,10 +12,8 @@ pub mod psci;
 use crate::addr::{CpuId, VcpuId, VmId};
 use crate::bundle::image::Plan;
 use crate::bundle::{OnCrash, VmSpec};
+use crate::devices::bus::Bus;
 use crate::devices::flash::Bank;
-use crate::devices::rtc::Rtc;
-use crate::devices::uart::Uart;
-use crate::devices::virtio::balloon::Balloon;
 use crate::memory::{Memory, Root};
 use crate::next::Kicks;
 use crate::sched::EntityId;
@@ -165,22 +163,6 @@ impl Slot {
     }
 }
 
-/// The emulated devices of a VM besides its interrupt controller.
-#[derive(Debug)]
-pub struct Devices {
-    /// The console.
-    pub uart: Uart,
-    /// The clock.
-    pub rtc: Rtc,
-}
-
-impl Devices {
-    /// As after power-on.
-    pub fn reset(&mut self) {
-        *self = Self { uart: Uart::new(), rtc: Rtc::new() };
-    }
-}
-
 /// A virtual machine.
 #[derive(Debug)]
 pub struct Vm {
@@ -199,7 +181,7 @@ pub struct Vm {
     /// Its interrupt controller.
     pub vgic: SpinMutex<Vgic>,
     /// Its other devices.
-    pub devices: SpinMutex<Devices>,
+    pub bus: Bus,
     /// Its vCPUs.
     pub slots: Vec<Slot>,
     /// Where it is in its life.
@@ -210,7 +192,7 @@ pub struct Vm {
     pub gic: Gic,
     /// What its virtual counter lags behind the system counter, in ticks.
     pub offset: AtomicU64,
-    /// The second at which its clock's alarm is due, or [`NEVER`]: kept here so that looking takes no lock.
+    /// The second at which one of its devices is to be ticked, or [`NEVER`]: kept here so that looking takes no lock.
     pub alarm: AtomicU64,
     /// Since when a vCPU of it waits for memory, by the system counter; 0 if none does.
     pub starving: AtomicU64,
@@ -218,8 +200,6 @@ pub struct Vm {
     pub entitled: AtomicU64,
     /// Whether it has to stand still where it needs memory: the policy's last word.
     pub blocked: AtomicBool,
-    /// Its balloon; to be locked before its memory.
-    pub balloon: SpinMutex<Balloon>,
     /// Its banks of flash, two or none; to be locked before its memory.
     pub flash: SpinMutex<ArrayVec<Bank, 2>>,
     /// Whether its pages are looked at for merging.

@@ -3,6 +3,7 @@
 
 use crate::engine::{Rng, count, report};
 use flatland::addr::{Addr, Ipa};
+use flatland::devices::device::Device as _;
 use flatland::devices::virtio::balloon::{Balloon, Left, Pages};
 use flatland::devices::virtio::{Ram, Violation};
 
@@ -185,7 +186,6 @@ pub(crate) fn check(rng: &mut Rng) -> (usize, usize, bool) {
             assert!(size >= 8 || value >> (8 * size) == 0, "{value:#x} in {size} bytes at {offset:#x}");
         }
         used += usize::from(balloon.line());
-        assert!(!balloon.to_string().is_empty());
     }
     (pages, used, balloon.broken().is_some())
 }

@@ -210,8 +210,8 @@ impl Board {
         let of_vm = |vm: &Vm| {
             vm.memory.try_lock().is_some()
                 && vm.vgic.try_lock().is_some()
-                && vm.devices.try_lock().is_some()
-                && vm.balloon.try_lock().is_some()
+                && vm.bus.ports().all(|port| port.device.try_lock().is_some())
+                && vm.bus.ticking.try_lock().is_some()
                 && vm.flash.try_lock().is_some()
         };
         host.queue.try_lock().is_some()

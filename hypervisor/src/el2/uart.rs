@@ -75,7 +75,7 @@ pub(crate) fn drain(host: &Host) {
     if console.is_drained() {
         port.disable_tx_interrupt();
         drop(console);
-        host.reopen(&El2);
+        host.resume_uarts(&El2);
     } else {
         port.enable_tx_interrupt();
         drop(console);

@@ -1,28 +1,21 @@
 //! Stage-2 aborts: memory touched for the first time, devices, and what is neither.
 
+use super::gic;
 use super::raise::raise;
-use crate::addr::{Addr, Ipa, VcpuId};
+use crate::addr::{Addr, Ipa};
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, Access, Transfer};
 use crate::arm::exception::psr;
-use crate::arm::gic::{Version, gicr};
 use crate::devices::{self, Region};
-use crate::host;
 use crate::host::Here;
 use crate::host::flash::Answer;
-use crate::hwstate::lists;
 use crate::machine::Machine;
 use crate::memory::Miss;
 use crate::next::{Cause, Next};
 use crate::vcpu::{self, Common, Counter, Streak, Vcpu};
-use crate::vgic::Vgic;
-use crate::vm::{Gic, request};
 use aarch64_cpu::registers::SCTLR_EL1;
 use core::sync::atomic::Ordering;
 use log::info;
-
-/// GICC_DIR, in the second page of the CPU interface (IHI 0048B 4.4.17).
-const GICC_DIR: u64 = 0x1000;
 
 /// A load or store.
 #[inline]
@@ -183,24 +176,27 @@ struct Touch {
 fn device<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, region: Region, offset: u64, touch: Touch) -> Next {
     let Touch { ipa, access, transfer } = touch;
     let bytes = transfer.bytes;
-    let mut next = Next::Resume;
     let done = if access == Access::Write {
         let value = stored(m, vcpu, transfer);
-        here.write(m, vcpu, region, offset, bytes, value, &mut next)
-    } else {
-        match here.read(m, vcpu, region, offset, bytes) {
-            Some(value) => {
-                load(m, vcpu, transfer, value);
-                true
+        match here.vm.bus.port(region) {
+            None => gic::write(here, m, vcpu, region, offset, bytes, value),
+            Some(port) => {
+                here.host.write(m, here, port, (offset, bytes), value);
+                Some(())
             }
-            None => false,
         }
+    } else {
+        let value = match here.vm.bus.port(region) {
+            None => gic::read(here, m, vcpu, region, offset, bytes),
+            Some(port) => Some(here.host.read(m, here, port, (offset, bytes))),
+        };
+        value.map(|value| load(m, vcpu, transfer, value))
     };
-    if !done {
+    if done.is_none() {
         return refuse(here, m, vcpu, access, ipa, "no device is there");
     }
     vcpu.registers.step(4);
-    next
+    Next::Resume
 }
 
 /// What a store puts on the bus. A big-endian guest's arrives with its bytes as the register has them.
@@ -234,111 +230,4 @@ fn big_endian<M: Machine>(m: &M, vcpu: &Vcpu) -> bool {
 
 fn swap(value: u64, bytes: u8) -> u64 {
     value.swap_bytes() >> (64 - u32::from(bytes.clamp(1, 8)) * 8)
-}
-
-impl Here<'_> {
-    /// Folds the lists, which have to be filled again before the vCPU runs.
-    fn refresh<M: Machine>(self, vgic: &mut Vgic, vcpu: &mut Vcpu, m: &M) {
-        let kicks = lists::refresh(vgic, vcpu, m);
-        self.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
-        self.host.queue.kick(m, self.vm, kicks);
-    }
-
-    /// The vCPU whose redistributor is number `n`.
-    fn frame(self, vgic: &Vgic, n: u16) -> Option<VcpuId> {
-        (vgic.version() == Version::V3 && usize::from(n) < self.vm.slots.len()).then_some(VcpuId(n))
-    }
-
-    /// Reads a device register of the virtual board; nothing if no device is there.
-    #[inline(always)]
-    fn read<M: Machine>(self, m: &M, vcpu: &mut Vcpu, region: Region, offset: u64, bytes: u8) -> Option<u64> {
-        match region {
-            Region::Gicd => {
-                let mut vgic = self.vm.vgic.lock();
-                if Vgic::touches_state(offset) {
-                    self.refresh(&mut vgic, vcpu, m);
-                }
-                Some(vgic.dist_read(vcpu.id, offset, bytes))
-            }
-            Region::Gicr(n) => {
-                let mut vgic = self.vm.vgic.lock();
-                let frame = self.frame(&vgic, n)?;
-                if offset & gicr::SGI_FRAME != 0 {
-                    self.refresh(&mut vgic, vcpu, m);
-                }
-                Some(vgic.redist_read(frame, offset, bytes))
-            }
-            Region::Uart => {
-                let mut devices = self.vm.devices.lock();
-                let value = devices.uart.read(offset, bytes);
-                self.host.line(m, self.vm, devices::UART_INTID, devices.uart.line().into());
-                if self.host.console.held.load(Ordering::SeqCst) && devices.uart.waiting() <= devices::uart::AHEAD / 2 {
-                    // There is room for more of what is typed, which this CPU takes before the vCPU runs again.
-                    self.slot.requests.fetch_or(request::SEND, Ordering::Relaxed);
-                }
-                Some(value)
-            }
-            Region::Rtc => Some(self.vm.devices.lock().rtc.read(offset, bytes, self.host.facts.seconds(m.now()))),
-            Region::Virtio(0) => Some(self.host.balloon_read(self, offset, bytes)),
-            Region::Virtio(_) => Some(devices::empty_slot(offset, bytes)),
-            // GICC_DIR is write-only; the first page is the hardware's and does not come here.
-            Region::Gicc => (self.vm.gic == Gic::V2 && offset == GICC_DIR).then_some(0),
-        }
-    }
-
-    /// Writes a device register of the virtual board; false if no device is there.
-    #[expect(clippy::too_many_arguments, reason = "one access, taken apart once")]
-    fn write<M: Machine>(
-        self,
-        m: &M,
-        vcpu: &mut Vcpu,
-        region: Region,
-        offset: u64,
-        bytes: u8,
-        value: u64,
-        next: &mut Next,
-    ) -> bool {
-        match region {
-            Region::Gicd => {
-                let mut vgic = self.vm.vgic.lock();
-                self.refresh(&mut vgic, vcpu, m);
-                let kicks = vgic.dist_write(vcpu.id, offset, bytes, value);
-                drop(vgic);
-                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
-            }
-            Region::Gicr(n) => {
-                let mut vgic = self.vm.vgic.lock();
-                let Some(frame) = self.frame(&vgic, n) else { return false };
-                self.refresh(&mut vgic, vcpu, m);
-                let kicks = vgic.redist_write(frame, offset, bytes, value);
-                drop(vgic);
-                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
-            }
-            Region::Gicc => {
-                if self.vm.gic != Gic::V2 || offset != GICC_DIR {
-                    return false;
-                }
-                let mut vgic = self.vm.vgic.lock();
-                self.refresh(&mut vgic, vcpu, m);
-                let kicks = vgic.deactivate(vcpu.id, value);
-                drop(vgic);
-                self.host.queue.kick(m, self.vm, kicks.without(vcpu.id));
-            }
-            Region::Uart => {
-                *next = self.host.uart_write(m, self, offset, bytes, value);
-            }
-            Region::Rtc => {
-                let now = self.host.facts.seconds(m.now());
-                let mut devices = self.vm.devices.lock();
-                devices.rtc.write(offset, bytes, value, now);
-                drop(devices);
-                self.host.ring(m, self.vm, now);
-                // The CPU that watches alarms may be asleep, or this one.
-                m.signal(host::HOUSEKEEPING_CPU);
-            }
-            Region::Virtio(0) => self.host.balloon_write(m, self, offset, bytes, value),
-            Region::Virtio(_) => {}
-        }
-        true
-    }
 }

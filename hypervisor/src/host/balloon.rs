@@ -8,6 +8,7 @@ use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::VIRTIO_INTID;
+use crate::devices::device::Device;
 use crate::devices::virtio::balloon::{Left, Pages};
 use crate::devices::virtio::{Ram, Violation};
 use crate::frames::Work;
@@ -77,29 +78,14 @@ impl<M: Machine> Pages for Given<'_, M> {
 }
 
 impl Host {
-    /// A guest reads a register of its balloon.
-    pub fn balloon_read(&self, here: Here<'_>, offset: u64, bytes: u8) -> u64 {
-        here.vm.balloon.lock().read(offset, bytes)
-    }
-
-    /// A guest writes a register of its balloon.
-    pub fn balloon_write<M: Machine>(&self, m: &M, here: Here<'_>, offset: u64, bytes: u8, value: u64) {
-        let mut balloon = here.vm.balloon.lock();
-        let was_up = balloon.is_up();
-        balloon.write(offset, bytes, value);
-        if balloon.is_up() && !was_up {
-            here.vm.memory.lock().set_filling(balloon.poison().unwrap_or(0));
-        }
-        drop(balloon);
-        // What is left is done before the vCPU goes on.
-        let _ = self.serve_balloon(m, here);
-    }
-
     /// Does what the driver of a balloon has asked for, or a part of it. What is left is a request; true if it can go on at
     /// once, when interrupts have been let in.
     pub fn serve_balloon<M: Machine>(&self, m: &M, here: Here<'_>) -> bool {
         let vm = here.vm;
-        let mut balloon = vm.balloon.lock();
+        let mut balloon = vm.bus.balloon.lock();
+        if let Some(word) = balloon.take_filling() {
+            vm.memory.lock().set_filling(word);
+        }
         let mut left = Left::Nothing;
         if balloon.has_work() {
             let late = self.facts.late(m);
@@ -115,7 +101,7 @@ impl Host {
 
     /// Asks the guest to bring its balloon to `target` pages, and for its free pages first where `hint` says so.
     pub(super) fn ask_balloon<M: Machine>(&self, m: &M, vm: &Vm, target: u64, hint: bool) {
-        let mut balloon = vm.balloon.lock();
+        let mut balloon = vm.bus.balloon.lock();
         if !balloon.is_up() {
             return;
         }

@@ -8,9 +8,7 @@ use crate::arm::vmsa::Geometry;
 use crate::bundle::image::Plan;
 use crate::bundle::place;
 use crate::bundle::{self, Diagnostic, VmSpec};
-use crate::devices::rtc::Rtc;
-use crate::devices::uart::Uart;
-use crate::devices::virtio::balloon::Balloon;
+use crate::devices::bus::Bus;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
 use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
@@ -22,7 +20,7 @@ use crate::vcpu::nested::Page;
 use crate::vcpu::{Nested, Vcpu, VcpuKind};
 use crate::vgic::Vgic;
 use crate::vm::device_tree::Description;
-use crate::vm::{Devices, Gic, Life, LogOnce, NEVER, Slot, Vm};
+use crate::vm::{Gic, Life, LogOnce, NEVER, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -83,7 +81,7 @@ pub(super) fn vm<M: Machine>(
         plan,
         memory: SpinMutex::new(memory),
         vgic: SpinMutex::new(vgic),
-        devices: SpinMutex::new(Devices { uart: Uart::new(), rtc: Rtc::new() }),
+        bus: Bus::default(),
         slots,
         life: Life::default(),
         offset: AtomicU64::new(0),
@@ -91,7 +89,6 @@ pub(super) fn vm<M: Machine>(
         starving: AtomicU64::new(0),
         entitled: AtomicU64::new(u64::MAX),
         blocked: AtomicBool::new(false),
-        balloon: SpinMutex::new(Balloon::new()),
         flash: SpinMutex::new(flash),
         merges,
         logged: SpinMutex::new(LogOnce::default()),

@@ -110,9 +110,8 @@ impl Host {
         vm.memory.lock().start_anew();
         vm.starving.store(0, Ordering::Relaxed);
         vm.vgic.lock().reset();
-        vm.devices.lock().reset();
+        vm.bus.reset();
         vm.flash.lock().iter_mut().for_each(Bank::reset);
-        vm.balloon.lock().reset();
         for slot in &vm.slots {
             slot.requests.store(0, Ordering::SeqCst);
             slot.turn_off();

@@ -121,7 +121,7 @@ impl Host {
     /// What the policy wants to know of a VM.
     pub(super) fn facts(&self, vm: &Vm, n: usize, overcommit: &Overcommit) -> Facts {
         let (driver, balloon, target) = {
-            let balloon = vm.balloon.lock();
+            let balloon = vm.bus.balloon.lock();
             (balloon.is_up(), balloon.actual().into(), balloon.target().into())
         };
         let (resident, sampled) = {

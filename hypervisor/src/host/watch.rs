@@ -22,14 +22,14 @@ impl Host {
         sched::earliest([self.watch(m), self.alarms(m), Some(managed)])
     }
 
-    /// Rings the alarms that are due. Returns when the next one is.
+    /// Ticks the devices that are due. Returns when the next is.
     fn alarms<M: Machine>(&self, m: &M) -> Option<u64> {
         let hz = u64::from(self.facts.frequency.hz());
         let due = |vm: &Vm| vm.alarm.load(Ordering::Relaxed);
         for vm in self.fleet.vms.iter().filter(|vm| due(vm) != NEVER) {
             let now = self.facts.seconds(m.now());
             if due(vm) <= now {
-                self.ring(m, vm, now);
+                self.tick_devices(m, vm, now);
             }
         }
         let next = self.fleet.vms.iter().map(due).min().filter(|at| *at != NEVER)?;

@@ -139,7 +139,7 @@ impl Cpu for Racer<'_> {
         console.drain(|_| !self.board.one_in(8));
         if console.is_drained() {
             drop(console);
-            host.reopen(self);
+            host.resume_uarts(self);
         } else {
             // The FIFO is full: its interrupt comes when it is not.
             self.board.uart.set(true);

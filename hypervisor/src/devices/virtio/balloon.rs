@@ -15,11 +15,11 @@
 //! holds the pages until it is told DONE (1), which it is at once. Pages named under an old id are left alone. They are looked
 //! at while the guest waits for its notification to be handled, so none of them is in use again by then.
 
+use super::super::device::{Board, Device};
 use super::mmio::{CONFIG, Transport};
 use super::queue::Descriptor;
 use super::{Ram, Stop};
 use crate::addr::{Addr, Ipa, Size};
-use core::fmt;
 
 /// What the balloon does with pages. Addresses are aligned to pages; whether they are RAM is not checked before.
 pub trait Pages: Ram {
@@ -129,6 +129,8 @@ pub struct Balloon {
     /// The guest names free pages of the id that is asked for.
     names: bool,
     poison: u32,
+    /// What free pages are full of was [taken](Self::take_filling).
+    is_known: bool,
     stats: Stats,
     /// The buffer that the driver left for the next question.
     held: Option<u16>,
@@ -152,15 +154,11 @@ impl Balloon {
             last_hint: HINT_DONE,
             names: false,
             poison: 0,
+            is_known: false,
             stats: Stats::default(),
             held: None,
             asks: false,
         }
-    }
-
-    /// Puts it into the state after power-on.
-    pub fn reset(&mut self) {
-        *self = Self { last_hint: self.last_hint, ..Self::new() };
     }
 
     /// Whether a driver uses it.
@@ -178,11 +176,6 @@ impl Balloon {
         self.transport.broken()
     }
 
-    /// The interrupt line.
-    pub const fn line(&self) -> bool {
-        self.transport.line()
-    }
-
     /// How many pages it should have.
     pub const fn target(&self) -> u32 {
         self.target
@@ -196,6 +189,18 @@ impl Balloon {
     /// What the guest's free pages are full of, if it tells.
     pub const fn poison(&self) -> Option<u32> {
         if self.features() & feature::POISON != 0 { Some(self.poison) } else { None }
+    }
+
+    /// What the guest's free pages are full of, zeroes if it does not tell: once, after a driver came up.
+    pub const fn take_filling(&mut self) -> Option<u32> {
+        if !self.is_up() || self.is_known {
+            return None;
+        }
+        self.is_known = true;
+        match self.poison() {
+            None => Some(0),
+            word => word,
+        }
     }
 
     /// What the guest said of itself last.
@@ -506,20 +511,21 @@ fn free(ram: &mut impl Pages, this: &Descriptor, done: u32) -> Result<u32, Stop>
     Ok(u32::MAX)
 }
 
-impl fmt::Display for Balloon {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.broken(), self.is_up()) {
-            (Some(why), _) => write!(f, "its driver broke a rule: {why}"),
-            (None, false) => f.write_str("no driver"),
-            (None, true) => {
-                write!(f, "{} of {} pages, features {:#x}", self.actual, self.target, self.features())?;
-                match (self.stats.free(), self.stats.available()) {
-                    (Some(free), Some(available)) => {
-                        write!(f, ", the guest has {} KiB free, {} KiB available", free >> 10, available >> 10)
-                    }
-                    _ => Ok(()),
-                }
-            }
-        }
+impl Device for Balloon {
+    fn read(&mut self, offset: u64, bytes: u8, _: &mut dyn Board) -> u64 {
+        Self::read(self, offset, bytes)
+    }
+
+    fn write(&mut self, offset: u64, bytes: u8, value: u64, board: &mut dyn Board) {
+        Self::write(self, offset, bytes, value);
+        board.serve();
+    }
+
+    fn line(&self) -> bool {
+        self.transport.line()
+    }
+
+    fn reset(&mut self) {
+        *self = Self { last_hint: self.last_hint, ..Self::new() };
     }
 }

@@ -3,6 +3,7 @@
 use super::balloon::{Balloon, Left, Pages};
 use super::{Ram, Violation};
 use crate::addr::{Addr, Ipa};
+use crate::devices::device::Device as _;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -330,4 +331,17 @@ fn a_driver_that_breaks_a_rule_gets_nothing_more() {
         }
         assert!(balloon.broken().is_some(), "{offset:#x} = {value}");
     }
+}
+
+#[test]
+fn what_free_pages_are_full_of_is_said_once_a_driver() {
+    let mut guest = Guest::new(0);
+    assert_eq!((guest.balloon.take_filling(), guest.balloon.take_filling()), (Some(0), None));
+    let mut guest = Guest::new(1 << 4);
+    guest.balloon.write(0x10c, 4, 0xaaaa_aaaa);
+    assert_eq!((guest.balloon.take_filling(), guest.balloon.take_filling()), (Some(0xaaaa_aaaa), None));
+    guest.balloon.write(0x70, 4, 0);
+    assert_eq!(guest.balloon.take_filling(), None, "no driver");
+    guest.balloon.reset();
+    assert_eq!(guest.balloon.take_filling(), None);
 }
