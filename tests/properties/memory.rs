@@ -721,6 +721,23 @@ fn a_page_given_to_the_balloon_comes_back_full_of_the_guest_s_poison() {
 }
 
 #[test]
+fn a_page_of_zeroes_in_a_block_with_others_comes_free_in_so_many_steps() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    for page in [0, 1, 2, 300, 511] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+        resolve(&mut memory, &model, &pool, RAM_BASE, Access::Write).unwrap();
+        memory.write(&model, &pool, RAM_BASE + (page << 12), &[7; 8]).unwrap();
+        let zero = RAM_BASE + 0x5000;
+        // The block is gone through once, split, and the page dropped.
+        let steps = (1..1000).find(|_| memory.evict(&model, &pool, zero) == Put::Zero(1));
+        assert!(steps.is_some_and(|steps| steps <= 260), "page {page} is none of zeroes: {steps:?}");
+        memory.retire(&model, &pool);
+    }
+}
+
+#[test]
 fn a_block_of_zeroes_is_dropped_in_steps_unless_it_is_written() {
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
     let mut records = records();

@@ -89,6 +89,8 @@ impl Memory {
             match self.drop_zero_block(m, pool, block) {
                 ZeroBlock::Dropped => return Put::Zero(Size::Block.frames()),
                 ZeroBlock::More => return Put::Begun,
+                // Not again: its page at `ipa` may be zero, and this be gone through for ever.
+                ZeroBlock::Differs if block == ipa.align_down(Size::Block) => return self.put_away(m, pool, ipa),
                 ZeroBlock::Differs => {}
             }
         }
