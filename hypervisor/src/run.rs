@@ -98,7 +98,7 @@ impl<'h> RunLoop<'h> {
         settling |= self.cpu == HOUSEKEEPING_CPU && !m.is_interrupt_pending() && operator::go_on(self.host, m);
         let now = m.now();
         let turn = self.host.queue.lock().pick(self.cpu, now);
-        let due = if self.cpu == HOUSEKEEPING_CPU { self.host.housekeeping(m) } else { None };
+        let due = if self.cpu == HOUSEKEEPING_CPU { self.keep_house(m) } else { None };
         // Whoever runs meanwhile is interrupted for what is left of settling, too.
         let settle = settling.then(|| now + self.host.facts.frequency.ticks(SETTLING));
         let due = earliest([due, settle]);
@@ -126,11 +126,26 @@ impl<'h> RunLoop<'h> {
         {
             self.unload(m);
         }
+        self.interrupt_what_is_long(m);
         let more = self.host.settle(m);
         if self.host.fleet.all_over() {
             m.power_off(self.host);
         }
         more
+    }
+
+    /// Does what is due of the housekeeping. Says when something is again.
+    fn keep_house<C: Cpu>(&self, m: &C) -> Option<u64> {
+        if self.host.is_managing_due(m) {
+            self.interrupt_what_is_long(m);
+        }
+        self.host.housekeeping(m)
+    }
+
+    /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody: the last deadline is over, and the
+    /// next would be set only then.
+    fn interrupt_what_is_long<C: Cpu>(&self, m: &C) {
+        m.set_deadline(self.host.queue.lock().deadline(self.cpu));
     }
 
     /// Sends what the console has to say since somebody looked.
@@ -147,6 +162,7 @@ impl<'h> RunLoop<'h> {
             // For who wants to look at its registers.
             self.unload(m);
         }
+        self.interrupt_what_is_long(m);
         let (scan, busy) = self.host.idle(m);
         let queue = self.host.queue.lock().deadline(self.cpu);
         m.set_deadline(earliest([queue, due, scan]));

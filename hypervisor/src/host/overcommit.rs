@@ -35,8 +35,12 @@ impl Host {
     /// Asks the policy if it is time, and does what it decides. Returns when to come again.
     #[inline]
     pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
-        let due = self.pressure.managed.load(Ordering::Relaxed);
-        if m.now() < due { due } else { self.manage_now(m) }
+        if self.is_managing_due(m) { self.manage_now(m) } else { self.pressure.managed.load(Ordering::Relaxed) }
+    }
+
+    /// Whether [`Self::housekeeping`] has memory to look after, which may be long.
+    pub fn is_managing_due<M: Machine>(&self, m: &M) -> bool {
+        m.now() >= self.pressure.managed.load(Ordering::Relaxed)
     }
 
     #[inline(never)]
