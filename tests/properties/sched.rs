@@ -315,6 +315,28 @@ fn a_sleeper_that_wakes_among_spinners_runs_at_once() {
 }
 
 #[test]
+fn one_with_many_shares_that_wakes_runs_at_once_though_others_with_few_are_in_line() {
+    // Those that sleep themselves are behind, too, when they wake.
+    for (few, habit) in
+        [1, 10, 100, 1000].into_iter().flat_map(|few| [(few, Habit::Spin), (few, Habit::Nap(3 * SLICE, SLICE))])
+    {
+        let guests =
+            vec![guest(0, 100_000, ANY, Habit::Nap(10, 9_000)), guest(1, few, ANY, habit), guest(2, few, ANY, habit)];
+        let mut sim = Sim::new(1, guests, 29);
+        for _ in 0..20_000 {
+            sim.run(SLICE / 20);
+            // Interrupts of others make the CPU look up.
+            sim.kick(CpuSet::first(1));
+        }
+        let wait = sim.longest_wait[0];
+        let credit = if let Habit::Spin = habit { 0 } else { SLICE / 2 * u64::from(few).min(250) / 250 };
+        assert!(wait <= credit + 2 * LATENCY, "beside {few} shares and {habit:?}, it waited for {wait} ticks");
+        let (one, two) = (sim.spent(1), sim.spent(2));
+        assert!(one.abs_diff(two) <= one / 10, "beside each other, with {few} shares, they had {one} and {two} ticks");
+    }
+}
+
+#[test]
 fn a_vcpu_alone_on_its_cpu_sees_no_tick() {
     let guests = vec![guest(0, 1024, 1, Habit::Spin), guest(1, 1024, 2, Habit::Spin), guest(2, 1024, 2, Habit::Spin)];
     let mut sim = Sim::new(2, guests, 1);

@@ -82,6 +82,9 @@ impl Entity {
     }
 }
 
+/// With fewer shares a VM saves up no more virtual time.
+const FEW: u64 = 250;
+
 /// One VM.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -110,9 +113,16 @@ impl Group {
         self.rate = (u64::from(self.runnable.max(1)) << 32) / u64::from(self.shares);
     }
 
+    /// The virtual time of `ticks` ticks that one of its vCPUs has not had: for few shares no more than for [`FEW`], as what it
+    /// saved would be worth more virtual time than all that others, of many shares, may be behind.
+    pub(super) fn credit(&self, ticks: u64) -> u128 {
+        self.virtual_time((ticks / FEW).saturating_mul(u64::from(self.shares).min(FEW)))
+    }
+
     /// The virtual time of `ticks` ticks of one of its vCPUs.
     pub(super) fn virtual_time(&self, ticks: u64) -> u128 {
-        u128::from(ticks) * u128::from(self.rate)
+        // 64 bits times 64 fit.
+        u128::from(ticks).wrapping_mul(u128::from(self.rate))
     }
 }
 

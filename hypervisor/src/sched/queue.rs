@@ -6,8 +6,10 @@
 //! vCPUs gets no more than one with two, as long as both can use what they get. The split changes when a vCPU wakes or
 //! blocks; whoever runs is charged at the old rate up to then ([`super::entity`] has the arithmetic).
 //!
-//! The next to run on a CPU is, among those in line that may run there, the one with the least virtual time. One line
-//! for all CPUs: who waits, waits for every CPU it may run on, so that fairness holds across CPUs without balancing.
+//! The next to run on a CPU is, among those in line that may run there, the one that could have interrupted somebody for the
+//! longest: that has the least virtual time after a grain of its own. By the least virtual time alone, one with few shares, whose
+//! grain is long, would be first, interrupt nobody, and keep back one with many that could. One line for all CPUs: who waits,
+//! waits for every CPU it may run on, so that fairness holds across CPUs without balancing.
 //!
 //! # Nobody saves up
 //!

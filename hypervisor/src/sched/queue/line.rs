@@ -2,7 +2,7 @@
 //!
 //! The rest of [`Queue`]'s methods; the argument for them is at the top of [`super`].
 
-use super::{CpuSet, EntityId, EntityState, Queue};
+use super::{CpuSet, Entity, EntityId, EntityState, Queue};
 use crate::addr::CpuId;
 
 impl Queue {
@@ -10,13 +10,18 @@ impl Queue {
     pub(super) fn best(&self, cpu: CpuId) -> Option<EntityId> {
         let waiting = self.entities.iter().enumerate().filter(|(_, e)| e.in_line() && e.fits(cpu));
         // At most MAX, so it fits.
-        waiting.min_by_key(|(_, e)| (e.vtime, e.ticket)).map(|(i, _)| EntityId(i as u16))
+        waiting.min_by_key(|(_, e)| (self.could_interrupt(e), e.ticket)).map(|(i, _)| EntityId(i as u16))
+    }
+
+    /// Whoever has come beyond this virtual time could be interrupted by `e`.
+    fn could_interrupt(&self, e: &Entity) -> u128 {
+        // 128 bits never wrap: see `entity`.
+        e.vtime.wrapping_add(self.groups[e.group].virtual_time(self.grain))
     }
 
     /// Whether `i` could interrupt somebody who has come to `vtime`.
     pub(super) fn is_well_behind(&self, i: usize, vtime: u128) -> bool {
-        let e = &self.entities[i];
-        e.vtime + self.groups[e.group].virtual_time(self.grain) < vtime
+        self.could_interrupt(&self.entities[i]) < vtime
     }
 
     /// Takes `id` off `cpu` if it must go or its turn is over, and says whether it did.
@@ -64,7 +69,10 @@ impl Queue {
         let state = &mut self.cpus[usize::from(cpu.0)];
         let running_slice = state.slice_end.filter(|_| goes_on);
         state.slice_end = contended.then(|| running_slice.unwrap_or(now.saturating_add(self.slice)));
-        state.clock = state.clock.max(vtime);
+        if !(goes_on && contended) {
+            // Who is looked at in the middle of a turn does not move it: those in line were placed by the turn's beginning.
+            state.clock = state.clock.max(vtime);
+        }
         state.running = Some(id);
         state.since = state.since.max(now);
         state.yielding = false;
@@ -109,7 +117,7 @@ impl Queue {
             latest = self.cpus[c].clock.max(latest);
         }
         let e = &mut self.entities[i];
-        e.vtime = e.vtime.max(latest.saturating_sub(self.groups[e.group].virtual_time(self.credit)));
+        e.vtime = e.vtime.max(latest.saturating_sub(self.groups[e.group].credit(self.credit)));
         e.ticket = self.tickets;
         e.state = EntityState::Ready;
         self.tickets += 1;
