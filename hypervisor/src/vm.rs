@@ -254,3 +254,16 @@ impl LogOnce {
         !self.places.contains(&place) && self.places.try_push(place).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LogOnce, MAX_TOLD};
+
+    #[test]
+    fn a_place_is_told_once_and_not_too_many_are() {
+        let mut logged = LogOnce::default();
+        assert!(logged.is_new(7) && !logged.is_new(7) && logged.is_new(8));
+        assert_eq!((100..1000).filter(|place| logged.is_new(*place)).count(), MAX_TOLD - 2);
+        assert!(!logged.is_new(7) && !logged.is_new(5000));
+    }
+}

@@ -4,6 +4,7 @@
 
 mod board;
 mod caches;
+mod calls;
 mod exits;
 mod flash;
 mod forward;

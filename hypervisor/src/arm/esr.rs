@@ -306,6 +306,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_decoded_by_one_comparison_is_what_is_decoded_field_by_field() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut n_found = 0;
+        for round in 0..200_000_u64 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // All but one bit as a plain access has them, in half of the rounds.
+            let plain = 0x24 << 26 | 1 << 25 | 1 << 24 | 0b00_0111 | random & 0x00ff_8040;
+            let esr =
+                if round % 2 == 0 { plain ^ 1 << ((random >> 40) % 26) } else { 0x24 << 26 | random & 0x03ff_ffff };
+            let syndrome = Syndrome { esr, far: random.rotate_left(11), hpfar: random.rotate_left(29) };
+            let is = |at: u64, value: u64| esr >> at & 1 == value;
+            // IL, ISV, FnV, CM and S1PTW; DFSC is a translation fault.
+            let expected = (is(25, 1) && is(24, 1) && is(10, 0) && is(8, 0) && is(7, 0) && esr & 0x3c == 4)
+                .then(|| (Abort::decode(syndrome), Transfer::decode(syndrome)))
+                .and_then(|(abort, transfer)| Some((abort.ipa?, abort.access, transfer?)));
+            n_found += u32::from(expected.is_some());
+            assert_eq!(Transfer::at_hole(syndrome), expected, "{esr:#x}, {:#x}", syndrome.hpfar);
+        }
+        assert!(n_found > 10_000, "{n_found}");
+    }
+
+    #[test]
     fn loads_are_extended_as_the_instruction_says() {
         let byte = Transfer { bytes: 1, register: 0, signed: true, wide: false };
         assert_eq!(byte.extend(0x1ff), 0xffff_ffff);

@@ -194,4 +194,20 @@ mod tests {
         assert_eq!(ids.get(4, 4), 0, "ZFR0");
         assert!(ids.has_pan() && ids.has_ssbs());
     }
+
+    #[test]
+    fn what_pstate_has_is_said_by_fields_of_their_own() {
+        let offer = || Offer { gic_registers: true, pa_range: 2 };
+        let without = |register: (u64, u64), at: u64| {
+            let raw = |crm: u64, op2: u64| {
+                if (crm, op2) == register { !(0xf << at) & 0x1111_1111_1111_1111 } else { 0x1111_1111_1111_1111 }
+            };
+            let ids = IdRegs::new(raw, offer());
+            (ids.has_pan(), ids.has_ssbs())
+        };
+        assert_eq!(without((7, 1), 20), (false, true));
+        assert_eq!(without((4, 1), 4), (true, false));
+        let nothing = IdRegs::new(|_, _| 0, offer());
+        assert!(!nothing.has_pan() && !nothing.has_ssbs());
+    }
 }

@@ -175,3 +175,22 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK, count, is_noted, note};
+
+    #[test]
+    fn each_page_of_a_block_is_noted_by_itself() {
+        let mut bits = [0; 8];
+        for page in (0..BLOCK).step_by(3) {
+            assert_eq!(u64::from(count(&bits)), page / 3);
+            // Of whichever block.
+            note(&mut bits, 7 * BLOCK + page);
+            note(&mut bits, page);
+        }
+        for page in 0..BLOCK {
+            assert_eq!(is_noted(&bits, page), page % 3 == 0, "{page}");
+        }
+    }
+}

@@ -223,3 +223,27 @@ fn the_nearest_key_is_found() {
     assert!(super::nearest("watchdog").contains("watchdog-seconds"));
     assert!(super::nearest("memo").contains("memory"));
 }
+
+#[test]
+fn nodes_of_the_root_are_there_once() {
+    // With a third node, whose name is changed to that of another.
+    let tree = |third: Option<(&str, &str)>| {
+        let mut tree = DeviceTree::new();
+        tree.root.add_property(key("compatible", COMPATIBLE));
+        let mut vms = DeviceTreeNode::new("vms").unwrap();
+        vms.add_child(vm("a", vec![key("memory", "2M"), key("kernel", "Image")]));
+        tree.root.add_child(vms);
+        tree.root.add_child(DeviceTreeNode::new("policy").unwrap());
+        let Some((before, after)) = third else { return tree.to_dtb() };
+        tree.root.add_child(DeviceTreeNode::new(before).unwrap());
+        let mut dtb = tree.to_dtb();
+        let at = dtb.windows(before.len()).position(|bytes| bytes == before.as_bytes()).unwrap();
+        dtb[at..at + after.len()].copy_from_slice(after.as_bytes());
+        dtb
+    };
+    assert_eq!(good(&tree(None)).len(), 1);
+    for (before, after) in [("vmz", "vms"), ("polizy", "policy")] {
+        let errors = errors(&tree(Some((before, after))));
+        assert!(errors.iter().any(|error| error.contains("two nodes of this name")), "{after}: {errors:?}");
+    }
+}

@@ -1,6 +1,8 @@
 //! The balloon under a driver that does what Linux's does, and under one that does not.
 
 use super::balloon::{Balloon, Left, Pages};
+use super::mmio::Transport;
+use super::queue::Queue;
 use super::{Ram, Violation};
 use crate::addr::{Addr, Ipa};
 use crate::devices::device::Device as _;
@@ -344,4 +346,31 @@ fn what_free_pages_are_full_of_is_said_once_a_driver() {
     assert_eq!(guest.balloon.take_filling(), None, "no driver");
     guest.balloon.reset();
     assert_eq!(guest.balloon.take_filling(), None);
+}
+
+#[test]
+fn registers_of_64_bits_are_two_of_32() {
+    let mut transport = Transport::<2>::new(5, 1 << 3 | 1 << 40);
+    let offered = [0, 1, 2].map(|half| {
+        transport.write(0x14, 4, half);
+        transport.read(0x10, 4)
+    });
+    assert_eq!(offered, [1 << 3, 1 << 8 | 1, 0], "version 1 is bit 32");
+    transport.write(0x30, 4, 1);
+    for (n, register) in [0x80, 0x90, 0xa0].into_iter().enumerate() {
+        transport.write(register, 4, 0x1000 * (n as u64 + 1));
+        transport.write(register + 4, 4, 0x10 + n as u64);
+        // Not a word: nothing.
+        transport.write(register, 2, 0);
+    }
+    let Queue { descriptors, available, used, .. } = transport.queues[1];
+    assert_eq!([descriptors, available, used], [0x10_0000_1000, 0x11_0000_2000, 0x12_0000_3000]);
+    assert_eq!(transport.queues[0].descriptors, 0, "the one that is selected");
+}
+
+#[test]
+fn a_target_is_what_it_was_set_to() {
+    let mut balloon = Balloon::new();
+    balloon.set_target(77);
+    assert_eq!((balloon.target(), balloon.read(0x100, 4)), (77, 77));
 }

@@ -1,0 +1,75 @@
+//! PSCI as a guest's kernel calls it (DEN0022): what each call answers, and what it does to the vCPUs.
+
+use super::exits::model;
+use flatland::addr::VcpuId;
+use flatland::next::{Cause, Kicks, Next};
+use flatland::vcpu::Vcpu;
+use flatland::vm::psci::{self, Outcome};
+use flatland::vm::{Power, Vm};
+use harness::cpu::host;
+
+const INVALID_PARAMETERS: i64 = -2;
+
+fn call(vm: &Vm, x: [u64; 4]) -> Outcome {
+    let mut vcpu = Vcpu::new(VcpuId(0), 0x8000_0000, true, true);
+    vcpu.registers.x[..4].copy_from_slice(&x);
+    psci::call(vm, &vcpu)
+}
+
+fn answer(vm: &Vm, x: [u64; 4]) -> i64 {
+    let outcome = call(vm, x);
+    assert_eq!((outcome.next, outcome.kicks), (Next::Resume, Kicks::NONE), "{x:x?}");
+    outcome.x0.expect("it returns").cast_signed()
+}
+
+#[test]
+fn processors_are_turned_on_once_and_say_what_they_are() {
+    let (on, info) = (0xc400_0003, 0xc400_0004);
+    let model = model();
+    let vm = &host(&model, false, false).fleet.vms[0];
+    let slot = &vm.slots[1];
+    slot.turn_off();
+    assert_eq!(answer(vm, [info, slot.mpidr, 0, 0]), 1, "off");
+    assert_eq!(answer(vm, [info, slot.mpidr, 1, 0]), INVALID_PARAMETERS, "of a cluster nothing is known");
+    assert_eq!(answer(vm, [info, 77, 0, 0]), INVALID_PARAMETERS);
+    assert_eq!(answer(vm, [on, 77, 0x4008_0000, 0]), INVALID_PARAMETERS);
+    let outcome = call(vm, [on, slot.mpidr, 0x4008_0000, 7]);
+    assert_eq!((outcome.next, outcome.kicks, outcome.x0), (Next::Resume, Kicks::one(VcpuId(1)), Some(0)));
+    assert_eq!(answer(vm, [info, slot.mpidr, 0, 0]), 2, "on its way");
+    assert_eq!(answer(vm, [on, slot.mpidr, 0x4000_0000, 0]), -5, "ON_PENDING");
+    assert_eq!(slot.started(), (0x4008_0000, 7));
+    assert_eq!((answer(vm, [info, slot.mpidr, 0, 0]), slot.power()), (0, Power::On));
+    assert_eq!(answer(vm, [on, slot.mpidr, 0x4000_0000, 0]), -4, "ALREADY_ON");
+}
+
+#[test]
+fn calls_of_32_bits_have_arguments_of_32() {
+    let dirt = 0xdead_beef << 32;
+    let model = model();
+    let vm = &host(&model, false, false).fleet.vms[0];
+    let slot = &vm.slots[1];
+    slot.turn_off();
+    assert_eq!(answer(vm, [dirt | 0x8400_0004, dirt | slot.mpidr, dirt, 0]), 1);
+    assert_eq!(answer(vm, [0xc400_0004, dirt | slot.mpidr, 0, 0]), INVALID_PARAMETERS, "64 bits are 64");
+    assert_eq!(call(vm, [dirt | 0x8400_0003, dirt | slot.mpidr, dirt | 0x4008_0000, dirt | 7]).x0, Some(0));
+    assert_eq!(slot.started(), (0x4008_0000, 7));
+}
+
+#[test]
+fn what_ends_a_vcpu_or_its_vm_does_not_return() {
+    let model = model();
+    let vm = &host(&model, false, false).fleet.vms[0];
+    for (id, x1, next, x0) in [
+        (0x8400_0001, 0, Next::WaitForInterrupt, Some(0)),
+        (0xc400_0001, 1 << 30, Next::WaitForInterrupt, Some(0)),
+        (0x8400_0002, 0, Next::Off, None),
+        (0x8400_0008, 0, Next::Stop(Cause::Off), None),
+        (0x8400_0009, 0, Next::Stop(Cause::Reset), None),
+        (0x8400_0012, 0, Next::Stop(Cause::Reset), None),
+        (0xc400_0012, 0, Next::Stop(Cause::Reset), None),
+    ] {
+        assert_eq!(call(vm, [id, x1, 0, 0]), Outcome { next, kicks: Kicks::NONE, x0 }, "{id:#x}");
+    }
+    assert_eq!(answer(vm, [0x8400_0012, 1 << 31, 0, 0]), INVALID_PARAMETERS, "a reset of the vendor's");
+    assert_eq!(answer(vm, [0x8400_0005, 0, 0, 0]), -1, "MIGRATE");
+}
