@@ -483,3 +483,85 @@ fn what_is_hidden_traps_to_us_from_a_virtual_el2_whatever_it_sets() {
         assert_eq!(cpu.get(El1::Cpacr), SVE_SME | fp, "CPTR_EL2 {value:#x}");
     }
 }
+
+#[test]
+fn an_address_of_a_guest_is_translated_by_both_stages() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // AT S12E1R, S12E1W, S12E0R, S12E0W, by page tables with and without these rights; the guest's own stage 1 is off.
+    for (rights, op2) in (0..8).flat_map(|rights| (4..8).map(move |op2| (rights, op2))) {
+        begin(&cpu, here, &mut vcpu, VIRTUAL);
+        outer_tables(&cpu, here);
+        map_outer(&cpu, here, 5, ram(9), rights);
+        vcpu.registers.x[0] = 5 << 12 | 0x123;
+        let iss = 1 << 20 | op2 << 17 | 4 << 14 | 7 << 10 | 8 << 1;
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, iss), Next::Resume);
+        assert!(!runs_guest(&vcpu) && vcpu.registers.pc == ram(4) + 4);
+        let (par, needs) = (cpu.get(El1::Par), if op2 & 1 != 0 { 2 } else { 1 });
+        assert_eq!(par & 1 == 0, rights & needs != 0, "AT with op2 {op2}, rights {rights:#b}: {par:#x}");
+        if par & 1 == 0 {
+            assert_eq!(par & 0xffff_ffff_f000, ram(9), "where both stages lead");
+        } else {
+            // S, and a permission fault at level 3.
+            assert_eq!((par >> 9 & 1, par >> 1 & 0x3f), (1, 0b00_1111));
+        }
+    }
+    // By its own stage 1 alone.
+    vcpu.registers.x[0] = 5 << 12;
+    let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 1 << 20 | 7 << 10 | 8 << 1);
+    assert_eq!(cpu.get(El1::Par) & 0xffff_ffff_f000, 5 << 12, "AT S1E1R");
+}
+
+#[test]
+fn timers_of_a_virtual_el2_and_of_its_guest_are_four() {
+    const VHE: u64 = hcr::E2H | hcr::TGE | hcr::RW;
+    // op1 and CRm of EL2's physical timer, of its virtual one, of EL1's physical and of its virtual one.
+    let without: &[(u64, u64)] = &[(4, 2), (3, 2), (3, 3)];
+    let with: &[(u64, u64)] = &[(4, 2), (4, 3), (5, 2), (5, 3)];
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    cpu.pace.set(1000);
+    assert_eq!(cpu.now(), 1000);
+    cpu.pace.set(0);
+    for (value, timers) in [(hcr::RW, without), (VHE, with)] {
+        begin(&cpu, here, &mut vcpu, value);
+        // The first exit sees HCR_EL2.E2H.
+        let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, 3 << 20 | 1);
+        vcpu.nested().unwrap().write(&cpu, page::CNTVOFF, 300);
+        let iss = |(op1, crm): (u64, u64), op2: u64| 3 << 20 | op2 << 17 | op1 << 14 | 14 << 10 | crm << 1;
+        let mut set = |timer, op2, value: u64| {
+            vcpu.registers.x[0] = value;
+            assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, iss(timer, op2)), Next::Reschedule);
+        };
+        // CVAL, each its own, and CTL.
+        for (n, timer) in timers.iter().enumerate() {
+            set(*timer, 2, 5000 + n as u64);
+            set(*timer, 1, 1);
+        }
+        // TVAL of the last.
+        set(*timers.last().unwrap(), 0, 70);
+        let mut get = |timer, op2| {
+            assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, iss(timer, op2) | 1), Next::Resume);
+            vcpu.registers.x[0]
+        };
+        for (n, timer) in timers.iter().enumerate() {
+            // The counter of EL1's virtual timer, the last, lags behind.
+            let is_last = n + 1 == timers.len();
+            let (cval, tval) = if is_last { (700 + 70, 70) } else { (5000 + n as u64, 4000 + n as u64) };
+            assert_eq!((get(*timer, 2), get(*timer, 0), get(*timer, 1)), (cval, tval, 1), "{timer:?} of {value:#x}");
+        }
+        // What is met says so.
+        for timer in timers {
+            vcpu.registers.x[0] = 600;
+            let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, iss(*timer, 2));
+            let _ = leave(&cpu, here, &mut vcpu, ec::SYSREG, iss(*timer, 1) | 1);
+            assert_eq!(vcpu.registers.x[0], 5, "{timer:?} of {value:#x}");
+        }
+    }
+}
