@@ -39,8 +39,11 @@ use spin::mutex::SpinMutexGuard;
 /// Why a VM ends that was running when the board raised an SError, or has just left.
 const SERROR: Cause = Cause::Crash("the board raised an SError while it ran");
 
-/// How often a part of settling VMs is done while vCPUs want this CPU, in nanoseconds: a part takes a tenth of that.
-const SETTLING: u64 = 200_000;
+/// How often a part of settling VMs is done while vCPUs want this CPU, in microseconds: a part takes a tenth of that.
+const SETTLING_US: u16 = 200;
+
+/// How long memory is looked after while a vCPU waits for this CPU, in microseconds.
+const MANAGING_US: u16 = 10;
 
 /// The loop of one CPU, and what it has from one turn to the next.
 pub struct RunLoop<'h> {
@@ -98,9 +101,9 @@ impl<'h> RunLoop<'h> {
         settling |= self.cpu == HOUSEKEEPING_CPU && !m.is_interrupt_pending() && operator::go_on(self.host, m);
         let now = m.now();
         let turn = self.host.queue.lock().pick(self.cpu, now);
-        let due = if self.cpu == HOUSEKEEPING_CPU { self.keep_house(m) } else { None };
+        let due = if self.cpu == HOUSEKEEPING_CPU { self.keep_house(m, turn.run.is_some()) } else { None };
         // Whoever runs meanwhile is interrupted for what is left of settling, too.
-        let settle = settling.then(|| now + self.host.facts.frequency.ticks(SETTLING));
+        let settle = settling.then(|| now + self.host.facts.frequency.ticks_of_us(SETTLING_US));
         let due = earliest([due, settle]);
         self.host.queue.signal(m, turn.kick);
         // After the housekeeping: it may have something to say, and this CPU may sleep for long.
@@ -126,7 +129,7 @@ impl<'h> RunLoop<'h> {
         {
             self.unload(m);
         }
-        self.interrupt_what_is_long(m);
+        self.interrupt_what_is_long(m, None);
         let more = self.host.settle(m);
         if self.host.fleet.all_over() {
             m.power_off(self.host);
@@ -134,18 +137,21 @@ impl<'h> RunLoop<'h> {
         more
     }
 
-    /// Does what is due of the housekeeping. Says when something is again.
-    fn keep_house<C: Cpu>(&self, m: &C) -> Option<u64> {
+    /// Does what is due of the housekeeping, or a part of it where a vCPU `waits` to run here. Says when something is due again.
+    fn keep_house<C: Cpu>(&self, m: &C, waits: bool) -> Option<u64> {
         if self.host.is_managing_due(m) {
-            self.interrupt_what_is_long(m);
+            self.interrupt_what_is_long(
+                m,
+                waits.then(|| m.now().wrapping_add(self.host.facts.frequency.ticks_of_us(MANAGING_US))),
+            );
         }
-        self.host.housekeeping(m)
+        self.host.housekeeping(m, waits)
     }
 
-    /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody: the last deadline is over, and the
-    /// next would be set only then.
-    fn interrupt_what_is_long<C: Cpu>(&self, m: &C) {
-        m.set_deadline(self.host.queue.lock().deadline(self.cpu));
+    /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody, and `end` end it: the last deadline is
+    /// over, and the next would be set only then.
+    fn interrupt_what_is_long<C: Cpu>(&self, m: &C, end: Option<u64>) {
+        m.set_deadline(earliest([self.host.queue.lock().deadline(self.cpu), end]));
     }
 
     /// Sends what the console has to say since somebody looked.
@@ -162,7 +168,7 @@ impl<'h> RunLoop<'h> {
             // For who wants to look at its registers.
             self.unload(m);
         }
-        self.interrupt_what_is_long(m);
+        self.interrupt_what_is_long(m, None);
         let (scan, busy) = self.host.idle(m);
         let queue = self.host.queue.lock().deadline(self.cpu);
         m.set_deadline(earliest([queue, due, scan]));

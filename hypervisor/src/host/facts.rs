@@ -11,9 +11,9 @@ use crate::vm::Gic;
 /// The CPU that looks after watchdogs, alarms and memory.
 pub const HOUSEKEEPING_CPU: CpuId = CpuId(0);
 
-/// How long work that can be done in parts goes on with interrupts masked, in nanoseconds: other VMs' timers, and CPUs that want
+/// How long work that can be done in parts goes on with interrupts masked, in microseconds: other VMs' timers, and CPUs that want
 /// the same lock, wait meanwhile.
-const LATE: u64 = 8_000;
+const LATE_US: u16 = 8;
 
 /// What the board and its CPUs offer to VMs.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Facts {
 
     /// For work that can be done in parts, and begins now.
     pub(super) fn late<'m, M: Machine>(&self, m: &'m M) -> Late<'m, M> {
-        Late { m, until: m.now().saturating_add(self.frequency.ticks(LATE)) }
+        Late { m, until: m.now().saturating_add(self.frequency.ticks_of_us(LATE_US)) }
     }
 }
 

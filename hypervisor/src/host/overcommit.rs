@@ -19,6 +19,8 @@ const TICK_MS: u64 = 1000;
 const AT_A_TIME: u32 = 8;
 /// How soon the next are, in milliseconds.
 const SOON_MS: u64 = 2;
+/// For how long vCPUs that wait run before there is more of this, in microseconds.
+const PAUSE_US: u16 = 20;
 /// How soon the scanner looks again for somebody to look at.
 const LATER_MS: u64 = 50;
 /// How many pages the scanner looks at in one slice.
@@ -34,8 +36,8 @@ enum Owed {
 impl Host {
     /// Asks the policy if it is time, and does what it decides. Returns when to come again.
     #[inline]
-    pub(super) fn manage<M: Machine>(&self, m: &M) -> u64 {
-        if self.is_managing_due(m) { self.manage_now(m) } else { self.pressure.managed.load(Ordering::Relaxed) }
+    pub(super) fn manage<M: Machine>(&self, m: &M, waits: bool) -> u64 {
+        if self.is_managing_due(m) { self.manage_now(m, waits) } else { self.pressure.managed.load(Ordering::Relaxed) }
     }
 
     /// Whether [`Self::housekeeping`] has memory to look after, which may be long.
@@ -44,7 +46,7 @@ impl Host {
     }
 
     #[inline(never)]
-    fn manage_now<M: Machine>(&self, m: &M) -> u64 {
+    fn manage_now<M: Machine>(&self, m: &M, waits: bool) -> u64 {
         let now = self.facts.millis(m.now());
         let mut overcommit = self.pressure.overcommit.lock();
         if now >= overcommit.next_ms {
@@ -58,11 +60,11 @@ impl Host {
             overcommit.stats.is_due = self.write_stats(&mut overcommit);
             return self.manage_soon(m);
         }
-        let next = self.facts.ticks_of_ms(match self.put_away(m, &mut overcommit) {
-            Owed::Nothing => overcommit.next_ms,
-            Owed::Soon => now + SOON_MS,
-            Owed::Now => now,
-        });
+        let next = match self.put_away(m, &mut overcommit) {
+            Owed::Nothing => self.facts.ticks_of_ms(overcommit.next_ms),
+            Owed::Soon => self.facts.ticks_of_ms(now + SOON_MS),
+            Owed::Now => 0,
+        };
         // Where memory is short, merging does not wait until nobody wants the CPU: it is the cheapest way to get some.
         let scan = match self.pressure.scanner.try_lock() {
             Some(mut scanner) if overcommit.policy.level() != Level::High => {
@@ -71,6 +73,9 @@ impl Host {
             _ => None,
         };
         let next = scan.map_or(next, |scan| scan.min(next));
+        // Whoever waits runs first.
+        let pause = if waits { self.facts.frequency.ticks_of_us(PAUSE_US) } else { 0 };
+        let next = next.max(m.now().wrapping_add(pause));
         self.pressure.managed.store(next, Ordering::Relaxed);
         next
     }

@@ -20,8 +20,8 @@ use core::sync::atomic::Ordering;
 const TRIES: u32 = 96;
 /// How many frames one call frees at most.
 const ENOUGH: u64 = 16;
-/// How long a vCPU rests that needs memory before it tries again, in nanoseconds.
-const REST: u64 = 2_000_000;
+/// How long a vCPU rests that needs memory before it tries again, in microseconds.
+const REST_US: u16 = 2000;
 /// For how many seconds a vCPU may wait for memory.
 const PATIENCE: u64 = 20;
 
@@ -153,7 +153,7 @@ impl Host {
 
     /// Until when a vCPU rests that needs memory, at counter value `now`.
     pub fn retry_at(&self, now: u64) -> u64 {
-        now.saturating_add(self.facts.frequency.ticks(REST))
+        now.saturating_add(self.facts.frequency.ticks_of_us(REST_US))
     }
 
     /// Does `work`, and finds memory for it and does it again where there is too little. No lock may be held.

@@ -33,6 +33,13 @@ impl Frequency {
         (nanos / NANOS).saturating_mul(hz).saturating_add(rest)
     }
 
+    /// The ticks of some microseconds, rounded down: by less code than [`Self::ticks`].
+    #[inline(always)]
+    pub const fn ticks_of_us(self, us: u16) -> u64 {
+        // 32 bits times 16.
+        self.0 as u64 * us as u64 / 1_000_000
+    }
+
     /// The nanoseconds of `ticks`, rounded down.
     pub const fn nanos(self, ticks: u64) -> u64 {
         let hz = self.0 as u64;
