@@ -95,8 +95,10 @@ impl Host {
     fn evict<M: Machine>(&self, m: &M, vm: &Vm, at: Addr<Ipa>, is_late: &mut dyn FnMut() -> bool) -> u64 {
         loop {
             let put = vm.memory.lock().evict(m, &self.pool, at);
+            // The last step may have been long, too.
+            let late = is_late();
             return match put {
-                Put::Begun if !is_late() => continue,
+                Put::Begun if !late => continue,
                 Put::Zero(frames) => frames,
                 Put::Packed | Put::Swapped | Put::Merged => 1,
                 Put::Nothing | Put::Stays | Put::Short | Put::Begun => 0,
