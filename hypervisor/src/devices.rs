@@ -45,7 +45,7 @@ pub const UART_INTID: IntId = IntId(33);
 /// The PL031's interrupt: SPI 2.
 pub const RTC_INTID: IntId = IntId(34);
 /// The interrupt of the first virtio slot, SPI 16; the others follow.
-pub const VIRTIO_INTID: IntId = IntId(48);
+const VIRTIO_INTID: IntId = IntId(48);
 /// The maintenance interrupt of the GIC: PPI 9.
 pub const MAINTENANCE_INTID: IntId = IntId(25);
 /// The hypervisor timer: PPI 10.

@@ -1,8 +1,9 @@
 //! The guest's serial line: [`Uart`], a PL011 (ARM DDI 0183, r1p4).
 //!
 //! What the guest sends leaves at once while the console has room ([`Board::send`]); when it has none, bytes gather in the
-//! transmit FIFO until [`Uart::resume`], and the guest sees BUSY, a filling FIFO and TXFF, as on a slow line. What arrives waits in the receive FIFO, and what is [typed](Uart::typed) before a
-//! guest without much memory or time comes to read it, before that.
+//! transmit FIFO until [`Uart::resume`], and the guest sees BUSY, a filling FIFO and TXFF, as on a slow line. What arrives waits
+//! in the receive FIFO, and what is [typed](Uart::typed) before a guest without much memory or time comes to read it, before
+//! that.
 //!
 //! Interrupts follow the levels *as they change*, as the hardware does: transmit when the FIFO drains to its trigger (a
 //! byte that leaves at once has drained), receive when it fills to its trigger. The receive time-out, 32 bit times without

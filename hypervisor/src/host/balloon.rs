@@ -7,10 +7,10 @@ use super::facts::Late;
 use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
-use crate::devices::VIRTIO_INTID;
 use crate::devices::device::Device;
 use crate::devices::virtio::balloon::{Left, Pages};
 use crate::devices::virtio::{Ram, Violation};
+use crate::devices::virtio_intid;
 use crate::frames::Work;
 use crate::machine::Machine;
 use crate::memory::{Memory, Miss};
@@ -20,7 +20,7 @@ use core::sync::atomic::Ordering;
 /// How many page numbers or buffers of a balloon's are done at a time.
 const BUDGET: usize = 512;
 /// The balloon's interrupt: that of the first virtio slot.
-const BALLOON_INTID: IntId = VIRTIO_INTID;
+const BALLOON_INTID: IntId = virtio_intid(0);
 
 /// A VM's memory as its balloon sees it.
 struct Given<'a, M: Machine> {

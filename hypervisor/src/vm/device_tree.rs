@@ -16,8 +16,8 @@ use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
 use crate::devices::flash::Bank;
 use crate::devices::{
-    self, GICC, GICD, GICR, GICR_STRIDE, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_INTID,
-    VIRTIO_SLOTS, VIRTIO_STRIDE,
+    self, GICC, GICD, GICR, GICR_STRIDE, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_SLOTS,
+    VIRTIO_STRIDE, virtio_intid,
 };
 use alloc::format;
 use alloc::string::String;
@@ -130,7 +130,7 @@ impl<'a> Description<'a> {
             root.add(flash(banks));
         }
         // 32, so it fits.
-        for slot in (0..VIRTIO_SLOTS as u32).filter(|slot| self.virtio >> slot & 1 != 0) {
+        for slot in (0..VIRTIO_SLOTS as u8).filter(|slot| self.virtio >> slot & 1 != 0) {
             root.add(virtio(slot));
         }
         for node in [rtc(), uart(), self.intc(), self.cpus(), self.timer(), clock(), aliases(), self.chosen()] {
@@ -250,11 +250,11 @@ fn flash([firmware, variables]: [u64; 2]) -> Node {
     flash
 }
 
-fn virtio(slot: u32) -> Node {
+fn virtio(slot: u8) -> Node {
     let at = VIRTIO + VIRTIO_STRIDE * u64::from(slot);
     let mut virtio = node(&format!("virtio_mmio@{at:x}"));
     flag(&mut virtio, "dma-coherent");
-    set(&mut virtio, "interrupts", &interrupt(IntId(VIRTIO_INTID.0 + slot), EDGE)[..]);
+    set(&mut virtio, "interrupts", &interrupt(virtio_intid(slot), EDGE)[..]);
     set(&mut virtio, "reg", &[(at, VIRTIO_STRIDE)][..]);
     set(&mut virtio, "compatible", "virtio,mmio");
     virtio

@@ -192,15 +192,12 @@ impl Balloon {
     }
 
     /// What the guest's free pages are full of, zeroes if it does not tell: once, after a driver came up.
-    pub const fn take_filling(&mut self) -> Option<u32> {
+    pub fn take_filling(&mut self) -> Option<u32> {
         if !self.is_up() || self.is_known {
             return None;
         }
         self.is_known = true;
-        match self.poison() {
-            None => Some(0),
-            word => word,
-        }
+        Some(self.poison().unwrap_or(0))
     }
 
     /// What the guest said of itself last.
