@@ -42,9 +42,6 @@ const SERROR: Cause = Cause::Crash("the board raised an SError while it ran");
 /// How often a part of settling VMs is done while vCPUs want this CPU, in microseconds: a part takes a tenth of that.
 const SETTLING_US: u16 = 200;
 
-/// How long memory is looked after while a vCPU waits for this CPU, in microseconds.
-const MANAGING_US: u16 = 10;
-
 /// The loop of one CPU, and what it has from one turn to the next.
 pub struct RunLoop<'h> {
     host: &'h Host,
@@ -129,7 +126,7 @@ impl<'h> RunLoop<'h> {
         {
             self.unload(m);
         }
-        self.interrupt_what_is_long(m, None);
+        self.interrupt_what_is_long(m);
         let more = self.host.settle(m);
         if self.host.fleet.all_over() {
             m.power_off(self.host);
@@ -140,18 +137,15 @@ impl<'h> RunLoop<'h> {
     /// Does what is due of the housekeeping, or a part of it where a vCPU `waits` to run here. Says when something is due again.
     fn keep_house<C: Cpu>(&self, m: &C, waits: bool) -> Option<u64> {
         if self.host.is_managing_due(m) {
-            self.interrupt_what_is_long(
-                m,
-                waits.then(|| m.now().wrapping_add(self.host.facts.frequency.ticks_of_us(MANAGING_US))),
-            );
+            self.interrupt_what_is_long(m);
         }
         self.host.housekeeping(m, waits)
     }
 
-    /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody, and `end` end it: the last deadline is
-    /// over, and the next would be set only then.
-    fn interrupt_what_is_long<C: Cpu>(&self, m: &C, end: Option<u64>) {
-        m.set_deadline(earliest([self.host.queue.lock().deadline(self.cpu), end]));
+    /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody: the last deadline is over, and the
+    /// next would be set only then.
+    fn interrupt_what_is_long<C: Cpu>(&self, m: &C) {
+        m.set_deadline(self.host.queue.lock().deadline(self.cpu));
     }
 
     /// Sends what the console has to say since somebody looked.
@@ -168,7 +162,7 @@ impl<'h> RunLoop<'h> {
             // For who wants to look at its registers.
             self.unload(m);
         }
-        self.interrupt_what_is_long(m, None);
+        self.interrupt_what_is_long(m);
         let (scan, busy) = self.host.idle(m);
         let queue = self.host.queue.lock().deadline(self.cpu);
         m.set_deadline(earliest([queue, due, scan]));

@@ -3,15 +3,18 @@
 //!
 //! `FLATLAND_EFFORT=1000` is for ten times as many.
 
-use harness::cpu::BoardPlan;
+use flatland::addr::Addr;
+use flatland::machine::Machine;
+use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
 use harness::effort;
+use harness::model::{Flaw, Model};
 use harness::race::{Counts, race};
 
 const fn board(n_cpus: usize, names: &'static [&'static str]) -> BoardPlan<'static> {
-    BoardPlan { n_cpus, names, nested: false, lists: 4 }
+    BoardPlan { n_cpus, names, nested: false, lists: 4, slow: 1 }
 }
 
-const BOARDS: [BoardPlan<'_>; 7] = [
+const BOARDS: [BoardPlan<'_>; 9] = [
     board(2, &["one"]),
     board(2, &["one", "two"]),
     board(1, &["one", "two"]),
@@ -20,6 +23,9 @@ const BOARDS: [BoardPlan<'_>; 7] = [
     BoardPlan { lists: 1, ..board(2, &["one", "two"]) },
     BoardPlan { lists: 1, ..board(1, &["one"]) },
     BoardPlan { nested: true, ..board(2, &["one"]) },
+    // A guest hypervisor: what it asks of its CPU are exits, and entering a guest takes longer than some of its pauses.
+    BoardPlan { slow: 30, ..board(2, &["one", "two"]) },
+    BoardPlan { slow: 30, ..board(1, &["one"]) },
 ];
 
 #[test]
@@ -49,5 +55,24 @@ fn cpus_that_race_lose_nothing() {
         ("lives of VMs", lives, 12),
     ] {
         assert!(count >= least * seeds, "only {count} {what}");
+    }
+}
+
+#[test]
+fn whoever_waits_runs_twice_as_long_as_a_part_of_the_housekeeping() {
+    // From one look at the counter to the next; ticks are of 16 ns.
+    for pace in [1, 10, 100, 1_000, 10_000, 100_000, 10_000_000] {
+        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+        let cpu = Cpu::new(&model);
+        cpu.pace.set(pace);
+        let plan = board(1, &["one"]);
+        // Due since the counter was zero.
+        let due = host_on(&model, &plan).housekeeping(&cpu, true);
+        let took = cpu.now() - pace;
+        let pause = (2 * took).clamp(1_250, 625_000);
+        assert_eq!(due, Some(took + pause), "it took {took} ticks");
+        let (host, before) = (host_on(&model, &plan), cpu.now());
+        let due = host.housekeeping(&cpu, false).expect("the policy is asked each second");
+        assert!((before..=cpu.now()).contains(&due), "nobody waits, and there is a pause until {due}");
     }
 }

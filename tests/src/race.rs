@@ -114,6 +114,9 @@ const MOST_BESIDE: u64 = 50_000;
 /// loaded and VMs cleared away.
 const MOST_TURNS: u64 = 1000;
 
+/// How often in a row a guest is entered at most and interrupted before it does anything.
+const MOST_FRUITLESS: u64 = 50;
+
 /// A CPU's registers, and what waits for it.
 struct Hardware {
     el1: Context,
@@ -130,6 +133,10 @@ struct Hardware {
     /// The virtual timer's physical interrupt is active.
     timer_active: bool,
     asleep: bool,
+    /// It tells vCPUs something, and may not be done with it.
+    tells: bool,
+    /// How often in a row a guest was entered and left before it did anything.
+    fruitless: u64,
 }
 
 /// The board.
@@ -149,6 +156,8 @@ pub struct Board {
     nested: bool,
     /// How many list registers a CPU has.
     lists: usize,
+    /// How many times longer all that EL2 does takes.
+    slow: u64,
 }
 
 const ROOT: u64 = 0xffff_ffff_fffe;
@@ -170,6 +179,8 @@ impl Board {
             nudge: false,
             timer_active: false,
             asleep: false,
+            tells: false,
+            fruitless: 0,
         };
         Rc::new(Self {
             roots: host.fleet.vms.iter().map(|vm| vm.root.vttbr(&model, &host.vmids, CpuId(0)) & ROOT).collect(),
@@ -183,6 +194,7 @@ impl Board {
             counts: Cell::new(Counts::default()),
             nested: plan.nested,
             lists: usize::from(plan.lists),
+            slow: plan.slow,
         })
     }
 
@@ -273,14 +285,14 @@ impl Board {
                     continue;
                 }
                 let since = now - *guest.ready.get_or_insert(now);
-                assert!(since < MOST_READY, "vCPU {n} of {} waits for a CPU for {since} ticks", vm.name);
+                assert!(since < MOST_READY * self.slow, "vCPU {n} of {} waits for a CPU for {since} ticks", vm.name);
                 let loaded = queue.loaded_on(slot.entity);
                 if !(0..sleeps.len()).any(|cpu| sleeps[cpu] && loaded.is_none_or(|on| usize::from(on.0) == cpu)) {
                     guest.ready_beside = None;
                     continue;
                 }
                 let since = now - *guest.ready_beside.get_or_insert(now);
-                assert!(since < MOST_BESIDE, "vCPU {n} of {} waits beside a CPU that sleeps", vm.name);
+                assert!(since < MOST_BESIDE * self.slow, "vCPU {n} of {} waits beside a CPU that sleeps", vm.name);
             }
         }
     }
@@ -340,7 +352,7 @@ pub fn race(plan: &BoardPlan<'_>, seed: u64, turns: u64) -> Counts {
                 loop {
                     run.turn(&cpu);
                     last = if last.0 == progress() { (last.0, last.1 + 1) } else { (progress(), 0) };
-                    assert!(last.1 < MOST_TURNS, "CPU {n} neither enters a guest nor sleeps, seed {seed}");
+                    assert!(last.1 < MOST_TURNS * board.slow, "CPU {n} neither enters a guest nor sleeps, seed {seed}");
                 }
             })
         })
@@ -392,12 +404,19 @@ struct Racer<'y> {
 impl Racer<'_> {
     /// Time goes by, and perhaps others run.
     fn between(&self) {
-        self.board.pass(40);
+        self.board.pass(40 * self.board.slow);
         // Whoever copies images holds the loader, which cannot be seen.
         let loads = self.board.host.fleet.vms.iter().any(|vm| vm.life.state() == State::Loading);
         if self.board.one_in(3) && !loads && self.board.is_free() {
             self.give_way();
         }
+    }
+
+    /// The same while it tells vCPUs something.
+    fn telling(&self) {
+        self.own(|own| own.tells = true);
+        self.between();
+        self.own(|own| own.tells = false);
     }
 
     fn give_way(&self) {

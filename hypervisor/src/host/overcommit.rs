@@ -19,8 +19,8 @@ const TICK_MS: u64 = 1000;
 const AT_A_TIME: u32 = 8;
 /// How soon the next are, in milliseconds.
 const SOON_MS: u64 = 2;
-/// For how long vCPUs that wait run before there is more of this, in microseconds.
-const PAUSE_US: u16 = 20;
+/// For how long vCPUs that wait run before there is more of this, in microseconds: at least, and at most.
+const PAUSES_US: [u16; 2] = [20, 10_000];
 /// How soon the scanner looks again for somebody to look at.
 const LATER_MS: u64 = 50;
 /// How many pages the scanner looks at in one slice.
@@ -47,18 +47,33 @@ impl Host {
 
     #[inline(never)]
     fn manage_now<M: Machine>(&self, m: &M, waits: bool) -> u64 {
+        let next = self.manage_part(m);
+        let now = m.now();
+        let mut pause = 0;
+        if waits {
+            // Whoever waits has the CPU for twice as long as this took since it was due. In a hypervisor that is a guest itself, to enter
+            // a vCPU and to be interrupted may take longer than the shortest pause, and nobody would ever come to run.
+            let took = now.wrapping_sub(self.pressure.managed.load(Ordering::Relaxed));
+            let [least, most] = PAUSES_US.map(|us| self.facts.frequency.ticks_of_us(us));
+            pause = took.saturating_mul(2).max(least).min(most);
+        }
+        let next = next.max(now.wrapping_add(pause));
+        self.pressure.managed.store(next, Ordering::Relaxed);
+        next
+    }
+
+    /// Does a part of what is due. Says when to go on.
+    fn manage_part<M: Machine>(&self, m: &M) -> u64 {
         let now = self.facts.millis(m.now());
         let mut overcommit = self.pressure.overcommit.lock();
         if now >= overcommit.next_ms {
             overcommit.next_ms = now + TICK_MS;
             self.tick(m, &mut overcommit, now);
-        }
-        if m.is_interrupt_pending() {
-            return self.manage_soon(m);
+            return 0;
         }
         if overcommit.stats.is_on && overcommit.stats.is_due {
             overcommit.stats.is_due = self.write_stats(&mut overcommit);
-            return self.manage_soon(m);
+            return 0;
         }
         let next = match self.put_away(m, &mut overcommit) {
             Owed::Nothing => self.facts.ticks_of_ms(overcommit.next_ms),
@@ -72,19 +87,7 @@ impl Host {
             }
             _ => None,
         };
-        let next = scan.map_or(next, |scan| scan.min(next));
-        // Whoever waits runs first.
-        let pause = if waits { self.facts.frequency.ticks_of_us(PAUSE_US) } else { 0 };
-        let next = next.max(m.now().wrapping_add(pause));
-        self.pressure.managed.store(next, Ordering::Relaxed);
-        next
-    }
-
-    /// There is more to do, once interrupts were let in.
-    fn manage_soon<M: Machine>(&self, m: &M) -> u64 {
-        let now = m.now();
-        self.pressure.managed.store(now, Ordering::Relaxed);
-        now
+        scan.map_or(next, |scan| scan.min(next))
     }
 
     fn tick<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, now: u64) {
@@ -204,10 +207,11 @@ impl Host {
         }
     }
 
-    /// Puts some of what is owed away, until an interrupt waits.
+    /// Puts some of what is owed away, until it is late.
     fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> Owed {
         let mut more = Owed::Nothing;
-        if let Some((owner, frames)) = self.finish_begun(m, &mut || m.is_interrupt_pending())
+        let late = self.facts.late(m);
+        if let Some((owner, frames)) = self.finish_begun(m, &mut || late.is_now())
             && let Some(owed) = overcommit.owed.get_mut(usize::from(owner.0))
         {
             *owed = owed.saturating_sub(frames);
@@ -217,10 +221,10 @@ impl Host {
                 if *owed == 0 {
                     break;
                 }
-                if m.is_interrupt_pending() {
+                if late.is_now() {
                     return Owed::Now;
                 }
-                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || m.is_interrupt_pending()));
+                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || late.is_now()));
             }
             if *owed > 0 {
                 more = Owed::Soon;

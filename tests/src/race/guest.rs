@@ -58,7 +58,7 @@ impl Racer<'_> {
     /// active, the emulated one soon after it was due.
     pub(super) fn check_timers(&self) {
         let (vm, _, n) = self.board.on(self.n);
-        let late = self.board.time.get().saturating_sub(10_000);
+        let late = self.board.time.get().saturating_sub(10_000 * self.board.slow);
         let (taken, timer, physical) = self.guest(vm, n, |guest| (guest.taken, guest.timer, guest.physical));
         self.own(|own| {
             let used = own.lr.iter().filter(|lr| **lr & (PENDING | ACTIVE) != 0);

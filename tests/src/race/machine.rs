@@ -1,6 +1,6 @@
 //! A CPU of the board as the run loop and the rooms below it use it, and the operator at its UART.
 
-use super::{ISTATUS, OPEN, Racer, SPI};
+use super::{ISTATUS, MOST_FRUITLESS, OPEN, Racer, SPI};
 use flatland::addr::{Addr, CpuId, IntId, Pa, VcpuId};
 use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
@@ -25,13 +25,19 @@ impl Cpu for Racer<'_> {
         self.check_entry(registers);
         loop {
             if !self.board.pending(self.n).is_empty() {
+                self.own(|own| own.fruitless += 1);
+                let fruitless = self.own(|own| own.fruitless);
+                assert!(fruitless < MOST_FRUITLESS, "guests on CPU {} are interrupted before they do anything", self.n);
                 return Exit::Interrupt;
             }
+            self.own(|own| own.fruitless = 0);
             let (vm, slot, n) = self.board.on(self.n);
             let asked = slot.requests.load(Relaxed);
             assert_eq!(asked & request::REFILL, 0, "CPU {} is not told of a request to the vCPU on it", self.n);
             let is_stale = vm.vgic.lock().needs_fill(VcpuId(n as u16));
-            assert!(!is_stale, "vCPU {n} of {} runs with list registers that are out of date", vm.name);
+            // Of several vCPUs one is told after the other.
+            let is_told = (0..self.board.cpus.len()).any(|cpu| cpu != self.n && self.board.cpus[cpu].borrow().tells);
+            assert!(!is_stale || is_told, "vCPU {n} of {} runs with list registers that are out of date", vm.name);
             self.check_timers();
             if let Some(exit) = self.step(registers) {
                 assert_eq!(registers.pstate & psr::MODE, psr::EL1H);
@@ -257,12 +263,12 @@ impl Machine for Racer<'_> {
 
     fn signal(&self, cpu: CpuId) {
         self.board.cpus[usize::from(cpu.0)].borrow_mut().signal = true;
-        self.between();
+        self.telling();
     }
 
     fn nudge(&self, cpu: CpuId) {
         self.board.cpus[usize::from(cpu.0)].borrow_mut().nudge = true;
-        self.between();
+        self.telling();
     }
 
     fn read_lists(&self, lr: &mut [u64]) -> u32 {
