@@ -138,8 +138,9 @@ impl<'h> RunLoop<'h> {
     fn keep_house<C: Cpu>(&self, m: &C, waits: bool) -> Option<u64> {
         if self.host.is_managing_due(m) {
             self.interrupt_what_is_long(m);
+            self.host.manage(m, waits);
         }
-        self.host.housekeeping(m, waits)
+        self.host.housekeeping(m)
     }
 
     /// Has whoever is to be woken meanwhile interrupt what this CPU does before it runs somebody: the last deadline is over, and the
@@ -246,12 +247,9 @@ impl<'h> RunLoop<'h> {
         let retry = (for_memory || balloon).then(|| self.host.retry_at(now));
         let until = if for_memory { retry } else { earliest([own, retry]) };
         slot.running.store(NOWHERE, Ordering::SeqCst);
-        let mut queue = self.host.queue.lock();
-        queue.block(entity, until, now);
+        self.host.queue.lock().block(entity, until, now);
         if slot.requests.load(Ordering::SeqCst) & request::REFILL != 0 {
-            let set = queue.wake(entity, now);
-            drop(queue);
-            self.host.queue.signal(m, set);
+            self.host.queue.wake(m, entity);
         }
         refill_before_run(slot);
     }

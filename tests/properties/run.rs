@@ -59,7 +59,7 @@ fn cpus_that_race_lose_nothing() {
 }
 
 #[test]
-fn whoever_waits_runs_twice_as_long_as_a_part_of_the_housekeeping() {
+fn whoever_waits_runs_twice_as_long_as_memory_is_looked_after() {
     // From one look at the counter to the next; ticks are of 16 ns.
     for pace in [1, 10, 100, 1_000, 10_000, 100_000, 10_000_000] {
         let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
@@ -67,12 +67,14 @@ fn whoever_waits_runs_twice_as_long_as_a_part_of_the_housekeeping() {
         cpu.pace.set(pace);
         let plan = board(1, &["one"]);
         // Due since the counter was zero.
-        let due = host_on(&model, &plan).housekeeping(&cpu, true);
+        let host = host_on(&model, &plan);
+        host.manage(&cpu, true);
         let took = cpu.now() - pace;
-        let pause = (2 * took).clamp(1_250, 625_000);
-        assert_eq!(due, Some(took + pause), "it took {took} ticks");
+        let pause = (2 * took).clamp(1_250, 1_250 << 9);
+        assert_eq!(host.housekeeping(&cpu), Some(took + pause), "it took {took} ticks");
         let (host, before) = (host_on(&model, &plan), cpu.now());
-        let due = host.housekeeping(&cpu, false).expect("the policy is asked each second");
+        host.manage(&cpu, false);
+        let due = host.housekeeping(&cpu).expect("the policy is asked each second");
         assert!((before..=cpu.now()).contains(&due), "nobody waits, and there is a pause until {due}");
     }
 }

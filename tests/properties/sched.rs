@@ -317,22 +317,55 @@ fn a_sleeper_that_wakes_among_spinners_runs_at_once() {
 #[test]
 fn one_with_many_shares_that_wakes_runs_at_once_though_others_with_few_are_in_line() {
     // Those that sleep themselves are behind, too, when they wake.
-    for (few, habit) in
-        [1, 10, 100, 1000].into_iter().flat_map(|few| [(few, Habit::Spin), (few, Habit::Nap(3 * SLICE, SLICE))])
-    {
+    let cases =
+        [1, 10, 100, 1000].into_iter().flat_map(|few| [(few, Habit::Spin), (few, Habit::Nap(3 * SLICE, SLICE))]);
+    // Interrupts of others make the CPU look up, or none do.
+    for ((few, habit), others) in cases.flat_map(|case| [(case, true), (case, false)]) {
         let guests =
             vec![guest(0, 100_000, ANY, Habit::Nap(10, 9_000)), guest(1, few, ANY, habit), guest(2, few, ANY, habit)];
         let mut sim = Sim::new(1, guests, 29);
         for _ in 0..20_000 {
             sim.run(SLICE / 20);
-            // Interrupts of others make the CPU look up.
-            sim.kick(CpuSet::first(1));
+            if others {
+                sim.kick(CpuSet::first(1));
+            }
         }
         let wait = sim.longest_wait[0];
         let credit = if let Habit::Spin = habit { 0 } else { SLICE / 2 * u64::from(few).min(250) / 250 };
-        assert!(wait <= credit + 2 * LATENCY, "beside {few} shares and {habit:?}, it waited for {wait} ticks");
+        assert!(
+            wait <= credit + 2 * LATENCY,
+            "others look up: {others}; beside {few} shares and {habit:?}, it waited for {wait} ticks"
+        );
         let (one, two) = (sim.spent(1), sim.spent(2));
         assert!(one.abs_diff(two) <= one / 10, "beside each other, with {few} shares, they had {one} and {two} ticks");
+    }
+}
+
+#[test]
+fn one_with_many_shares_waits_for_what_another_is_behind_and_not_for_its_slice() {
+    let cpu = CpuId(0);
+    for few in [1, 10, 100, 250, 1_000, 10_000] {
+        let mut queue = Queue::new(1, SLICE);
+        let [many, behind, ahead] = [(0, 100_000), (1, few), (2, few)]
+            .map(|(vm, shares)| queue.add(VmId(vm), VcpuId(0), shares, CpuSet::ALL).unwrap());
+        // One runs for long, while the others sleep.
+        let _ = queue.start(ahead, 0);
+        assert_eq!(queue.pick(cpu, 0).run, Some(ahead));
+        let mut now = 100 * SLICE;
+        queue.block(ahead, None, now);
+        // The second is behind by a credit when it comes, and the third cannot interrupt it yet.
+        let _ = queue.start(behind, now);
+        assert_eq!(queue.pick(cpu, now).run, Some(behind));
+        now += 1;
+        let _ = queue.start(many, now);
+        assert_eq!(queue.pick(cpu, now).run, Some(behind), "{few} shares");
+        let credit = SLICE / 2 * u64::from(few.min(250)) / 250;
+        let until = now + credit + SLICE / 2 * u64::from(few) / 100_000 + 2;
+        while queue.running(cpu) == Some(behind) {
+            now = queue.deadline(cpu).expect("somebody waits");
+            assert!(now <= until, "with {few} shares it has the CPU until {now}, and not {until}");
+            let _ = queue.pick(cpu, now);
+        }
     }
 }
 

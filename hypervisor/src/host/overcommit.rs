@@ -19,12 +19,12 @@ const TICK_MS: u64 = 1000;
 const AT_A_TIME: u32 = 8;
 /// How soon the next are, in milliseconds.
 const SOON_MS: u64 = 2;
-/// For how long vCPUs that wait run before there is more of this, in microseconds: at least, and at most.
-const PAUSES_US: [u16; 2] = [20, 10_000];
+/// For how long vCPUs that wait run at least before there is more of this, in microseconds.
+const PAUSE_US: u16 = 20;
+/// How many times longer they do at most, as a power of two: about 10 ms.
+const LONGEST: u32 = 9;
 /// How soon the scanner looks again for somebody to look at.
 const LATER_MS: u64 = 50;
-/// How many pages the scanner looks at in one slice.
-const SLICE: u32 = 16;
 
 /// When what is left of what is to be put away is to be gone on with.
 enum Owed {
@@ -34,19 +34,14 @@ enum Owed {
 }
 
 impl Host {
-    /// Asks the policy if it is time, and does what it decides. Returns when to come again.
-    #[inline]
-    pub(super) fn manage<M: Machine>(&self, m: &M, waits: bool) -> u64 {
-        if self.is_managing_due(m) { self.manage_now(m, waits) } else { self.pressure.managed.load(Ordering::Relaxed) }
-    }
-
-    /// Whether [`Self::housekeeping`] has memory to look after, which may be long.
+    /// Whether it is time to [`Self::manage`].
     pub fn is_managing_due<M: Machine>(&self, m: &M) -> bool {
         m.now() >= self.pressure.managed.load(Ordering::Relaxed)
     }
 
+    /// Asks the policy if it is time, and does what it decides, or a part of it; then there is a pause where a vCPU `waits` for this CPU.
     #[inline(never)]
-    fn manage_now<M: Machine>(&self, m: &M, waits: bool) -> u64 {
+    pub fn manage<M: Machine>(&self, m: &M, waits: bool) {
         let next = self.manage_part(m);
         let now = m.now();
         let mut pause = 0;
@@ -54,12 +49,10 @@ impl Host {
             // Whoever waits has the CPU for twice as long as this took since it was due. In a hypervisor that is a guest itself, to enter
             // a vCPU and to be interrupted may take longer than the shortest pause, and nobody would ever come to run.
             let took = now.wrapping_sub(self.pressure.managed.load(Ordering::Relaxed));
-            let [least, most] = PAUSES_US.map(|us| self.facts.frequency.ticks_of_us(us));
-            pause = took.saturating_mul(2).max(least).min(most);
+            let least = self.facts.frequency.ticks_of_us(PAUSE_US);
+            pause = (took << 1).max(least).min(least << LONGEST);
         }
-        let next = next.max(now.wrapping_add(pause));
-        self.pressure.managed.store(next, Ordering::Relaxed);
-        next
+        self.pressure.managed.store(next.max(now.wrapping_add(pause)), Ordering::Relaxed);
     }
 
     /// Does a part of what is due. Says when to go on.
@@ -75,15 +68,18 @@ impl Host {
             overcommit.stats.is_due = self.write_stats(&mut overcommit);
             return 0;
         }
-        let next = match self.put_away(m, &mut overcommit) {
-            Owed::Nothing => self.facts.ticks_of_ms(overcommit.next_ms),
-            Owed::Soon => self.facts.ticks_of_ms(now + SOON_MS),
+        let late = self.facts.late(m);
+        let is_late = &mut || late.is_now();
+        let next = match self.put_away(m, &mut overcommit, is_late) {
+            Owed::Nothing => overcommit.next_ms,
+            Owed::Soon => now + SOON_MS,
             Owed::Now => 0,
         };
+        let next = self.facts.ticks_of_ms(next);
         // Where memory is short, merging does not wait until nobody wants the CPU: it is the cheapest way to get some.
         let scan = match self.pressure.scanner.try_lock() {
             Some(mut scanner) if overcommit.policy.level() != Level::High => {
-                self.look(m, &mut overcommit, &mut scanner).0
+                self.look(m, &mut overcommit, &mut scanner, is_late).0
             }
             _ => None,
         };
@@ -208,10 +204,9 @@ impl Host {
     }
 
     /// Puts some of what is owed away, until it is late.
-    fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) -> Owed {
+    fn put_away<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, is_late: &mut dyn FnMut() -> bool) -> Owed {
         let mut more = Owed::Nothing;
-        let late = self.facts.late(m);
-        if let Some((owner, frames)) = self.finish_begun(m, &mut || late.is_now())
+        if let Some((owner, frames)) = self.finish_begun(m, is_late)
             && let Some(owed) = overcommit.owed.get_mut(usize::from(owner.0))
         {
             *owed = owed.saturating_sub(frames);
@@ -221,10 +216,10 @@ impl Host {
                 if *owed == 0 {
                     break;
                 }
-                if late.is_now() {
+                if is_late() {
                     return Owed::Now;
                 }
-                *owed = owed.saturating_sub(self.take_from(m, vm, &mut || late.is_now()));
+                *owed = owed.saturating_sub(self.take_from(m, vm, is_late));
             }
             if *owed > 0 {
                 more = Owed::Soon;
@@ -245,11 +240,17 @@ impl Host {
         else {
             return (Some(m.now().saturating_add(self.facts.ticks_of_ms(SOON_MS))), false);
         };
-        self.look(m, &mut overcommit, &mut scanner)
+        self.look(m, &mut overcommit, &mut scanner, &mut || m.is_interrupt_pending())
     }
 
-    /// Scans a slice if it is time. Says when to come again, if ever, and whether something was done.
-    fn look<M: Machine>(&self, m: &M, overcommit: &mut Overcommit, scanner: &mut Scanner) -> (Option<u64>, bool) {
+    /// Scans a slice if it is time, or a part of it until it `is_late`. Says when to come again, if ever, and whether something was done.
+    fn look<M: Machine>(
+        &self,
+        m: &M,
+        overcommit: &mut Overcommit,
+        scanner: &mut Scanner,
+        is_late: &mut dyn FnMut() -> bool,
+    ) -> (Option<u64>, bool) {
         let start = m.now();
         if !overcommit.pace.may(start) {
             return (Some(overcommit.pace.next()), false);
@@ -258,7 +259,7 @@ impl Host {
         if !self.pressure.merges {
             return (None, false);
         }
-        if !self.may_merge() || self.scan(m, scanner, SLICE, is_short).is_none() {
+        if !self.may_merge() || !self.scan(m, scanner, is_short, is_late) {
             // Nobody to look at just now, or too much is shared already.
             return (Some(start.saturating_add(self.facts.ticks_of_ms(LATER_MS))), false);
         }

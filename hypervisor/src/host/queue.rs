@@ -4,7 +4,7 @@ use crate::addr::CpuId;
 use crate::machine::Machine;
 use crate::next::Kicks;
 use crate::sched::{CpuSet, EntityId, Queue};
-use crate::vm::{Slot, Vm, request};
+use crate::vm::{Vm, request};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -81,15 +81,7 @@ impl RunQueue {
 
     #[inline(never)]
     fn kick_some<M: Machine>(&self, m: &M, vm: &Vm, kicks: Kicks) {
-        vm.ask(
-            kicks,
-            request::REFILL,
-            |cpu| m.nudge(cpu),
-            |entity| {
-                let set = self.lock().wake(entity, m.now());
-                self.signal(m, set);
-            },
-        );
+        vm.ask(kicks, request::REFILL, |cpu| m.nudge(cpu), |entity| self.wake(m, entity));
     }
 
     /// Starts the vCPUs of `kicks`, which were turned on.
@@ -100,9 +92,10 @@ impl RunQueue {
         }
     }
 
-    /// Wakes the vCPU of `slot` if it waits.
-    pub fn wake<M: Machine>(&self, m: &M, slot: &Slot) {
-        let set = self.lock().wake(slot.entity, m.now());
+    /// Wakes `entity` if it waits.
+    #[inline(never)]
+    pub fn wake<M: Machine>(&self, m: &M, entity: EntityId) {
+        let set = self.lock().wake(entity, m.now());
         self.signal(m, set);
     }
 

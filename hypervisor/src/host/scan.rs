@@ -39,20 +39,28 @@ fn count(bits: &[u64; 8]) -> u32 {
     bits.iter().map(|word| word.count_ones()).sum()
 }
 
+/// How many pages the scanner reads in one slice.
+const SLICE: u32 = 16;
+
 impl Host {
-    /// Scans some `pages` pages. Returns how many were given up; nothing if no VM merges.
-    pub fn scan<M: Machine>(&self, m: &M, scanner: &mut Scanner, pages: u32, short: bool) -> Option<u64> {
-        let before = scanner.totals.merged + scanner.totals.zeroed;
+    /// Scans a slice of pages, or a part of it until it `is_late`. False if there is no VM to look at.
+    pub(super) fn scan<M: Machine>(
+        &self,
+        m: &M,
+        scanner: &mut Scanner,
+        short: bool,
+        is_late: &mut dyn FnMut() -> bool,
+    ) -> bool {
         let mut read = 0;
         // Gaps cost little: a few of them for each page.
-        for _ in 0..pages * 4 {
-            if read >= pages || m.is_interrupt_pending() {
+        for _ in 0..SLICE * 4 {
+            if read >= SLICE || is_late() {
                 break;
             }
-            let vm = self.next_vm(scanner)?;
+            let Some(vm) = self.next_vm(scanner) else { return false };
             read += u32::from(self.scan_page(m, scanner, vm, short));
         }
-        Some(scanner.totals.merged + scanner.totals.zeroed - before)
+        true
     }
 
     /// The VM the scanner is in, or goes on with.

@@ -8,10 +8,10 @@ use crate::vm::{NEVER, Slot, State, Vm};
 use core::sync::atomic::Ordering;
 
 impl Host {
-    /// Does what is due. Returns when something is due again, if anything ever is; with a pause where a vCPU `waits` for this CPU.
+    /// Does what is due but for memory. Returns when something is due again, if anything ever is.
     #[inline]
-    pub fn housekeeping<M: Machine>(&self, m: &M, waits: bool) -> Option<u64> {
-        let managed = self.manage(m, waits);
+    pub fn housekeeping<M: Machine>(&self, m: &M) -> Option<u64> {
+        let managed = self.pressure.managed.load(Ordering::Relaxed);
         if self.console.held.load(Ordering::Relaxed) {
             // Perhaps it has been held back for long enough.
             self.console.to_send.store(true, Ordering::Release);

@@ -55,6 +55,6 @@ fn of_vcpu<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu, irq: Irq) {
     here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
     if irq == Irq::VirtualTimer {
         // If it waits, it has to be woken; the queue knows.
-        here.host.queue.wake(m, here.slot);
+        here.host.queue.wake(m, here.slot.entity);
     }
 }

@@ -28,7 +28,8 @@
 //!
 //! EL1 registers stay in a CPU until it needs them for another: [`Queue::loaded`]. Until then the vCPU runs nowhere else.
 //!
-//! A CPU has a slice end only while somebody else is in line for it, so a vCPU alone on its CPU sees no tick. Of the CPUs
+//! A CPU has a slice end only while somebody else is in line for it, so a vCPU alone on its CPU sees no tick; it comes early where the
+//! first in line is of another VM and overtakes before a slice is over. Of the CPUs
 //! that an arrival could run on, one is kicked: an idle one, or the one whose vCPU has had most, and that one starts to
 //! tick; when its slice is over, whom it puts back in line challenges the next. So does one that a CPU's timer woke and
 //! the CPU did not take: its own may be the furthest behind.

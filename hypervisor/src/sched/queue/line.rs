@@ -15,8 +15,14 @@ impl Queue {
 
     /// Whoever has come beyond this virtual time could be interrupted by `e`.
     fn could_interrupt(&self, e: &Entity) -> u128 {
+        self.after(e, self.grain)
+    }
+
+    /// The virtual time that `e` has come to after `ticks` more.
+    #[inline(never)]
+    fn after(&self, e: &Entity, ticks: u64) -> u128 {
         // 128 bits never wrap: see `entity`.
-        e.vtime.wrapping_add(self.groups[e.group].virtual_time(self.grain))
+        e.vtime.wrapping_add(self.groups[e.group].virtual_time(ticks))
     }
 
     /// Whether `i` could interrupt somebody who has come to `vtime`.
@@ -49,7 +55,7 @@ impl Queue {
         if let Some(b) = best.filter(|_| yields) {
             // To go behind the next in line costs a slice at most: the next may be far ahead.
             let e = &self.entities[i];
-            let most = e.vtime + self.groups[e.group].virtual_time(self.slice);
+            let most = self.after(e, self.slice);
             let behind_next = self.entities[b].vtime.min(most);
             self.entities[i].vtime = self.entities[i].vtime.max(behind_next);
         }
@@ -65,17 +71,31 @@ impl Queue {
         e.last = Some(cpu);
         e.woken = false;
         let vtime = e.vtime;
-        let contended = self.best(cpu).is_some();
+        let next = self.best(cpu).map(|best| now.wrapping_add(self.slice_before(best, id)));
         let state = &mut self.cpus[usize::from(cpu.0)];
         let running_slice = state.slice_end.filter(|_| goes_on);
-        state.slice_end = contended.then(|| running_slice.unwrap_or(now.saturating_add(self.slice)));
-        if !(goes_on && contended) {
+        state.slice_end = next.map(|next| running_slice.map_or(next, |end| end.min(next)));
+        if !(goes_on && next.is_some()) {
             // Who is looked at in the middle of a turn does not move it: those in line were placed by the turn's beginning.
             state.clock = state.clock.max(vtime);
         }
         state.running = Some(id);
         state.since = state.since.max(now);
         state.yielding = false;
+    }
+
+    /// How long `running` runs while `next` is first in line: a slice, or until it is ahead by half a slice of what `next` would have
+    /// had. One of many shares that did not interrupt, as this one was behind, does not wait for a whole slice of its.
+    fn slice_before(&self, next: EntityId, running: EntityId) -> u64 {
+        let [next, running] = [next, running].map(|id| &self.entities[id.index()]);
+        if next.group == running.group {
+            return self.slice;
+        }
+        let until = self.after(next, self.slice / 2);
+        // Below 2^64, as a slice's virtual time is.
+        let ahead = until.min(self.after(running, self.slice)).saturating_sub(running.vtime) as u64;
+        let tick = self.after(running, 1).wrapping_sub(running.vtime) as u64;
+        ahead.checked_div(tick).unwrap_or(0)
     }
 
     /// `id`, running, is no longer runnable.
@@ -140,8 +160,7 @@ impl Queue {
             let state = &self.cpus[usize::from(cpu.0)];
             let Some(running) = state.running else { continue };
             let e = &self.entities[running.index()];
-            let uncharged = self.groups[e.group].virtual_time(now.saturating_sub(state.since));
-            let vtime = e.vtime + uncharged;
+            let vtime = self.after(e, now.saturating_sub(state.since));
             if most.is_none_or(|(least, _)| vtime > least) {
                 most = Some((vtime, cpu));
             }
