@@ -13,6 +13,7 @@ mod life;
 mod loading;
 mod lz4;
 mod memory;
+mod nested_exits;
 mod nested_lists;
 mod operator;
 mod policy;
