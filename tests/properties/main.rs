@@ -13,6 +13,7 @@ mod life;
 mod loading;
 mod lz4;
 mod memory;
+mod merging;
 mod nested_exits;
 mod nested_lists;
 mod operator;

@@ -39,13 +39,13 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4, slow: 1 };
+    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4, slow: 1, merges: false };
     build(model, &board, aarch32, &[("kernel", &[0; 64])])
 }
 
 /// The same with VMs of these names, and these images, by the keys of the manifest that name them.
 pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
-    build(model, &BoardPlan { n_cpus: 1, names, nested: false, lists: 4, slow: 1 }, false, images)
+    build(model, &BoardPlan { n_cpus: 1, names, nested: false, lists: 4, slow: 1, merges: false }, false, images)
 }
 
 /// What there may be of a board.
@@ -61,6 +61,8 @@ pub struct BoardPlan<'n> {
     pub lists: u8,
     /// How many times longer than on a fast board all that EL2 does takes.
     pub slow: u64,
+    /// Whether its VMs share their pages.
+    pub merges: bool,
 }
 
 /// The same as `board` has it, and an empty kernel.
@@ -69,7 +71,7 @@ pub fn host_on(model: &Model, board: &BoardPlan<'_>) -> &'static Host {
 }
 
 fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
-    let BoardPlan { n_cpus, names, nested, lists, .. } = *board;
+    let BoardPlan { n_cpus, names, nested, lists, merges, .. } = *board;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
@@ -78,6 +80,9 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
         vm.add_property(property("memory", "4M"));
         vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
         files.iter().for_each(|(key, _)| vm.add_property(property(key, key)));
+        if merges {
+            vm.add_property(property("domain", "lab"));
+        }
         if nested {
             vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
         }

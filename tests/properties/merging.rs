@@ -1,0 +1,95 @@
+//! The scanner on a board: what it merges and drops, which blocks it splits for that, and that what the monitor tells of it is so.
+
+use flatland::addr::Addr;
+use flatland::frames::Work;
+use flatland::host::Host;
+use flatland::memory::{Access, RAM_BASE};
+use flatland::vm::Vm;
+use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
+use harness::model::{Flaw, Model};
+use harness::touch::resolve;
+
+/// Pages of a VM: two blocks.
+const PAGES: u64 = 1024;
+
+/// Gives a page a content of its own, or zeroes.
+fn write(cpu: &Cpu<'_>, host: &Host, vm: &Vm, page: u64, content: u64) {
+    let words =
+        (0..512_u64).map(|n| if content == 0 { 0 } else { (content * 512 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) });
+    let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    let at = RAM_BASE + (page << 12);
+    let mut memory = vm.memory.lock();
+    let _ = resolve(&mut memory, cpu, &host.pool, at, Access::Write);
+    memory.write(cpu, &host.pool, at, &bytes).expect("there is memory");
+}
+
+/// Scans all pages of all VMs some times.
+fn scan(cpu: &Cpu<'_>, host: &Host) {
+    let until = host.pressure.scanner.lock().totals.rounds + 4;
+    for _ in 0..1_000_000 {
+        let _ = host.idle(cpu);
+        if host.pressure.scanner.lock().totals.rounds >= until {
+            return;
+        }
+    }
+    panic!("the scanner does not come to an end");
+}
+
+#[test]
+fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let plan = BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: true };
+    let host = host_on(&model, &plan);
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    for (n, vm) in [one, two].into_iter().enumerate() {
+        vm.life.load();
+        vm.life.run(0);
+        for page in 0..PAGES {
+            let content = match page {
+                // The same in both, for other pages.
+                0..16 => 1 + (page + n as u64) % 16,
+                16..32 if n == 0 => 0,
+                // Too few to split the second block for.
+                512..515 => page,
+                520..523 if n == 0 => 0,
+                _ => 10_000 * (n as u64 + 1) + page,
+            };
+            write(&cpu, host, vm, page, content);
+        }
+    }
+    for vm in [one, two] {
+        let memory = vm.memory.lock();
+        assert!([0, 512].into_iter().all(|page| memory.is_block(&cpu, RAM_BASE + (page << 12))), "{}", vm.name);
+    }
+    // There is memory enough.
+    host.manage(&cpu, false);
+    scan(&cpu, host);
+    for (vm, shared, zero) in [(one, 16, 16), (two, 16, 0)] {
+        let memory = vm.memory.lock();
+        let resident = memory.resident();
+        assert_eq!((resident.shared, resident.zero), (shared, zero), "{}", vm.name);
+        assert_eq!(resident.frames, PAGES - shared - zero, "{}", vm.name);
+        let blocks = [0, 512].map(|page| memory.is_block(&cpu, RAM_BASE + (page << 12)));
+        assert_eq!(blocks, [false, true], "{}", vm.name);
+    }
+    let overcommit = host.pressure.overcommit.lock();
+    host.tell_memory(&overcommit, |board, rows| {
+        let [of_one, of_two] = rows else { panic!("two VMs") };
+        assert_eq!((board.private, board.shared, board.saved), (4 * (2 * PAGES - 48), 64, 64));
+        let [scanned, merged, zeroed, differed] = board.scan;
+        assert_eq!((merged, zeroed, differed), (16, 16, 0));
+        assert!(scanned >= 4 * (2 * PAGES - 48), "{scanned} pages");
+        assert_eq!((of_one.private, of_one.shared, of_one.zero), (4 * (PAGES - 32), 64, 64));
+        assert_eq!((of_two.private, of_two.shared, of_two.zero), (4 * (PAGES - 16), 64, 0));
+        // Each has half of what both share.
+        assert_eq!((of_one.saved, of_two.saved), (32, 32));
+        let known = board.private + board.shared + board.store + board.tables + board.images;
+        assert_eq!(known + board.reserved + board.hypervisor + board.free, board.total);
+    });
+    for (name, pages, nanos) in host.costs() {
+        let is_done = [Work::Scan, Work::Freeze, Work::Merge].iter().any(|work| work.name() == name);
+        assert_eq!((pages > 0, nanos > 0), (is_done, is_done), "{name}: {pages} pages, {nanos} ns");
+    }
+}
