@@ -1,6 +1,7 @@
 //! The pool against a set of what is held.
 
 use flatland::addr::{Addr, Pa, Size, VmId};
+use flatland::frames::hints::Match;
 use flatland::frames::pool::{MAX_OWNERS, Stretch, Unusable};
 use flatland::frames::{Dirty, Frame, FrameState, HYPERVISOR, Order, Pool, Record, Use};
 use harness::model::Dice;
@@ -162,4 +163,78 @@ fn what_is_donated_twice_is_taken_once() {
     assert_eq!(pool.donate((Addr::new(0), 1 << 40)), 200);
     let counts = pool.check().unwrap();
     assert_eq!((counts.free, counts.reserved), (300, 0));
+}
+
+#[test]
+fn frames_of_one_content_and_domain_are_nominated_to_each_other() {
+    let ram = [(Addr::new(0x10_0000), 256 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    // Two VMs of one domain, and one of another.
+    for (vm, domain) in [(1, 5), (2, 5), (3, 6)] {
+        pool.set_domain(VmId(vm), domain);
+    }
+    let take = |pool: &mut Pool<'_>, vm, purpose| {
+        let frame = pool.take(Size::Page, VmId(vm), purpose).unwrap();
+        let at = frame.start();
+        std::mem::forget(frame);
+        at
+    };
+    let hash = 0x1234_5678_9abc_def0;
+    let [one, two, three] = [1, 2, 3].map(|vm| take(&mut pool, vm, Use::Guest));
+    let table = take(&mut pool, 1, Use::Table);
+    assert_eq!(pool.visit(one, 7, hash), None, "the first");
+    assert_eq!(pool.visit(one, 7, hash), None, "not to itself");
+    assert_eq!(pool.visit(two, 9, hash), Some(Match::Hint(VmId(1), 7)));
+    assert_eq!(pool.visit(three, 3, hash), None, "another domain");
+    assert_eq!(pool.visit(two, 9, hash ^ 1), None, "another content");
+    assert_eq!(pool.visit(two, 9, hash), Some(Match::Hint(VmId(1), 7)));
+    assert_eq!(pool.visit(table, 1, hash), None, "no guest's");
+    assert_eq!(pool.visit(Addr::new(1 << 40), 1, hash), None, "no RAM");
+
+    assert!(!pool.share(one, VmId(2), hash), "another's");
+    assert!(!pool.share(table, VmId(1), hash), "no guest's");
+    assert!(!pool.share(Addr::new(1 << 40), VmId(1), hash), "no RAM");
+    assert_eq!((pool.sharers(), pool.counts().shared), (0, 0));
+    assert!(pool.share(one, VmId(1), hash));
+    assert!(!pool.share(one, VmId(1), hash), "it is shared already");
+    assert_eq!(pool.visit(two, 9, hash), Some(Match::Shared(one)));
+    assert_eq!(pool.visit(three, 3, hash), None, "another domain");
+    assert!(!pool.acquire(one, VmId(3)) && !pool.acquire(two, VmId(1)) && pool.acquire(one, VmId(2)));
+    assert_eq!((pool.sharers(), pool.saved(), pool.counts().shared), (2, 1, 1));
+    assert!(!pool.unshare(one, VmId(2)), "two name it");
+    pool.release(one);
+    assert!(pool.unshare(one, VmId(2)));
+    assert_eq!((pool.sharers(), pool.counts().shared, pool.owned_by(VmId(2))), (0, 0, 2));
+
+    // Contents of which there are more than a chain has links are found all the same.
+    let hashes: Vec<u64> = (0..60).map(|n| n << 58 | 1).collect();
+    for (page, hash) in hashes.iter().enumerate() {
+        let at = take(&mut pool, 1, Use::Guest);
+        assert_eq!(pool.visit(at, page as u32, *hash), None);
+    }
+    for (page, hash) in hashes.iter().enumerate() {
+        let at = take(&mut pool, 2, Use::Guest);
+        assert_eq!(pool.visit(at, 1, *hash), Some(Match::Hint(VmId(1), page as u32)), "{hash:#x}");
+    }
+    pool.check().unwrap();
+}
+
+#[test]
+fn a_page_that_keeps_changing_is_passed_by_longer_and_longer() {
+    let ram = [(Addr::new(0x10_0000), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let frame = pool.take(Size::Page, VmId(1), Use::Guest).unwrap();
+    let at = frame.start();
+    let passed = |pool: &mut Pool<'_>| (0..20).take_while(|_| !pool.is_due(at)).count();
+    for (hash, times) in [(1, 0), (2, 1), (3, 3), (4, 7), (5, 7), (5, 0), (6, 1)] {
+        let _ = pool.visit(at, 3, hash << 32 | hash);
+        assert_eq!(passed(&mut pool), times, "after content {hash}");
+        assert!(pool.is_due(at), "and then it is due until it is looked at");
+    }
+    assert!(!pool.is_due(Addr::new(0x11_0000)), "free");
+    pool.give_back(frame);
 }

@@ -63,8 +63,6 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
         let memory = vm.memory.lock();
         assert!([0, 512].into_iter().all(|page| memory.is_block(&cpu, RAM_BASE + (page << 12))), "{}", vm.name);
     }
-    // There is memory enough.
-    host.manage(&cpu, false);
     scan(&cpu, host);
     for (vm, shared, zero) in [(one, 16, 16), (two, 16, 0)] {
         let memory = vm.memory.lock();
@@ -91,5 +89,30 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
     for (name, pages, nanos) in host.costs() {
         let is_done = [Work::Scan, Work::Freeze, Work::Merge].iter().any(|work| work.name() == name);
         assert_eq!((pages > 0, nanos > 0), (is_done, is_done), "{name}: {pages} pages, {nanos} ns");
+    }
+}
+
+#[test]
+fn a_block_is_split_for_as_many_pages_as_pay_for_the_table() {
+    // Where there is memory enough.
+    let worth = 8;
+    for zeroes in [1, worth - 1, worth, worth + 1] {
+        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+        let cpu = Cpu::new(&model);
+        cpu.pace.set(1);
+        let plan = BoardPlan { n_cpus: 1, names: &["one"], nested: false, lists: 4, slow: 1, merges: true };
+        let host = host_on(&model, &plan);
+        let vm = &host.fleet.vms[0];
+        vm.life.load();
+        vm.life.run(0);
+        for page in 0..512 {
+            let is_zero = page % 50 == 3 && page / 50 < zeroes;
+            write(&cpu, host, vm, page, if is_zero { 0 } else { page + 1 });
+        }
+        scan(&cpu, host);
+        let memory = vm.memory.lock();
+        let dropped = if zeroes < worth { 0 } else { zeroes };
+        assert_eq!(memory.resident().zero, dropped, "of {zeroes} pages");
+        assert_eq!(memory.is_block(&cpu, RAM_BASE), dropped == 0);
     }
 }
