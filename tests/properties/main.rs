@@ -18,6 +18,7 @@ mod nested_exits;
 mod nested_lists;
 mod operator;
 mod policy;
+mod pressure;
 mod races;
 mod run;
 mod sched;

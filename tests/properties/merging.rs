@@ -40,7 +40,8 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
     let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
     let cpu = Cpu::new(&model);
     cpu.pace.set(1);
-    let plan = BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: true };
+    let plan =
+        BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: true, pool: None };
     let host = host_on(&model, &plan);
     let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
     for (n, vm) in [one, two].into_iter().enumerate() {
@@ -100,7 +101,7 @@ fn a_block_is_split_for_as_many_pages_as_pay_for_the_table() {
         let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
         let cpu = Cpu::new(&model);
         cpu.pace.set(1);
-        let plan = BoardPlan { n_cpus: 1, names: &["one"], nested: false, lists: 4, slow: 1, merges: true };
+        let plan = BoardPlan { n_cpus: 1, names: &["one"], nested: false, lists: 4, slow: 1, merges: true, pool: None };
         let host = host_on(&model, &plan);
         let vm = &host.fleet.vms[0];
         vm.life.load();

@@ -11,7 +11,7 @@ use harness::model::{Flaw, Model};
 use harness::race::{Counts, race};
 
 const fn board(n_cpus: usize, names: &'static [&'static str]) -> BoardPlan<'static> {
-    BoardPlan { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false }
+    BoardPlan { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None }
 }
 
 const BOARDS: [BoardPlan<'_>; 9] = [

@@ -39,13 +39,18 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4, slow: 1, merges: false };
+    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4, slow: 1, merges: false, pool: None };
     build(model, &board, aarch32, &[("kernel", &[0; 64])])
 }
 
 /// The same with VMs of these names, and these images, by the keys of the manifest that name them.
 pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
-    build(model, &BoardPlan { n_cpus: 1, names, nested: false, lists: 4, slow: 1, merges: false }, false, images)
+    build(
+        model,
+        &BoardPlan { n_cpus: 1, names, nested: false, lists: 4, slow: 1, merges: false, pool: None },
+        false,
+        images,
+    )
 }
 
 /// What there may be of a board.
@@ -63,6 +68,8 @@ pub struct BoardPlan<'n> {
     pub slow: u64,
     /// Whether its VMs share their pages.
     pub merges: bool,
+    /// How much memory they have together, if that is less than their sizes, of 8 MiB then.
+    pub pool: Option<&'n str>,
 }
 
 /// The same as `board` has it, and an empty kernel.
@@ -71,13 +78,16 @@ pub fn host_on(model: &Model, board: &BoardPlan<'_>) -> &'static Host {
 }
 
 fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
-    let BoardPlan { n_cpus, names, nested, lists, merges, .. } = *board;
+    let BoardPlan { n_cpus, names, nested, lists, merges, pool, .. } = *board;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
     for name in names {
         let mut vm = DeviceTreeNode::new(*name).unwrap();
-        vm.add_property(property("memory", "4M"));
+        vm.add_property(property("memory", if pool.is_some() { "8M" } else { "4M" }));
+        if pool.is_some() {
+            vm.add_property(property("min", "2M"));
+        }
         vm.add_property(DeviceTreeProperty::new("vcpus", 2_u32.to_be_bytes()).unwrap());
         files.iter().for_each(|(key, _)| vm.add_property(property(key, key)));
         if merges {
@@ -91,6 +101,11 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
     let mut tree = DeviceTree::new();
     tree.root.add_property(property("compatible", manifest::COMPATIBLE));
     tree.root.add_child(vms);
+    if let Some(pool) = pool {
+        let mut policy = DeviceTreeNode::new("policy").unwrap();
+        policy.add_property(property("pool", pool));
+        tree.root.add_child(policy);
+    }
     let mut archive = Vec::new();
     cpio::append(&mut archive, MANIFEST, &tree.to_dtb()).unwrap();
     files.iter().for_each(|(key, file)| cpio::append(&mut archive, key, file).unwrap());

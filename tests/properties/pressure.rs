@@ -1,0 +1,98 @@
+//! A board whose VMs have more memory than there is: what they use is watched and charged, whoever needs a frame gets one, and the
+//! policy sees to it that there are some.
+
+use flatland::addr::{Addr, VmId};
+use flatland::host::Host;
+use flatland::memory::{Miss, RAM_BASE};
+use flatland::next::Next;
+use flatland::policy::Level;
+use flatland::vm::Vm;
+use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
+use harness::model::{Flaw, Model};
+
+/// Ticks of a second.
+const SECOND: u64 = 62_500_000;
+
+const PLAN: BoardPlan<'_> =
+    BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: false, pool: Some("6M") };
+
+fn begin(model: &Model) -> &'static Host {
+    let host = host_on(model, &PLAN);
+    for vm in &host.fleet.vms {
+        vm.life.load();
+        vm.life.run(0);
+    }
+    host
+}
+
+/// Writes to a page what compresses well, as its guest does, which rests where there is no memory. Returns how often that was.
+fn touch(cpu: &Cpu<'_>, host: &Host, vm: &Vm, page: u64) -> u32 {
+    let at = RAM_BASE + (page << 12);
+    for misses in 0..10_000 {
+        let done = vm.memory.lock().write(cpu, &host.pool, at, &page.to_le_bytes());
+        match done {
+            Ok(()) => return misses,
+            Err(Miss::Again) => {}
+            Err(Miss::Short) => assert_eq!(host.starve(cpu, vm), Next::Resume, "page {page} of {}", vm.name),
+            Err(miss) => panic!("page {page} of {}: {miss:?}", vm.name),
+        }
+    }
+    panic!("page {page} of {} is never to be had", vm.name);
+}
+
+/// Lets a second pass, and the housekeeping do its work.
+fn second(cpu: &Cpu<'_>, host: &Host) {
+    cpu.pace.set(SECOND);
+    let _ = flatland::machine::Machine::now(cpu);
+    cpu.pace.set(1);
+    for _ in 0..10_000 {
+        if !host.is_managing_due(cpu) {
+            return;
+        }
+        host.manage(cpu, false);
+    }
+}
+
+#[test]
+fn whoever_needs_a_frame_gets_one_while_there_is_something_to_compress() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let host = begin(&model);
+    let mut misses = 0;
+    for page in 0..1800 {
+        misses += touch(&cpu, host, &host.fleet.vms[(page & 1) as usize], 1 + page / 2);
+    }
+    assert!(misses > 0, "there is memory enough");
+    let packed: u64 = host.fleet.vms.iter().map(|vm| vm.memory.lock().resident().packed).sum();
+    assert!(packed > 300, "{packed} pages are compressed");
+}
+
+#[test]
+fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let host = begin(&model);
+    second(&cpu, host);
+    let level = || host.pressure.overcommit.lock().policy.level();
+    assert_eq!(level(), Level::High);
+    // The first takes nearly all, and it is charged for that.
+    let mut page = 1;
+    while touch(&cpu, host, &host.fleet.vms[0], page) == 0 {
+        page += 1;
+    }
+    let before = host.pool.lock().counts().free;
+    second(&cpu, host);
+    assert_ne!(level(), Level::High);
+    for _ in 0..30 {
+        second(&cpu, host);
+    }
+    let free = host.pool.lock().counts().free;
+    // 4 in 100 frames.
+    assert!(before < 61 && (61..150).contains(&free), "{before} frames were free, and {free} are after half a minute");
+    for vm in &host.fleet.vms {
+        let sampled = vm.memory.lock().sampled().0;
+        assert_eq!(sampled > 0, vm.id == VmId(0), "{sampled} pages of {} are watched", vm.name);
+    }
+}
