@@ -68,7 +68,7 @@ pub struct BoardPlan<'n> {
     pub slow: u64,
     /// Whether its VMs share their pages.
     pub merges: bool,
-    /// How much memory they have together, if that is less than their sizes, of 8 MiB then.
+    /// How much memory they have together, if that is less than their sizes, of 8 MiB then; nobody looks for equal pages.
     pub pool: Option<&'n str>,
 }
 
@@ -104,6 +104,7 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
     if let Some(pool) = pool {
         let mut policy = DeviceTreeNode::new("policy").unwrap();
         policy.add_property(property("pool", pool));
+        policy.add_property(DeviceTreeProperty::new("scan-cpu", 0_u32.to_be_bytes()).unwrap());
         tree.root.add_child(policy);
     }
     let mut archive = Vec::new();

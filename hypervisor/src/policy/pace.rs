@@ -17,19 +17,20 @@ pub struct Pace {
     percent: u8,
     /// The budget is divided by 2 to this.
     halved: u32,
-    /// When the next slice may begin.
+    /// When the next slice may begin: never, of nothing.
     next: u64,
 }
 
 impl Pace {
     /// A scanner that may take `percent` of one CPU; 0: it never scans.
     pub const fn new(percent: u8) -> Self {
-        Self { percent: if percent > 100 { 100 } else { percent }, halved: 0, next: 0 }
+        let next = if percent == 0 { u64::MAX } else { 0 };
+        Self { percent: if percent > 100 { 100 } else { percent }, halved: 0, next }
     }
 
     /// Whether a slice may begin.
     pub const fn may(&self, now: u64) -> bool {
-        self.percent > 0 && now >= self.next
+        now >= self.next
     }
 
     /// When the next slice may begin.
@@ -91,6 +92,15 @@ mod tests {
             let got = taken(&mut Pace::new(percent), 1000);
             assert!(got.abs_diff(want) <= 2000, "{percent} %: {got}");
         }
+    }
+
+    #[test]
+    fn of_nothing_no_slice_ever_begins() {
+        let mut pace = Pace::new(0);
+        pace.hurry();
+        pace.found(100_000, 5000);
+        assert_eq!((pace.next(), pace.may(u64::MAX - 1)), (u64::MAX, false));
+        assert_eq!((Pace::new(1).next(), Pace::new(1).may(0)), (0, true));
     }
 
     #[test]
