@@ -87,6 +87,14 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
         let known = board.private + board.shared + board.store + board.tables + board.images;
         assert_eq!(known + board.reserved + board.hypervisor + board.free, board.total);
     });
+    host.sum_up();
+    let mut said = String::new();
+    host.console.lock().drain(|byte| {
+        said.push(char::from(byte));
+        true
+    });
+    assert!(said.contains("memory:") && said.contains("merge"), "{said}");
+    assert!(!said.contains("shadows:"), "{said}");
     for (name, pages, nanos) in host.costs() {
         let is_done = [Work::Scan, Work::Freeze, Work::Merge].iter().any(|work| work.name() == name);
         assert_eq!((pages > 0, nanos > 0), (is_done, is_done), "{name}: {pages} pages, {nanos} ns");

@@ -17,7 +17,7 @@ use flatland::stage2::vmid::Vmids;
 use flatland::stage2::walk::Found;
 use harness::effort;
 use harness::model::{Dice, Flaw, Model};
-use harness::touch::fill;
+use harness::touch::{fill, resolve};
 use std::collections::BTreeMap;
 
 const BOARD: u64 = 0x8000_0000;
@@ -565,4 +565,39 @@ fn a_leaf_that_made_room_for_itself_goes_with_the_larger_one_it_is_of() {
     world.memory.outer_forget(&model, Scope::Range(1, Addr::new(BLOCK + 0x5000), 4096));
     assert!(world.reach(at, Access::Read).is_none(), "any part of a leaf stands for all of it");
     assert_eq!(model.errors(), Vec::<String>::new());
+}
+
+/// The same where the leaf is a page, as ours are pages there; and a page of the hypervisor's goes with no other.
+#[test]
+fn a_page_that_is_part_of_a_larger_leaf_goes_with_any_part_of_that() {
+    const BLOCK: u64 = 511 << 21;
+    for is_block in [false, true] {
+        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+        let mut records = records();
+        let pool = pool(&mut records);
+        let mut world = World::new(&model, &pool, 1);
+        world.memory.prepare_shadows(1, 64);
+        spread(&mut world);
+        let ram = PAGES & !0x1f_ffff;
+        if is_block {
+            world.store(TABLES + 0x1000 + 511 * 8, ram + 0x4fd);
+        } else {
+            world.store(TABLES + 0x1000 + 511 * 8, TABLES + 0x3000 + 3);
+            for n in 0..512 {
+                world.store(TABLES + 0x3000 + n * 8, ram + (n << 12) + 0x4ff);
+            }
+        }
+        world.enter();
+        // A look at a page with a hash that it does not have leaves ours in pages.
+        let number = (ram - RAM_BASE.bits()) >> 12;
+        let _ = resolve(&mut world.memory, &model, &pool, Addr::new(ram), Access::Write);
+        assert_eq!(world.memory.freeze(&model, &pool, number as u32, 0), None);
+        let at: Addr<Ipa2> = Addr::new(BLOCK + 0x3000);
+        fill(&mut world.memory, &model, &pool, world.key, at, Access::Read).unwrap();
+        assert!(world.reach(at, Access::Read).is_some());
+        assert!(world.reach(Addr::new(BLOCK + 0x4000), Access::Read).is_none(), "it is a page");
+        world.memory.outer_forget(&model, Scope::Range(1, Addr::new(BLOCK + 0x5000), 4096));
+        assert_eq!(world.reach(at, Access::Read).is_none(), is_block);
+        assert_eq!(model.errors(), Vec::<String>::new());
+    }
 }

@@ -158,6 +158,17 @@ mod tests {
     }
 
     #[test]
+    fn a_context_to_be_linked_to_is_of_all_levels() {
+        let mut debug = Debug::new();
+        // BT of a linked context; E, BAS, and all sorts of HMC, SSC and PMC.
+        for levels in 0..32 {
+            let (hmc, ssc, pmc) = (levels & 1, levels >> 1 & 3, levels >> 3 & 3);
+            debug.breakpoints[0].control = 0b0011 << 20 | 0xf << 5 | 1 | hmc << 13 | ssc << 14 | pmc << 1;
+            assert_eq!(debug.breakpoint(0, false).control, 0b0011 << 20 | 0xf << 5 | 1 | 0b11 << 1);
+        }
+    }
+
+    #[test]
     fn levels_are_those_of_who_runs() {
         // (HMC, SSC, PMC) of EL0 alone, EL1 alone, both, EL1 and EL2, EL2 alone; secure state alone.
         let cases = [

@@ -93,3 +93,17 @@ impl Shadow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ShadowCounts;
+
+    #[test]
+    fn counts_of_vms_add_up() {
+        let one = ShadowCounts { filled: 1, moved: 20, killed: 300, dropped: 4_000, displaced: 50_000 };
+        let mut sum = ShadowCounts { filled: 5, moved: 6, killed: 7, dropped: 8, displaced: 9 };
+        sum += one;
+        let all = ShadowCounts { filled: 6, moved: 26, killed: 307, dropped: 4_008, displaced: 50_009 };
+        assert_eq!(sum, all);
+    }
+}

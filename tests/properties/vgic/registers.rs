@@ -334,3 +334,26 @@ fn no_access_whatever_brings_it_down() {
         .unwrap_or_else(|error| panic!("{error}"));
     println!("hostile accesses: {}", calls.get());
 }
+
+#[test]
+fn a_route_is_read_in_halves_as_it_is_whole() {
+    let mut vgic = Vgic::new(Version::V3, 4, 64, 4);
+    for (intid, route) in [(32, 1), (33, 3), (70, 2), (95, 1 << 31)] {
+        let at = gicd::IROUTER + 8 * intid;
+        let _ = vgic.dist_write(CPU0, at, 8, route);
+        let whole = vgic.dist_read(CPU0, at, 8);
+        assert_eq!([0, 4].map(|half| get(&vgic, at + half)), [whole & 0xffff_ffff, whole >> 32], "SPI {intid}");
+        assert_eq!(whole & 0xff, route & 0xff, "SPI {intid}");
+    }
+}
+
+#[test]
+fn what_deactivates_traps_where_there_is_such_a_trap() {
+    // GICC_DIR of a GICv2 has a page of its own, and no control.
+    for (version, traps) in [(Version::V2, false), (Version::V3, true)] {
+        let mut vgic = Vgic::new(version, 1, 32, 4);
+        let mut lists = Lists::new();
+        vgic.fill(CPU0, &mut lists, OPEN);
+        assert_eq!((lists.hcr & hcr::EN != 0, lists.hcr & hcr::TDIR != 0), (true, traps), "{version:?}");
+    }
+}
