@@ -87,6 +87,7 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
         let known = board.private + board.shared + board.store + board.tables + board.images;
         assert_eq!(known + board.reserved + board.hypervisor + board.free, board.total);
     });
+    drop(overcommit);
     host.sum_up();
     let mut said = String::new();
     host.console.lock().drain(|byte| {
