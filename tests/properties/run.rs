@@ -14,7 +14,7 @@ const fn board(n_cpus: usize, names: &'static [&'static str]) -> BoardPlan<'stat
     BoardPlan { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None }
 }
 
-const BOARDS: [BoardPlan<'_>; 9] = [
+const BOARDS: [BoardPlan<'_>; 10] = [
     board(2, &["one"]),
     board(2, &["one", "two"]),
     board(1, &["one", "two"]),
@@ -26,6 +26,7 @@ const BOARDS: [BoardPlan<'_>; 9] = [
     // A guest hypervisor: what it asks of its CPU are exits, and entering a guest takes longer than some of its pauses.
     BoardPlan { slow: 30, ..board(2, &["one", "two"]) },
     BoardPlan { slow: 30, ..board(1, &["one"]) },
+    BoardPlan { slow: 30, nested: true, ..board(2, &["one"]) },
 ];
 
 #[test]
