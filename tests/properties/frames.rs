@@ -222,6 +222,27 @@ fn frames_of_one_content_and_domain_are_nominated_to_each_other() {
 }
 
 #[test]
+fn what_the_bundle_has_is_everybodys_to_read_and_stays() {
+    let ram = [(Addr::new(0x10_0000), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    // What begins and ends within a frame is not whole, and what is donated already not the bundle's.
+    pool.donate((Addr::new(0x12_0000), 32 << 12));
+    assert_eq!(pool.adopt((Addr::new(0x11_e000), 4 << 12)), 2);
+    assert_eq!(pool.adopt((Addr::new(0x11_e000), 4 << 12)), 0, "they are");
+    let counts = pool.counts();
+    assert_eq!((pool.adopted(), pool.sharers(), counts.shared, counts.reserved), (2, 2, 2, 30));
+    let at = Addr::new(0x11_f000);
+    assert!(pool.acquire(at, VmId(1)) && pool.acquire(at, VmId(63)), "of whichever domain");
+    assert!(!pool.acquire(Addr::new(0x12_0000), VmId(1)), "it is free");
+    pool.release(at);
+    pool.release(at);
+    assert!(!pool.unshare(at, VmId(1)), "the bundle keeps its claim");
+    assert_eq!((pool.sharers(), pool.saved()), (2, 0));
+    pool.check().unwrap();
+}
+
+#[test]
 fn a_page_that_keeps_changing_is_passed_by_longer_and_longer() {
     let ram = [(Addr::new(0x10_0000), 64 << 12)];
     let mut records = records(&ram);

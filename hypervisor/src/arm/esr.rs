@@ -289,8 +289,26 @@ pub const fn class_name(class: u64) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Abort, Access, Fault, Syndrome, Transfer};
+    use super::{Abort, Access, Fault, From, Syndrome, Transfer, external_abort};
     use crate::addr::Addr;
+
+    #[test]
+    fn an_external_abort_says_who_did_what() {
+        // ISS2, EC and IL of Arm ARM D24.2.40; DFSC 0b010000.
+        let cases = [
+            (Access::Execute, From::Lower, 0x20, 0),
+            (Access::Execute, From::Same, 0x21, 0),
+            (Access::Read, From::Lower, 0x24, 0),
+            (Access::Read, From::Same, 0x25, 0),
+            (Access::Write, From::Lower, 0x24, 1 << 6),
+            (Access::Write, From::Same, 0x25, 1 << 6),
+        ];
+        for (access, from, class, wnr) in cases {
+            for (bytes, il) in [(2, 0), (4, 1 << 25)] {
+                assert_eq!(external_abort(access, from, bytes), class << 26 | il | wnr | 0x10, "{access:?} {from:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_store_to_the_uart_is_decoded() {

@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(ids.get(7, 0) >> 28 & 0xf, 0, "no 52-bit addresses");
         assert_eq!(ids.get(7, 2) >> 24 & 0xf, 0, "NV");
         assert_eq!(ids.get(4, 4), 0, "ZFR0");
+        assert_eq!(ids.get(1, 1), 0x1_0101, "of AArch32's PFR1 no security, virtualization and GIC");
         assert!(ids.has_pan() && ids.has_ssbs());
     }
 

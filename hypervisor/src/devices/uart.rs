@@ -371,6 +371,21 @@ mod tests {
         uart
     }
 
+    #[test]
+    fn its_transmit_interrupt_goes_when_more_waits_than_the_trigger() {
+        let mut uart = with_fifos();
+        assert_eq!(write(&mut uart, DR, 4, 0x41), Some(0x41));
+        assert_ne!(read(&mut uart, RIS, 4) & u64::from(INT_TX), 0, "it was sent");
+        // Nothing leaves any more. The trigger is half of what it holds, after reset.
+        let trigger = uart.transmit_trigger();
+        assert_eq!(trigger * 2, uart.depth());
+        for waits in 1..=uart.depth() {
+            assert_eq!(write_to(&mut uart, 0, (DR, 4), 0x42), None);
+            let asks = read(&mut uart, RIS, 4) & u64::from(INT_TX) != 0;
+            assert_eq!(asks, waits <= trigger, "{waits} bytes wait");
+        }
+    }
+
     fn flag(uart: &mut Uart, flag: u32) -> bool {
         read(uart, FR, 4) & u64::from(flag) != 0
     }
