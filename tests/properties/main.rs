@@ -5,6 +5,7 @@
 mod board;
 mod caches;
 mod calls;
+mod ends;
 mod exits;
 mod flash;
 mod forward;

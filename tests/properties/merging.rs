@@ -5,7 +5,7 @@ use flatland::frames::Work;
 use flatland::host::Host;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
-use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
+use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on, shown};
 use harness::model::{Flaw, Model};
 use harness::touch::resolve;
 
@@ -89,11 +89,7 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
     });
     drop(overcommit);
     host.sum_up();
-    let mut said = String::new();
-    host.console.lock().drain(|byte| {
-        said.push(char::from(byte));
-        true
-    });
+    let said = shown(host);
     assert!(said.contains("memory:") && said.contains("merge"), "{said}");
     assert!(!said.contains("shadows:"), "{said}");
     for (name, pages, nanos) in host.costs() {

@@ -2,19 +2,9 @@
 //! is typed meanwhile waits.
 
 use crate::exits::model;
-use flatland::host::Host;
 use flatland::monitor::Typing;
 use flatland::operator;
-use harness::cpu::{Cpu, host};
-
-fn shown(host: &Host) -> String {
-    let mut out = String::new();
-    host.console.lock().drain(|byte| {
-        out.push(char::from(byte));
-        true
-    });
-    out
-}
+use harness::cpu::{Cpu, host, shown};
 
 #[test]
 fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {

@@ -8,7 +8,7 @@ use flatland::memory::{Miss, RAM_BASE};
 use flatland::next::Next;
 use flatland::policy::Level;
 use flatland::vm::Vm;
-use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
+use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on, shown};
 use harness::model::{Flaw, Model};
 
 /// Ticks of a second.
@@ -41,9 +41,9 @@ fn touch(cpu: &Cpu<'_>, host: &Host, vm: &Vm, page: u64) -> u32 {
     panic!("page {page} of {} is never to be had", vm.name);
 }
 
-/// Lets a second pass; memory is looked after whenever that is due.
+/// Lets a second pass, and a little more; memory is looked after whenever that is due.
 fn second(cpu: &Cpu<'_>, host: &Host) {
-    let end = cpu.now() + SECOND;
+    let end = cpu.now() + SECOND + SECOND / 100;
     for _ in 0..10_000 {
         let due = host.housekeeping(cpu).expect("memory is looked after each second");
         if due > end {
@@ -98,5 +98,32 @@ fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
     for vm in &host.fleet.vms {
         let sampled = vm.memory.lock().sampled().0;
         assert_eq!(sampled > 0, vm.id == VmId(0), "{sampled} pages of {} are watched", vm.name);
+    }
+}
+
+#[test]
+fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let host = begin(&model);
+    (0..5).for_each(|_| second(&cpu, host));
+    let _ = shown(host);
+    host.pressure.overcommit.lock().stats.is_on = true;
+    // The times of a second's lines, which are for the board, its costs and each VM.
+    let times = || {
+        let said = shown(host);
+        let lines: Vec<_> = said.lines().filter_map(|line| line.split_once("stats t=")).map(|(_, line)| line).collect();
+        let times: Vec<_> = lines.iter().filter_map(|line| line.split_once(' ')?.0.parse::<f64>().ok()).collect();
+        assert_eq!((times.len(), lines.len()), (2 + PLAN.names.len(), 2 + PLAN.names.len()), "{said}");
+        assert!(times.iter().all(|time| *time == times[0]), "{said}");
+        times[0]
+    };
+    let mut last = cpu.now() as f64 / SECOND as f64;
+    for n in 0..4 {
+        second(&cpu, host);
+        let time = times();
+        assert!(time > last - 0.1 && time < last + 1.1, "second {n}: {time} s after {last} s");
+        last = time;
     }
 }

@@ -153,6 +153,16 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
     Box::leak(Box::new(host))
 }
 
+/// What there is on the console by now; it is gone then.
+pub fn shown(host: &Host) -> String {
+    let mut out = String::new();
+    host.console.lock().drain(|byte| {
+        out.push(char::from(byte));
+        true
+    });
+    out
+}
+
 /// What an instruction wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {

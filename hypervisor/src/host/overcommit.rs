@@ -109,7 +109,7 @@ impl Host {
             self.check_shadows(m, overcommit);
         }
         // What was begun goes on; what nobody wants is of the last second, whenever somebody does.
-        if !(overcommit.stats.is_on && overcommit.stats.is_due) {
+        if !(overcommit.stats.is_on && overcommit.stats.is_due && overcommit.stats.step > 0) {
             overcommit.stats = Stats { is_on: overcommit.stats.is_on, is_due: true, millis: now, ..Stats::default() };
         }
     }
