@@ -25,6 +25,7 @@ mod run;
 mod sched;
 mod shadow;
 mod stage2;
+mod system_registers;
 mod vgic;
 mod vmids;
 mod wakes;
