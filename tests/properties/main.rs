@@ -15,6 +15,7 @@ mod loading;
 mod lz4;
 mod memory;
 mod merging;
+mod mmio;
 mod nested_exits;
 mod nested_lists;
 mod operator;

@@ -1,0 +1,62 @@
+//! Devices by way of the exits that reach them: an access of a guest's, from its abort to the device and back.
+
+use crate::exits::{here, model};
+use flatland::arm::esr::ec;
+use flatland::devices::{RTC, UART};
+use flatland::exit;
+use flatland::host::Here;
+use flatland::machine::Machine;
+use flatland::next::Next;
+use flatland::vcpu::Vcpu;
+use harness::cpu::{Cpu, host, shown};
+
+/// Lets the guest load (nothing to write) or store a word with X3. Returns X3.
+fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
+    vcpu.registers.x[3] = value.unwrap_or(0x5555_5555_5555_5555);
+    (vcpu.registers.far, vcpu.registers.hpfar) = (ipa, ipa >> 12 << 4);
+    // ISV, SAS, SRT, WnR; a translation fault at level 3.
+    let iss = 1 << 24 | 2 << 22 | 3 << 16 | u64::from(value.is_some()) << 6 | 0b111;
+    vcpu.registers.esr = ec::DABT_LOWER << 26 | 1 << 25 | iss;
+    vcpu.registers.pc = 0x1_0000;
+    assert_eq!(exit::handle(here, cpu, vcpu), Next::Resume);
+    assert_eq!(vcpu.registers.pc, 0x1_0004);
+    vcpu.registers.x[3]
+}
+
+#[test]
+fn the_clock_tells_seconds_of_the_boards_counter() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // RTCDR and RTCLR (DDI 0224).
+    let (dr, lr) = (RTC, RTC + 8);
+    let before = access(here, &cpu, &mut vcpu, dr, None);
+    cpu.pace.set(62_500_000 * 1000);
+    let _ = cpu.now();
+    cpu.pace.set(0);
+    assert_eq!(access(here, &cpu, &mut vcpu, dr, None), before + 1000);
+    access(here, &cpu, &mut vcpu, lr, Some(77));
+    assert_eq!(access(here, &cpu, &mut vcpu, dr, None), 77);
+    cpu.pace.set(62_500_000 * 3);
+    let _ = cpu.now();
+    cpu.pace.set(0);
+    assert_eq!(access(here, &cpu, &mut vcpu, dr, None), 80);
+}
+
+#[test]
+fn what_is_sent_is_seen_on_the_console_with_who_sent_it() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host(&model, false, false);
+    let here = here(host);
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let _ = shown(host);
+    for byte in b"hello\n" {
+        access(here, &cpu, &mut vcpu, UART, Some(u64::from(*byte)));
+    }
+    let said = shown(host);
+    assert!(said.contains("hello"), "{said}");
+}
