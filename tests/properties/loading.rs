@@ -10,6 +10,7 @@ use flatland::next::Cause;
 use flatland::vm::{State, Vm};
 use harness::cpu::{Cpu, host_of};
 use harness::model::Dice;
+use std::sync::atomic::Ordering;
 
 /// What a CPU that picked the first vCPU of `vm` does; whether it may run now.
 fn pick(cpu: &Cpu<'_>, host: &Host, vm: &Vm) -> bool {
@@ -44,6 +45,7 @@ fn every_vm_begins_with_its_images_whole() {
         host.begin_all(&cpu);
         // Each look at the counter is late, so each step is one piece.
         cpu.pace.set(1 << 20);
+        let mut offsets = [0; 3];
         let (mut steps, mut resets, mut late, mut left) = (0, 0, 0, 30);
         // One that another CPU has found loading, and not gone on with yet.
         let mut found: Option<&Vm> = None;
@@ -82,6 +84,10 @@ fn every_vm_begins_with_its_images_whole() {
             assert!(read(&cpu, host, vm, at, initrd.len()) == initrd, "the initrd of {}", vm.name);
             assert_eq!(read(&cpu, host, vm, vm.plan.dtb, 4), [0xd0, 0x0d, 0xfe, 0xed]);
             assert_eq!(vm.slot(VcpuId(0)).unwrap().started().0, vm.plan.entry.bits());
+            // Its counter begins with its first life, and goes on over a reset.
+            let (offset, first) = (vm.offset.load(Ordering::Relaxed), &mut offsets[usize::from(vm.id.0)]);
+            assert!(offset > 0 && (*first == 0 || *first == offset), "{offset} of {}, {first} before", vm.name);
+            *first = offset;
             left -= 1;
         }
         assert!(

@@ -77,8 +77,9 @@ pub fn host_on(model: &Model, board: &BoardPlan<'_>) -> &'static Host {
     build(model, board, false, &[("kernel", &[0; 64])])
 }
 
-fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
-    let BoardPlan { n_cpus, names, nested, lists, merges, pool, .. } = *board;
+/// The bundle of a board's VMs, each of which has all `files`, by the keys that name them.
+pub fn bundle(board: &BoardPlan<'_>, files: &[(&str, &[u8])]) -> Vec<u8> {
+    let BoardPlan { names, nested, merges, pool, .. } = *board;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
@@ -111,8 +112,12 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
     cpio::append(&mut archive, MANIFEST, &tree.to_dtb()).unwrap();
     files.iter().for_each(|(key, file)| cpio::append(&mut archive, key, file).unwrap());
     cpio::finish(&mut archive);
-    let images: &'static [u8] = archive.leak();
+    archive
+}
 
+fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
+    let BoardPlan { n_cpus, lists, .. } = *board;
+    let images: &'static [u8] = bundle(board, files).leak();
     let records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize].leak();
     let ram = [(Addr::new(BOARD), BOARD_BYTES)];
     let mut pool = Pool::new(records, &ram).unwrap();

@@ -219,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn a_member_is_a_file_by_its_mode_or_for_want_of_a_kind() {
+        for (mode, is_file) in [("000081A4", true), ("000001A4", true), ("000041ED", false), ("0000A1FF", false)] {
+            let mut bytes = archive(&[("one", b"first"), ("two", b"second")]);
+            // `c_mode` stands behind the magic and the inode.
+            bytes[14..22].copy_from_slice(mode.as_bytes());
+            let names: Vec<_> = open(&bytes).unwrap().iter().map(|member| member.name).collect();
+            let expected = if is_file { vec!["one", "two"] } else { vec!["two"] };
+            assert_eq!(names, expected, "mode {mode}");
+        }
+    }
+
+    #[test]
     fn what_is_written_is_read_back_whatever_the_padding() {
         let files: [(&str, &[u8]); 4] = [("a", b""), ("bc", b"1"), ("./d", b"12345"), ("image", &[7; 4096])];
         let bytes = archive(&files);
