@@ -3,17 +3,14 @@
 use crate::exits::model;
 use flatland::next::Cause;
 use flatland::vm::State;
-use harness::cpu::{Cpu, host_of, shown};
+use harness::cpu::{Cpu, host_of, run_all, shown};
 
 #[test]
 fn each_end_is_told_once_and_crashes_are_counted() {
     let model = model();
     let cpu = Cpu::new(&model);
     let host = host_of(&model, &["one", "two", "three"], &[("kernel", &[0; 64])]);
-    for vm in &host.fleet.vms {
-        vm.life.load();
-        vm.life.run(0);
-    }
+    run_all(host);
     let causes = [
         (Cause::Crash("it fell"), "one: crashed: it fell", 1),
         (Cause::Off, "two: powered off", 1),

@@ -1,12 +1,11 @@
 //! The scanner on a board: what it merges and drops, which blocks it splits for that, and that what the monitor tells of it is so.
 
-use flatland::addr::Addr;
+use crate::exits::model;
 use flatland::frames::Work;
 use flatland::host::Host;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
-use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on, shown};
-use harness::model::{Flaw, Model};
+use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
 use harness::touch::resolve;
 
 /// Pages of a VM: two blocks.
@@ -37,16 +36,13 @@ fn scan(cpu: &Cpu<'_>, host: &Host) {
 
 #[test]
 fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
-    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let model = model();
     let cpu = Cpu::new(&model);
     cpu.pace.set(1);
-    let plan =
-        BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: true, pool: None };
-    let host = host_on(&model, &plan);
+    let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one", "two"]) });
+    run_all(host);
     let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
     for (n, vm) in [one, two].into_iter().enumerate() {
-        vm.life.load();
-        vm.life.run(0);
         for page in 0..PAGES {
             let content = match page {
                 // The same in both, for other pages.
@@ -109,14 +105,12 @@ fn a_block_is_split_for_as_many_pages_as_pay_for_the_table() {
     // Where there is memory enough.
     let worth = 8;
     for zeroes in [1, worth - 1, worth, worth + 1] {
-        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+        let model = model();
         let cpu = Cpu::new(&model);
         cpu.pace.set(1);
-        let plan = BoardPlan { n_cpus: 1, names: &["one"], nested: false, lists: 4, slow: 1, merges: true, pool: None };
-        let host = host_on(&model, &plan);
+        let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one"]) });
+        run_all(host);
         let vm = &host.fleet.vms[0];
-        vm.life.load();
-        vm.life.run(0);
         for page in 0..512 {
             let is_zero = page % 50 == 3 && page / 50 < zeroes;
             write(&cpu, host, vm, page, if is_zero { 0 } else { page + 1 });

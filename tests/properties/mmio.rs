@@ -3,16 +3,14 @@
 use crate::exits::{here, model};
 use flatland::arm::esr::ec;
 use flatland::arm::gic::gicr;
-use flatland::bundle::{Bundle, Limits};
 use flatland::devices::{GICD, GICR, RTC, UART};
 use flatland::exit;
-use flatland::host::{Here, heap_for};
+use flatland::host::Here;
 use flatland::hwstate;
 use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
-use flatland::vm::device_tree::most_bytes;
-use harness::cpu::{BoardPlan, Cpu, bundle, host, shown};
+use harness::cpu::{Cpu, host, shown};
 
 /// Lets the guest load (nothing to write) or store a word with X3. Returns X3.
 fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
@@ -74,34 +72,17 @@ fn what_is_in_the_list_registers_is_read_of_the_redistributor() {
     let here = here(host(&model, false, false));
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);
-    let (sgis, id) = (GICR + gicr::SGI_FRAME, vcpu.id);
-    let mut write = |ipa, value| access(here, &cpu, &mut vcpu, ipa, Some(value));
+    let sgis = GICR + gicr::SGI_FRAME;
     // All groups on, all private ones of group 1 and on, and SGI 5 pending.
     for (ipa, value) in [(GICD, 3), (sgis + 0x80, 0xffff_ffff), (sgis + 0x100, 0xffff_ffff), (sgis + 0x200, 1 << 5)] {
-        write(ipa, value);
+        access(here, &cpu, &mut vcpu, ipa, Some(value));
     }
     hwstate::refill(here, &cpu, &mut vcpu);
-    assert_eq!(cpu.lists.borrow().0[0] & (PENDING | ACTIVE | 0x3ff), PENDING | 5, "of vCPU {id:?}");
+    assert_eq!(cpu.lists.borrow().0[0] & (PENDING | ACTIVE | 0x3ff), PENDING | 5);
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x200, None), 1 << 5, "it is pending");
     // The guest takes it: nobody but the list register knows.
     hwstate::refill(here, &cpu, &mut vcpu);
     cpu.lists.borrow_mut().0[0] ^= PENDING | ACTIVE;
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x300, None), 1 << 5, "it is active");
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x200, None), 0, "and not pending");
-}
-
-#[test]
-fn the_heap_is_for_as_many_vms_as_there_are() {
-    let heap = |names: &'static [&'static str], nested| {
-        let plan = BoardPlan { n_cpus: 1, names, nested, lists: 4, slow: 1, merges: false, pool: None };
-        let archive = bundle(&plan, &[("kernel", &[0; 64])]);
-        heap_for(&Bundle::open(&archive, &Limits::ANY_BOARD).unwrap())
-    };
-    let one = heap(&["one"], false);
-    let vm = heap(&["one", "two"], false) - one;
-    assert_eq!(heap(&["one", "two", "three"], false), one + 2 * vm);
-    // Of two vCPUs, and a device tree.
-    let tree = most_bytes(2, "");
-    assert_eq!((vm, one), ((8 << 10) + 2 * 3584 + tree, (304 << 10) + vm));
-    assert_eq!(heap(&["one"], true) - one, (20 << 10) + 2 * 2048, "one with an EL2 has more");
 }

@@ -10,9 +10,9 @@ use flatland::exit::{self, nested::forward};
 use flatland::hwstate::nested::{lists, timers, transition, traps};
 use flatland::machine::Machine;
 use flatland::next::Next;
-use flatland::vcpu::nested::{Guest, Nested, Own, World, page};
-use flatland::vcpu::{Common, Timer, Vcpu, VcpuKind};
-use harness::cpu::{Cpu, host};
+use flatland::vcpu::Timer;
+use flatland::vcpu::nested::{Guest, Own, World, page};
+use harness::cpu::{Cpu, host, split};
 
 /// HCR_EL2.
 const TWI: u64 = 1 << 13;
@@ -28,11 +28,6 @@ const NV1: u64 = 1 << 43;
 /// SCTLR_ELx.SPAN.
 const SPAN: u64 = 1 << 23;
 const VBAR: u64 = 0x8000;
-
-fn split(vcpu: &mut Vcpu) -> (&mut Common, &mut Nested) {
-    let Vcpu { common, kind: VcpuKind::Nested(nested) } = vcpu else { panic!("it has no EL2") };
-    (common, nested)
-}
 
 #[test]
 fn an_exception_of_a_guest_comes_to_its_hypervisor_as_from_a_lower_level() {

@@ -1,28 +1,27 @@
 //! A board whose VMs have more memory than there is: what they use is watched and charged, whoever needs a frame gets one, and the
-//! policy sees to it that there are some.
+//! policy sees to it that there are some. And how much the hypervisor takes for itself.
 
-use flatland::addr::{Addr, VmId};
-use flatland::host::Host;
+use crate::exits::model;
+use flatland::addr::VmId;
+use flatland::bundle::{Bundle, Limits};
+use flatland::host::{Host, heap_for};
 use flatland::machine::Machine;
 use flatland::memory::{Miss, RAM_BASE};
 use flatland::next::Next;
 use flatland::policy::Level;
 use flatland::vm::Vm;
-use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on, shown};
-use harness::model::{Flaw, Model};
+use flatland::vm::device_tree::most_bytes;
+use harness::cpu::{BoardPlan, Cpu, bundle, host_on, run_all, shown};
+use harness::model::Model;
 
 /// Ticks of a second.
 const SECOND: u64 = 62_500_000;
 
-const PLAN: BoardPlan<'_> =
-    BoardPlan { n_cpus: 1, names: &["one", "two"], nested: false, lists: 4, slow: 1, merges: false, pool: Some("6M") };
+const PLAN: BoardPlan<'_> = BoardPlan { pool: Some("6M"), ..BoardPlan::new(1, &["one", "two"]) };
 
 fn begin(model: &Model) -> &'static Host {
     let host = host_on(model, &PLAN);
-    for vm in &host.fleet.vms {
-        vm.life.load();
-        vm.life.run(0);
-    }
+    run_all(host);
     host
 }
 
@@ -59,7 +58,7 @@ fn second(cpu: &Cpu<'_>, host: &Host) {
 
 #[test]
 fn whoever_needs_a_frame_gets_one_while_there_is_something_to_compress() {
-    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let model = model();
     let cpu = Cpu::new(&model);
     cpu.pace.set(1);
     let host = begin(&model);
@@ -74,7 +73,7 @@ fn whoever_needs_a_frame_gets_one_while_there_is_something_to_compress() {
 
 #[test]
 fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
-    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let model = model();
     let cpu = Cpu::new(&model);
     cpu.pace.set(1);
     let host = begin(&model);
@@ -103,7 +102,7 @@ fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
 
 #[test]
 fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
-    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+    let model = model();
     let cpu = Cpu::new(&model);
     cpu.pace.set(1);
     let host = begin(&model);
@@ -126,4 +125,19 @@ fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
         assert!(time > last - 0.1 && time < last + 1.1, "second {n}: {time} s after {last} s");
         last = time;
     }
+}
+
+#[test]
+fn the_heap_is_for_as_many_vms_as_there_are() {
+    let heap = |names: &'static [&'static str], nested| {
+        let archive = bundle(&BoardPlan { nested, ..BoardPlan::new(1, names) }, &[("kernel", &[0; 64])]);
+        heap_for(&Bundle::open(&archive, &Limits::ANY_BOARD).unwrap())
+    };
+    let one = heap(&["one"], false);
+    let vm = heap(&["one", "two"], false) - one;
+    assert_eq!(heap(&["one", "two", "three"], false), one + 2 * vm);
+    // Of two vCPUs, and a device tree.
+    let tree = most_bytes(2, "");
+    assert_eq!((vm, one), ((8 << 10) + 2 * 3584 + tree, (304 << 10) + vm));
+    assert_eq!(heap(&["one"], true) - one, (20 << 10) + 2 * 2048, "one with an EL2 has more");
 }

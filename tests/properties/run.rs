@@ -3,30 +3,25 @@
 //!
 //! `FLATLAND_EFFORT=1000` is for ten times as many.
 
-use flatland::addr::Addr;
+use crate::exits::model;
 use flatland::machine::Machine;
-use harness::cpu::{BOARD, BOARD_BYTES, BoardPlan, Cpu, host_on};
+use harness::cpu::{BoardPlan, Cpu, host_on};
 use harness::effort;
-use harness::model::{Flaw, Model};
 use harness::race::{Counts, race};
 
-const fn board(n_cpus: usize, names: &'static [&'static str]) -> BoardPlan<'static> {
-    BoardPlan { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None }
-}
-
 const BOARDS: [BoardPlan<'_>; 10] = [
-    board(2, &["one"]),
-    board(2, &["one", "two"]),
-    board(1, &["one", "two"]),
-    board(3, &["one", "two", "three"]),
+    BoardPlan::new(2, &["one"]),
+    BoardPlan::new(2, &["one", "two"]),
+    BoardPlan::new(1, &["one", "two"]),
+    BoardPlan::new(3, &["one", "two", "three"]),
     // One list register: more waits than it has room for, and its maintenance interrupt asks for the next.
-    BoardPlan { lists: 1, ..board(2, &["one", "two"]) },
-    BoardPlan { lists: 1, ..board(1, &["one"]) },
-    BoardPlan { nested: true, ..board(2, &["one"]) },
+    BoardPlan { lists: 1, ..BoardPlan::new(2, &["one", "two"]) },
+    BoardPlan { lists: 1, ..BoardPlan::new(1, &["one"]) },
+    BoardPlan { nested: true, ..BoardPlan::new(2, &["one"]) },
     // A guest hypervisor: what it asks of its CPU are exits, and entering a guest takes longer than some of its pauses.
-    BoardPlan { slow: 30, ..board(2, &["one", "two"]) },
-    BoardPlan { slow: 30, ..board(1, &["one"]) },
-    BoardPlan { slow: 30, nested: true, ..board(2, &["one"]) },
+    BoardPlan { slow: 30, ..BoardPlan::new(2, &["one", "two"]) },
+    BoardPlan { slow: 30, ..BoardPlan::new(1, &["one"]) },
+    BoardPlan { slow: 30, nested: true, ..BoardPlan::new(2, &["one"]) },
 ];
 
 #[test]
@@ -63,10 +58,10 @@ fn cpus_that_race_lose_nothing() {
 fn whoever_waits_runs_twice_as_long_as_memory_is_looked_after() {
     // From one look at the counter to the next; ticks are of 16 ns.
     for pace in [1, 10, 100, 1_000, 10_000, 100_000, 10_000_000] {
-        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 0, Flaw::None);
+        let model = model();
         let cpu = Cpu::new(&model);
         cpu.pace.set(pace);
-        let plan = board(1, &["one"]);
+        let plan = BoardPlan::new(1, &["one"]);
         // Due since the counter was zero.
         let host = host_on(&model, &plan);
         host.manage(&cpu, true);

@@ -8,10 +8,9 @@ use flatland::arm::gic::{gicd, gicr, hcr};
 use flatland::host::Here;
 use flatland::hwstate::{lists, nested, refill};
 use flatland::next::Next;
-use flatland::vcpu::VcpuKind;
 use flatland::vcpu::nested::{Guest, World, page};
 use flatland::vm::request;
-use harness::cpu::{Cpu, host};
+use harness::cpu::{Cpu, host, split};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// An edge-triggered SPI.
@@ -97,7 +96,7 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         ("before it sleeps", |here, m, vcpu| assert!(!lists::wakes(here, m, vcpu))),
         ("as its lists are filled", |here, m, vcpu| refill(here, m, vcpu)),
         ("as its hypervisor gets the interface", |here, m, vcpu| {
-            let flatland::vcpu::Vcpu { common, kind: VcpuKind::Nested(nested) } = vcpu else { panic!("it has no EL2") };
+            let (common, nested) = split(vcpu);
             nested::interfaces::take_back(here, m, common, nested);
         }),
     ];
@@ -113,9 +112,7 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         refill(here, &cpu, &mut vcpu);
         cpu.lists.borrow_mut().0[0] ^= STATE;
         assert_eq!(cpu.lists.borrow().0[0] & STATE, ACTIVE);
-        let flatland::vcpu::Vcpu { common, kind: VcpuKind::Nested(nested) } = &mut *vcpu else {
-            panic!("it has no EL2")
-        };
+        let (common, nested) = split(&mut vcpu);
         nested::interfaces::put_own_away(here, &cpu, common, nested);
         nested.world = World::Guest(Guest { lends_interface: true, ..Guest::default() });
         nested.lists = 4;

@@ -25,8 +25,8 @@ use flatland::machine::{Forget, Machine, Point, Whose, Words};
 use flatland::memory::stage1::{self, End, Regime};
 use flatland::next::Next;
 use flatland::sched::Frequency;
-use flatland::vcpu::Vcpu;
-use flatland::vcpu::nested::hcr;
+use flatland::vcpu::nested::{Nested, hcr};
+use flatland::vcpu::{Common, Vcpu, VcpuKind};
 use flatland::vm::Gic;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -39,18 +39,13 @@ pub const BOARD_BYTES: u64 = 16 << 20;
 /// A board with one VM of 4 MiB and two vCPUs, which starts at EL2 or not. ID registers are those of a CPU with everything,
 /// AArch32 at EL0 included or not.
 pub fn host(model: &Model, nested: bool, aarch32: bool) -> &'static Host {
-    let board = BoardPlan { n_cpus: 1, names: &["one"], nested, lists: 4, slow: 1, merges: false, pool: None };
+    let board = BoardPlan { nested, ..BoardPlan::new(1, &["one"]) };
     build(model, &board, aarch32, &[("kernel", &[0; 64])])
 }
 
 /// The same with VMs of these names, and these images, by the keys of the manifest that name them.
 pub fn host_of(model: &Model, names: &[&str], images: &[(&str, &[u8])]) -> &'static Host {
-    build(
-        model,
-        &BoardPlan { n_cpus: 1, names, nested: false, lists: 4, slow: 1, merges: false, pool: None },
-        false,
-        images,
-    )
+    build(model, &BoardPlan::new(1, names), false, images)
 }
 
 /// What there may be of a board.
@@ -70,6 +65,27 @@ pub struct BoardPlan<'n> {
     pub merges: bool,
     /// How much memory they have together, if that is less than their sizes, of 8 MiB then; nobody looks for equal pages.
     pub pool: Option<&'n str>,
+}
+
+impl<'n> BoardPlan<'n> {
+    /// A fast board whose VMs have nothing in common: what a test is not about.
+    pub const fn new(n_cpus: usize, names: &'n [&'n str]) -> Self {
+        Self { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None }
+    }
+}
+
+/// Has all VMs run, as if their images were loaded.
+pub fn run_all(host: &Host) {
+    for vm in &host.fleet.vms {
+        vm.life.load();
+        vm.life.run(0);
+    }
+}
+
+/// Both parts of a vCPU that has an EL2.
+pub fn split(vcpu: &mut Vcpu) -> (&mut Common, &mut Nested) {
+    let Vcpu { common, kind: VcpuKind::Nested(nested) } = vcpu else { panic!("it has no EL2") };
+    (common, nested)
 }
 
 /// The same as `board` has it, and an empty kernel.

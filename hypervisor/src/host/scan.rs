@@ -12,6 +12,8 @@ use crate::machine::Machine;
 use crate::memory::share::{PageClass, ZeroBlock};
 use crate::vm::{State, Vm};
 
+/// How many pages the scanner reads in one slice.
+const SLICE: u32 = 16;
 /// How many pages of a block must be worth merging, while there is memory and while it is short.
 const WORTH: [u32; 2] = [8, 4];
 const BLOCK: u64 = Size::Block.frames();
@@ -38,9 +40,6 @@ fn is_noted(bits: &[u64; 8], page: u64) -> bool {
 fn count(bits: &[u64; 8]) -> u32 {
     bits.iter().map(|word| word.count_ones()).sum()
 }
-
-/// How many pages the scanner reads in one slice.
-const SLICE: u32 = 16;
 
 impl Host {
     /// Scans a slice of pages, or a part of it until it `is_late`. False if there is no VM to look at.

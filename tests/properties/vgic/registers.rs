@@ -340,7 +340,7 @@ fn a_route_is_read_in_halves_as_it_is_whole() {
     let mut vgic = Vgic::new(Version::V3, 4, 64, 4);
     for (intid, route) in [(32, 1), (33, 3), (70, 2), (95, 1 << 31)] {
         let at = gicd::IROUTER + 8 * intid;
-        let _ = vgic.dist_write(CPU0, at, 8, route);
+        put(&mut vgic, at, 8, route);
         let whole = vgic.dist_read(CPU0, at, 8);
         assert_eq!([0, 4].map(|half| get(&vgic, at + half)), [whole & 0xffff_ffff, whole >> 32], "SPI {intid}");
         assert_eq!(whole & 0xff, route & 0xff, "SPI {intid}");
