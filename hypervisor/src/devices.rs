@@ -210,4 +210,32 @@ mod tests {
         assert_eq!(read(8, 4), 0);
         assert_eq!(read(0x1FC, 8), 0);
     }
+
+    #[test]
+    fn an_access_sees_its_bytes_of_a_register_and_no_more() {
+        let word = 0x8765_4321;
+        for (offset, size, expected) in [
+            (0, 4, 0x8765_4321),
+            (0, 2, 0x4321),
+            (2, 2, 0x8765),
+            (0, 1, 0x21),
+            (1, 1, 0x43),
+            (3, 1, 0x87),
+            (0x102, 1, 0x65),
+            (1, 2, 0x6543),
+            (3, 2, 0x87),
+            (0, 8, 0x8765_4321),
+        ] {
+            assert_eq!(super::lane(word, offset, size), expected, "{size} bytes at {offset:#x}");
+        }
+        // Each region ends where it ends.
+        let last = super::GICR + super::GICR_FRAMES * super::GICR_STRIDE;
+        for (first_behind, inside) in
+            [(super::VIRTIO + 0x4000, Region::Virtio(31)), (last, Region::Gicr(super::GICR_FRAMES as u16 - 1))]
+        {
+            assert_eq!(at(Addr::new(first_behind - 4)).map(|(region, _)| region), Some(inside));
+            assert_ne!(at(Addr::new(first_behind)).map(|(region, _)| region), Some(inside));
+        }
+        assert_eq!(at(Addr::new(super::VIRTIO + 0x4000)), None);
+    }
 }

@@ -159,7 +159,7 @@ fn end<M: Machine>(host: &Host, m: &M, vm: &Vm, cause: Cause) {
     host.stop(m, vm, cause);
 }
 
-/// Has `vm`'s balloon leave it so many `bytes`, or what the policy says.
+/// Has `vm`'s balloon hold so many `bytes`, or what the policy says.
 fn set_balloon(host: &Host, vm: &Vm, bytes: Option<u64>) {
     let up = vm.bus.balloon.lock().is_up();
     let runs = !matches!(vm.life.state(), State::Ended(_));

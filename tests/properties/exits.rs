@@ -4,7 +4,7 @@
 use flatland::addr::{Addr, Ipa, VcpuId};
 use flatland::arm::desc::Hole;
 use flatland::arm::el1::El1;
-use flatland::arm::esr::ec;
+use flatland::arm::esr::{Access, ec};
 use flatland::arm::exception::psr;
 use flatland::exit;
 use flatland::host::Here;
@@ -20,7 +20,7 @@ use harness::model::{Flaw, Model};
 /// TCR_EL1: 39 bits below, 4 KiB, nothing above.
 const TCR: u64 = 25 | 1 << 23 | 16 << 16 | 0b10 << 30 | 2 << 32;
 /// Of a leaf of stage 1: Normal, inner shareable, accessed, a page.
-const LEAF: u64 = 1 << 10 | 3 << 8 | 3;
+pub(crate) const LEAF: u64 = 1 << 10 | 3 << 8 | 3;
 const UXN: u64 = 1 << 54;
 const PXN: u64 = 1 << 53;
 
@@ -33,12 +33,12 @@ pub(crate) fn here(host: &'static Host) -> Here<'static> {
     Here { host, vm, slot: vm.slot(VcpuId(0)).unwrap() }
 }
 
-fn write(m: &Cpu<'_>, here: Here<'_>, at: u64, word: u64) {
+pub(crate) fn write(m: &Cpu<'_>, here: Here<'_>, at: u64, word: u64) {
     here.vm.memory.lock().write(m, &here.host.pool, Addr::new(at), &word.to_le_bytes()).unwrap();
 }
 
 /// A page of a guest's RAM, by its number.
-fn ram(n: u64) -> u64 {
+pub(crate) fn ram(n: u64) -> u64 {
     RAM_BASE.bits() + (n << 12)
 }
 
@@ -137,10 +137,10 @@ fn every_access_to_ram_gets_on_or_is_the_guests_own_fault() {
 }
 
 /// A hypervisor's HCR_EL2 for a guest with a stage 2.
-const VIRTUAL: u64 = hcr::VM | hcr::RW;
+pub(crate) const VIRTUAL: u64 = hcr::VM | hcr::RW;
 
 /// Starts the vCPU at its EL2 again, with HCR_EL2 as given.
-fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
+pub(crate) fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
     vcpu.reset(ram(4), 0);
     let (midr, mpidr) = (here.host.facts.midr, vcpu.mpidr);
     let nested = vcpu.nested_mut().unwrap();
@@ -156,7 +156,7 @@ fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
 }
 
 /// Whether its hypervisor's guest runs.
-fn runs_guest(vcpu: &Vcpu) -> bool {
+pub(crate) fn runs_guest(vcpu: &Vcpu) -> bool {
     vcpu.nested().unwrap().guest().is_some()
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn leave(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, class: u64, is
 }
 
 /// ERET of the hypervisor to this state.
-fn eret(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, pc: u64, spsr: u64) {
+pub(crate) fn eret(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, pc: u64, spsr: u64) {
     let at = vcpu.registers.pc;
     m.set(El1::Spsr, spsr);
     m.set(El1::Elr, pc);
@@ -181,13 +181,13 @@ fn eret(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, pc: u64, spsr: u64) {
 }
 
 /// Maps a page of a guest's guest to one of the guest's by the third of three tables from page 16 on.
-fn map_outer(m: &Cpu<'_>, here: Here<'_>, at: u64, to: u64, rights: u64) {
+pub(crate) fn map_outer(m: &Cpu<'_>, here: Here<'_>, at: u64, to: u64, rights: u64) {
     // S2AP read and write, XN, as `rights` has R, W and X.
     let bits = (rights & 3) << 6 | if rights & 4 != 0 { 0 } else { 1 << 54 };
     write(m, here, ram(18) + 8 * at, to | LEAF | 0b1111 << 2 | bits);
 }
 
-fn outer_tables(m: &Cpu<'_>, here: Here<'_>) {
+pub(crate) fn outer_tables(m: &Cpu<'_>, here: Here<'_>) {
     write(m, here, ram(16), ram(17) | 3);
     write(m, here, ram(17), ram(18) | 3);
 }
@@ -564,4 +564,50 @@ fn timers_of_a_virtual_el2_and_of_its_guest_are_four() {
             assert_eq!(vcpu.registers.x[0], 5, "{timer:?} of {value:#x}");
         }
     }
+}
+
+#[test]
+fn an_access_to_nothing_is_told_once_for_each_place_and_ends_as_on_a_bus() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // From EL0, EL0 of AArch32 and EL1: a load, a store and a fetch at places of their own, where nothing is.
+    let states = [(psr::EL0T, false), (psr::AARCH32, false), (psr::EL1H, true), (psr::EL1T, true)];
+    let mut place = 0x0c00_0000;
+    for (state, is_same) in states {
+        for (class, iss, bytes) in [
+            (ec::DABT_LOWER, 0b111, 4),
+            (ec::DABT_LOWER, 1 << 6 | 0b111, 4),
+            (ec::IABT_LOWER, 0b111, 4),
+            (ec::IABT_LOWER, 0b111, 2),
+        ] {
+            place += 0x1000;
+            cpu.set(El1::Vbar, 0x8000);
+            (vcpu.registers.pc, vcpu.registers.pstate) = (0x1000, state);
+            (vcpu.registers.far, vcpu.registers.hpfar) = (place, place >> 12 << 4);
+            vcpu.registers.esr = class << 26 | if bytes == 4 { 1 << 25 } else { 0 } | iss;
+            assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+            let what = format!("class {class:#x}, ISS {iss:#x} at {state:#x}");
+            let esr = cpu.get(El1::Esr);
+            // The class says where it came from; IL as it was; a synchronous external abort.
+            assert_eq!(esr >> 26, class + u64::from(is_same), "{what}");
+            assert_eq!(
+                (esr >> 25 & 1, esr & 0x3f, esr >> 6 & 1),
+                (u64::from(bytes == 4), 0b01_0000, iss >> 6 & 1),
+                "{what}"
+            );
+            assert_eq!((cpu.get(El1::Far), cpu.get(El1::Elr), cpu.get(El1::Spsr)), (place, 0x1000, state), "{what}");
+            let access = if class == ec::IABT_LOWER {
+                Access::Execute
+            } else if iss >> 6 & 1 != 0 {
+                Access::Write
+            } else {
+                Access::Read
+            };
+            assert!(!here.vm.logged.lock().is_new(place | access as u64), "{what} was told");
+        }
+    }
+    assert!(here.vm.logged.lock().is_new(0x0bff_f000 | Access::Read as u64), "nobody was there");
 }

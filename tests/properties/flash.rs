@@ -275,3 +275,50 @@ fn a_reset_shows_the_array_with_what_was_written() {
         assert!(here.host.pool.lock().counts().free >= free, "the flash's frames are not the pool's");
     }
 }
+
+#[test]
+fn what_changes_nothing_is_known_before() {
+    let model = erased();
+    let mut bank = bank(true);
+    // Programming, buffered programming, erasing, locking, status, identification, query; two spellings of some.
+    let commands = [0x10, 0x40, 0x20, 0xe8, 0x60, 0x70, 0x90, 0x98];
+    for value in 0..0x100_u64 {
+        let ignored = bank.ignores(value << 16 | value);
+        // Back to the array from there, and clearing the status, which is seen later.
+        let has_meaning = commands.contains(&value) || value == 0x50;
+        assert_eq!(ignored, !has_meaning, "{value:#x}");
+        if ignored {
+            let before = format!("{bank:?}");
+            bank.write(&model, 0, 4, value << 16 | value);
+            assert_eq!(format!("{bank:?}"), before, "{value:#x}");
+        }
+    }
+    // Within a command nothing is.
+    bank.write(&model, 0, 4, 0x0040_0040);
+    assert!(!bank.ignores(0x0001_0001));
+}
+
+#[test]
+fn words_of_another_stretch_are_no_part_of_a_buffer() {
+    let model = erased();
+    for (second, is_refused) in [(4, false), (252, false), (256, true), (BLOCK, true)] {
+        let mut bank = bank(true);
+        for (at, value) in
+            [(0, 0x00e8_00e8), (0, 0x0001_0001), (0, 0x1111_1111), (second, 0x2222_2222), (0, 0x00d0_00d0)]
+        {
+            bank.write(&model, at, 4, value);
+        }
+        let (_, status) = wait(&model, &mut bank);
+        // Program and erase failed: a sequence that is none.
+        assert_eq!(status & 0x30 != 0, is_refused, "at {second:#x}: {status:#x}");
+        (0..BYTES).step_by(8).for_each(|at| model.cached_store(Addr::new(BOARD + at), u64::MAX));
+    }
+    // As many words as a buffer has, and no more.
+    for (words, is_refused) in [(1, false), (63, false), (64, false), (65, true), (0x100, true)] {
+        let mut bank = bank(true);
+        bank.write(&model, 0, 4, 0x00e8_00e8);
+        bank.write(&model, 0, 4, (words - 1) << 16 | (words - 1));
+        let (_, status) = wait(&model, &mut bank);
+        assert_eq!(status & 0x30 != 0, is_refused, "{words} words: {status:#x}");
+    }
+}

@@ -2,9 +2,12 @@
 //!
 //! Every run is the same: dice have fixed seeds. Each test prints how many steps it took (`--nocapture`).
 
+mod balloon;
 mod board;
 mod caches;
 mod calls;
+mod crash;
+mod decoding;
 mod ends;
 mod exits;
 mod flash;
@@ -18,6 +21,9 @@ mod merging;
 mod mmio;
 mod nested_exits;
 mod nested_lists;
+mod nested_registers;
+mod nested_tlb;
+mod nested_transitions;
 mod operator;
 mod policy;
 mod pressure;
@@ -30,3 +36,4 @@ mod system_registers;
 mod vgic;
 mod vmids;
 mod wakes;
+mod watch;

@@ -1,8 +1,10 @@
 //! The scanner on a board: what it merges and drops, which blocks it splits for that, and that what the monitor tells of it is so.
 
 use crate::exits::model;
+use crate::pressure::SECOND;
 use flatland::frames::Work;
 use flatland::host::Host;
+use flatland::machine::Machine;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
 use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
@@ -90,6 +92,14 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
         assert_eq!(known + board.reserved + board.hypervisor + board.free, board.total);
     });
     drop(overcommit);
+    // A page of a block that is split is dropped by itself.
+    let zeroed = || host.pressure.scanner.lock().totals.zeroed;
+    let before = zeroed();
+    for page in [100, 101, 300] {
+        write(&cpu, host, two, page, 0);
+    }
+    scan(&cpu, host);
+    assert_eq!((two.memory.lock().resident().zero, zeroed() - before), (3, 3));
     host.sum_up();
     let said = shown(host);
     assert!(said.contains("memory:") && said.contains("merge"), "{said}");
@@ -121,4 +131,53 @@ fn a_block_is_split_for_as_many_pages_as_pay_for_the_table() {
         assert_eq!(memory.resident().zero, dropped, "of {zeroes} pages");
         assert_eq!(memory.is_block(&cpu, RAM_BASE), dropped == 0);
     }
+}
+
+#[test]
+fn who_finds_little_slows_down_and_who_is_short_hurries() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one", "two"]) });
+    run_all(host);
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    // So many equal pages of a hundred, in blocks that are split for them.
+    let fill = |equal: u64| {
+        for (n, vm) in [one, two].into_iter().enumerate() {
+            for page in 0..PAGES {
+                let content = if page % 100 < equal { 1 + page } else { 10_000 * (n as u64 + 1) + page };
+                write(&cpu, host, vm, page, content);
+            }
+        }
+    };
+    // A round, and a second of the policy's.
+    let round = || {
+        let until = host.pressure.scanner.lock().totals.rounds + 1;
+        while host.pressure.scanner.lock().totals.rounds < until {
+            let _ = host.idle(&cpu);
+        }
+        cpu.pace.set(SECOND);
+        let _ = cpu.now();
+        cpu.pace.set(1);
+        while host.is_managing_due(&cpu) {
+            host.manage(&cpu, false);
+        }
+        host.pressure.overcommit.lock().pace.percent_hundredths()
+    };
+    let fast = host.pressure.overcommit.lock().pace.percent_hundredths();
+    fill(0);
+    let slow: Vec<_> = (0..6).map(|_| round()).collect();
+    assert!(slow.is_sorted_by(|a, b| a >= b) && slow[5] == fast / 16, "{slow:?} of {fast}");
+    // Between two rounds nothing is learned.
+    cpu.pace.set(SECOND);
+    let _ = cpu.now();
+    cpu.pace.set(1);
+    while host.is_managing_due(&cpu) {
+        host.manage(&cpu, false);
+    }
+    assert_eq!(host.pressure.overcommit.lock().pace.percent_hundredths(), fast / 16);
+    // A third of all pages can be merged: as fast as it may.
+    fill(33);
+    let found: Vec<_> = (0..4).map(|_| round()).collect();
+    assert!(found.contains(&fast), "{found:?} of {fast}");
 }

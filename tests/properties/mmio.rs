@@ -13,7 +13,7 @@ use flatland::vcpu::Vcpu;
 use harness::cpu::{Cpu, host, shown};
 
 /// Lets the guest load (nothing to write) or store a word with X3. Returns X3.
-fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
+pub(crate) fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
     vcpu.registers.x[3] = value.unwrap_or(0x5555_5555_5555_5555);
     (vcpu.registers.far, vcpu.registers.hpfar) = (ipa, ipa >> 12 << 4);
     // ISV, SAS, SRT, WnR; a translation fault at level 3.

@@ -119,6 +119,9 @@ fn an_exit_belongs_to_the_hypervisor_that_asked_for_it() {
         (breakpoint, 0, TGE, 0, true),
         (svc, 0, 0, 0, false),
         (svc, 0, TGE, 0, true),
+        // FP, by CPTR_EL2.TFP, which is set below.
+        (ec::FP, 0, 0, 0, true),
+        (ec::FP, 0, TGE, 0, true),
     ];
     for (class, iss, hcr, mdcr, is_its) in cases {
         vcpu.registers.esr = class << 26 | 1 << 25 | iss;
@@ -126,6 +129,7 @@ fn an_exit_belongs_to_the_hypervisor_that_asked_for_it() {
         (nested.world, nested.vhe) = (World::Guest(Guest::default()), false);
         nested.page.write(&cpu, page::HCR, hcr);
         nested.own.set(Own::Mdcr, mdcr);
+        nested.own.set(Own::Cptr, 1 << 10);
         let found = forward::belongs(&cpu, &vcpu, vcpu.nested().unwrap());
         assert_eq!(found, is_its, "class {class:#x}, ISS {iss:#x}, HCR_EL2 {hcr:#x}, MDCR_EL2 {mdcr:#x}");
     }

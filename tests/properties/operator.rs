@@ -4,6 +4,7 @@
 use crate::exits::model;
 use flatland::monitor::Typing;
 use flatland::operator;
+use flatland::vcpu::Counter;
 use harness::cpu::{Cpu, host, shown};
 
 #[test]
@@ -25,6 +26,10 @@ fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
         ("stats on", 1, "a line for each VM"),
     ];
     operator::typed(host, &cpu, 0x1d);
+    // A timer's interrupt is counted as both.
+    for counter in [Counter::Interrupt, Counter::Interrupt, Counter::Timer] {
+        host.fleet.vms[0].slots[1].count(counter);
+    }
     for (command, lines, has) in commands {
         host.console.say(format_args!("before {command}"));
         assert!(operator::may_take(host, &cpu, &mut typing));
@@ -49,6 +54,11 @@ fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
                 break;
             }
             assert!(!operator::may_take(host, &cpu, &mut typing));
+        }
+        if command == "exits" {
+            let counts: Vec<_> =
+                text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(_, count)| count).collect();
+            assert!(counts.iter().filter(|count| **count == "2").count() == 2 && !text.contains("timer"), "{text}");
         }
         assert!(text.matches('\n').count() >= lines && text.contains(has) && steps < 100, "{command}: {text}");
         assert!(!operator::go_on(host, &cpu));

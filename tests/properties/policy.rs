@@ -367,3 +367,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_balloon_that_moves_is_not_stuck_and_one_that_stands_still_is() {
+    // How many pages it moves a second, towards a target that stays ahead; whether it is given up on.
+    for (moves, stands) in [(MIB, false), (2 * MIB, false), (0, true), (MIB - 1, false), (1, true)] {
+        let mut policy = Policy::new(Settings::default(), 20_000, 2);
+        let mut vm = Vm {
+            min: 1000,
+            max: 18_000,
+            shares: 100,
+            used: 18_000,
+            active: 0,
+            balloon: 0,
+            target: 0,
+            has_balloon: true,
+            running: true,
+        };
+        let other = Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..vm };
+        let mut packs = 0;
+        for second in 0..20 {
+            // The board is short, whatever is given.
+            let decisions = policy.tick(1000 * second, 150, &[vm, other]);
+            let decision = &decisions.vms[0];
+            packs += u64::from(decision.pack > 0 && second > 6);
+            vm.target = decision.balloon.max(vm.balloon + 4 * MIB);
+            vm.balloon += moves;
+            vm.used = 18_000 - vm.balloon;
+        }
+        let why: Vec<_> = policy.journal().of(VmId(0)).map(|event| event.to_string()).collect();
+        let is_stuck = why.iter().any(|line| line.contains("stood still"));
+        assert_eq!(is_stuck, stands, "{moves} pages a second, {packs}: {why:?}");
+    }
+}

@@ -7,15 +7,16 @@ use flatland::bundle::{Bundle, Limits};
 use flatland::host::{Host, heap_for};
 use flatland::machine::Machine;
 use flatland::memory::{Miss, RAM_BASE};
-use flatland::next::Next;
+use flatland::next::{Cause, Next};
 use flatland::policy::Level;
 use flatland::vm::Vm;
 use flatland::vm::device_tree::most_bytes;
 use harness::cpu::{BoardPlan, Cpu, bundle, host_on, run_all, shown};
 use harness::model::Model;
+use std::sync::atomic::Ordering;
 
 /// Ticks of a second.
-const SECOND: u64 = 62_500_000;
+pub(crate) const SECOND: u64 = 62_500_000;
 
 const PLAN: BoardPlan<'_> = BoardPlan { pool: Some("6M"), ..BoardPlan::new(1, &["one", "two"]) };
 
@@ -67,6 +68,15 @@ fn whoever_needs_a_frame_gets_one_while_there_is_something_to_compress() {
         misses += touch(&cpu, host, &host.fleet.vms[(page & 1) as usize], 1 + page / 2);
     }
     assert!(misses > 0, "there is memory enough");
+    // Each is charged for its own, and for its part of the store: 16 units are a frame. Nothing is known of what is idle.
+    host.tell_memory(&host.pressure.overcommit.lock(), |_, rows| {
+        for (row, vm) in rows.iter().zip(&host.fleet.vms) {
+            let resident = vm.memory.lock().resident();
+            assert_eq!((resident.shared, resident.shadows), (0, 0), "{}", vm.name);
+            assert!(resident.units > 160, "{}: {} units", vm.name, resident.units);
+            assert_eq!(row.active, 4 * (resident.frames + resident.pending + resident.units / 16), "{}", vm.name);
+        }
+    });
     let packed: u64 = host.fleet.vms.iter().map(|vm| vm.memory.lock().resident().packed).sum();
     assert!(packed > 300, "{packed} pages are compressed");
 }
@@ -140,4 +150,38 @@ fn the_heap_is_for_as_many_vms_as_there_are() {
     let tree = most_bytes(2, "");
     assert_eq!((vm, one), ((8 << 10) + 2 * 3584 + tree, (304 << 10) + vm));
     assert_eq!(heap(&["one"], true) - one, (20 << 10) + 2 * 2048, "one with an EL2 has more");
+}
+
+#[test]
+fn whoever_gets_no_memory_waits_for_so_long_and_no_longer() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = begin(&model);
+    let pass = |ticks: u64| {
+        cpu.pace.set(ticks);
+        let _ = cpu.now();
+        cpu.pace.set(0);
+    };
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    pass(SECOND * 1000 + 7);
+    // Nobody has any page that could be taken.
+    for (seconds, n) in [(0, 0), (1, 10), (8, 18)] {
+        pass(SECOND * seconds);
+        assert_eq!(host.starve(&cpu, one), Next::WaitForMemory, "after {n} seconds");
+    }
+    let now = cpu.now();
+    assert_eq!(host.retry_at(now), now + SECOND / 500, "it tries again after 2 ms");
+    pass(SECOND * 11 - 1);
+    assert_eq!(host.starve(&cpu, one), Next::WaitForMemory);
+    assert_eq!(host.starve(&cpu, two), Next::WaitForMemory, "the other begins to wait");
+    pass(1);
+    assert!(matches!(host.starve(&cpu, one), Next::Stop(Cause::Crash(why)) if why.contains("no memory left")));
+    assert_eq!(host.starve(&cpu, two), Next::WaitForMemory);
+    // Somebody has some: whoever waited goes on, and waits anew if that was not enough.
+    for page in 1..1000 {
+        let _ = touch(&cpu, host, one, page);
+    }
+    pass(SECOND * 19);
+    assert_eq!(host.starve(&cpu, two), Next::Resume);
+    assert_eq!(two.starving.load(Ordering::Relaxed), 0);
 }

@@ -482,3 +482,72 @@ proptest! {
         }
     }
 }
+
+/// A queue of one CPU with three vCPUs of as many VMs in line, the first of which runs.
+fn three() -> (Queue, [EntityId; 3]) {
+    let mut queue = Queue::new(1, SLICE);
+    let ids = [0, 1, 2].map(|n| queue.add(VmId(n), VcpuId(n), 100, CpuSet::ALL).unwrap());
+    for id in ids {
+        let _ = queue.start(id, 1000);
+    }
+    assert_eq!(queue.pick(CpuId(0), 1000).run, Some(ids[0]));
+    (queue, ids)
+}
+
+#[test]
+fn who_yields_lets_the_next_in_line_run() {
+    let (mut queue, ids) = three();
+    assert_eq!(queue.pick(CpuId(0), 1001).run, Some(ids[0]), "it has its slice");
+    queue.yield_now(CpuId(0));
+    assert_eq!(queue.pick(CpuId(0), 1002).run, Some(ids[1]));
+    assert_eq!(queue.state(ids[0]), EntityState::Ready);
+    assert_eq!(queue.pick(CpuId(0), 1003).run, Some(ids[1]), "it yielded once");
+    queue.yield_now(CpuId(0));
+    assert_eq!(queue.pick(CpuId(0), 1004).run, Some(ids[2]));
+}
+
+#[test]
+fn who_is_paused_does_not_run_until_it_is_resumed() {
+    let (mut queue, ids) = three();
+    // One that runs is kicked off its CPU, one that is ready need not be.
+    assert_eq!(queue.pause(ids[0], 1001), CpuSet::one(CpuId(0)));
+    assert_eq!(queue.pause(ids[1], 1001), CpuSet::EMPTY);
+    for now in [1002, 1003, 1002 + 3 * SLICE] {
+        assert_eq!(queue.pick(CpuId(0), now).run, Some(ids[2]));
+    }
+    queue.block(ids[2], None, 1003 + 3 * SLICE);
+    assert_eq!(queue.pick(CpuId(0), 1004 + 3 * SLICE).run, None);
+    assert_eq!(queue.resume(ids[1], 1005 + 3 * SLICE), CpuSet::one(CpuId(0)), "it is idle");
+    assert_eq!(queue.pick(CpuId(0), 1006 + 3 * SLICE).run, Some(ids[1]));
+}
+
+#[test]
+fn who_waits_is_woken_at_the_earlier_of_two_times() {
+    let (mut queue, ids) = three();
+    for id in ids {
+        assert_eq!(queue.pick(CpuId(0), 1001).run, Some(id));
+        queue.block(id, Some(5000), 1001);
+    }
+    assert_eq!(queue.pick(CpuId(0), 1002).run, None);
+    for (id, at, until) in
+        [(ids[0], None, 5000), (ids[0], Some(9000), 5000), (ids[0], Some(3000), 3000), (ids[1], Some(1011), 1011)]
+    {
+        assert_eq!(queue.wake_by(id, at, 1010), CpuSet::EMPTY);
+        assert_eq!(queue.state(id), EntityState::Blocked(Some(until)));
+    }
+    // What is over already wakes it at once.
+    assert_eq!(queue.wake_by(ids[2], Some(1010), 1010), CpuSet::one(CpuId(0)));
+    assert_eq!(queue.state(ids[2]), EntityState::Ready);
+    assert_eq!(queue.wake_by(ids[2], Some(0), 1010), CpuSet::EMPTY, "it does not wait");
+}
+
+#[test]
+fn each_vcpu_has_an_entity_of_its_own() {
+    let mut queue = Queue::new(2, SLICE);
+    let names: Vec<_> = (0..3).flat_map(|vm| (0..4).map(move |vcpu| (VmId(vm), VcpuId(vcpu)))).collect();
+    let ids: Vec<_> = names.iter().map(|(vm, vcpu)| queue.add(*vm, *vcpu, 100, CpuSet::ALL).unwrap()).collect();
+    for ((vm, vcpu), id) in names.iter().zip(&ids) {
+        assert_eq!((queue.find(*vm, *vcpu), queue.name(*id)), (Some(*id), (*vm, *vcpu)));
+    }
+    assert_eq!((queue.find(VmId(3), VcpuId(0)), queue.find(VmId(0), VcpuId(4))), (None, None));
+}

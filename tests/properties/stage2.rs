@@ -429,3 +429,50 @@ fn unlinked_tables_come_back_once_and_a_few_at_a_time() {
         assert_eq!(model.errors(), Vec::<String>::new(), "{bits} bits by {spread}");
     }
 }
+
+#[test]
+fn the_steps_to_an_address_are_one_for_each_level_that_there_is() {
+    let model = Model::new(Addr::new(RAM), FRAMES * 4096, 1, Flaw::None);
+    let mut world = World::new(&model, 40, 1);
+    let attr = Attr::RAM;
+    for (at, size) in [(0x4000_0000, Size::Giant), (0x8020_0000, Size::Block), (0x8040_3000, Size::Page)] {
+        let ready = world.table.prepare(&model, Addr::new(at), size, &mut world.stock).unwrap();
+        ready.commit(&model, Addr::new(at), attr);
+    }
+    for (at, levels) in [
+        (0x4000_1000, vec![1]),
+        (0x8020_1000, vec![1, 2]),
+        (0x8040_3008, vec![1, 2, 3]),
+        (0x8040_4000, vec![1, 2, 3]),
+        (0, vec![1]),
+    ] {
+        let steps = world.table.steps(&model, Addr::new(at));
+        assert_eq!(steps.iter().map(|step| step.level.number()).collect::<Vec<_>>(), levels, "{at:#x}");
+        for step in &steps {
+            assert_eq!(step.word, model.load(step.at), "{at:#x}");
+        }
+        // Each is the table that the one before names.
+        for pair in steps.windows(2) {
+            assert_eq!(pair[0].word & 0xffff_ffff_f000, pair[1].at.bits() & !0xfff, "{at:#x}");
+        }
+    }
+}
+
+#[test]
+fn what_lies_together_but_not_as_a_block_does_is_not_joined() {
+    let model = Model::new(Addr::new(RAM), FRAMES * 4096, 1, Flaw::None);
+    let mut world = World::new(&model, 40, 1);
+    for (at, start, joins) in
+        [(0x20_0000, 0x60_0000, true), (0x40_0000, 0x60_1000, false), (0x60_0000, 0x70_0000, false)]
+    {
+        for page in 0..512 {
+            let (at, output) = (Addr::new(at + page * 4096), Addr::new(start + page * 4096));
+            let ready = world.table.prepare(&model, at, Size::Page, &mut world.stock).unwrap();
+            ready.commit(&model, output, Attr::RAM);
+        }
+        let done = world.table.join(&model, &world.tag, Addr::new(at), Size::Block, &mut world.stock);
+        assert_eq!(done, if joins { Ok(()) } else { Err(Refusal::Uneven) }, "{start:#x}");
+        let Found::Leaf(leaf) = world.table.walk(&model, Addr::new(at + 0x5000)) else { panic!("it is mapped") };
+        assert_eq!(leaf.output_of(Addr::new(at + 0x5000)), Some(Addr::new(start + 0x5000)));
+    }
+}

@@ -11,10 +11,10 @@ use flatland::next::Next;
 use flatland::vcpu::Vcpu;
 use harness::cpu::{Cpu, host};
 
-const VBAR: u64 = 0x8000;
+pub(crate) const VBAR: u64 = 0x8000;
 const PC: u64 = 0x1_0000;
 
-type Encoding = [u64; 5];
+pub(crate) type Encoding = [u64; 5];
 
 const OSLAR: Encoding = [2, 0, 1, 0, 4];
 const OSLSR: Encoding = [2, 0, 1, 1, 4];
@@ -32,7 +32,7 @@ const CNTP_TVAL: Encoding = [3, 3, 14, 2, 0];
 const NOTHING: Encoding = [3, 0, 15, 2, 0];
 
 /// Lets the guest access a register with X`rt`; false if that is undefined.
-fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding, rt: u64, is_read: bool) -> bool {
+pub(crate) fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding, rt: u64, is_read: bool) -> bool {
     let [op0, op1, crn, crm, op2] = parts;
     let iss = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u64::from(is_read);
     vcpu.registers.esr = ec::SYSREG << 26 | 1 << 25 | iss;
@@ -45,12 +45,12 @@ fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding, rt: u
     is_done
 }
 
-fn read(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding) -> Option<u64> {
+pub(crate) fn read(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding) -> Option<u64> {
     vcpu.registers.x[3] = 0x5555;
     access(here, cpu, vcpu, parts, 3, true).then(|| vcpu.registers.x[3])
 }
 
-fn write(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding, value: u64) -> bool {
+pub(crate) fn write(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, parts: Encoding, value: u64) -> bool {
     vcpu.registers.x[3] = value;
     access(here, cpu, vcpu, parts, 3, false)
 }

@@ -65,12 +65,14 @@ pub struct BoardPlan<'n> {
     pub merges: bool,
     /// How much memory they have together, if that is less than their sizes, of 8 MiB then; nobody looks for equal pages.
     pub pool: Option<&'n str>,
+    /// Further keys of each VM in the manifest, with their values as the device tree has them.
+    pub keys: &'n [(&'n str, &'n [u8])],
 }
 
 impl<'n> BoardPlan<'n> {
     /// A fast board whose VMs have nothing in common: what a test is not about.
     pub const fn new(n_cpus: usize, names: &'n [&'n str]) -> Self {
-        Self { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None }
+        Self { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None, keys: &[] }
     }
 }
 
@@ -95,7 +97,7 @@ pub fn host_on(model: &Model, board: &BoardPlan<'_>) -> &'static Host {
 
 /// The bundle of a board's VMs, each of which has all `files`, by the keys that name them.
 pub fn bundle(board: &BoardPlan<'_>, files: &[(&str, &[u8])]) -> Vec<u8> {
-    let BoardPlan { names, nested, merges, pool, .. } = *board;
+    let BoardPlan { names, nested, merges, pool, keys, .. } = *board;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
     let property = |key: &str, value: &str| DeviceTreeProperty::new(key, value).unwrap();
     let mut vms = DeviceTreeNode::new("vms").unwrap();
@@ -110,6 +112,7 @@ pub fn bundle(board: &BoardPlan<'_>, files: &[(&str, &[u8])]) -> Vec<u8> {
         if merges {
             vm.add_property(property("domain", "lab"));
         }
+        keys.iter().for_each(|(key, value)| vm.add_property(DeviceTreeProperty::new(*key, *value).unwrap()));
         if nested {
             vm.add_property(DeviceTreeProperty::new("nested", [0_u8; 0]).unwrap());
         }
@@ -265,6 +268,8 @@ pub struct Cpu<'m> {
     /// List registers and ICH_HCR_EL2. The guest on it plays on them; its interface lets everything through.
     pub lists: RefCell<([u64; 16], u32)>,
     time: Cell<u64>,
+    /// Whether debug registers were loaded, and whether for EL2, since a test set this.
+    pub armed: Cell<Option<bool>>,
     /// How many ticks go by from one look at the counter to the next: none unless a test wants it.
     pub pace: Cell<u64>,
 }
@@ -284,6 +289,7 @@ impl<'m> Cpu<'m> {
             model,
             time: Cell::new(0),
             pace: Cell::new(0),
+            armed: Cell::new(None),
             geometry: Cell::new(None),
             el1: RefCell::new(Context::reset()),
             el2: Cell::new(None),
@@ -488,7 +494,9 @@ impl Machine for Cpu<'_> {
         self.assume(el2);
     }
 
-    fn load_debug(&self, _debug: &flatland::arm::debug::Debug, _at_el2: bool) {}
+    fn load_debug(&self, _debug: &flatland::arm::debug::Debug, at_el2: bool) {
+        self.armed.set(Some(at_el2));
+    }
 
     fn has_abort(&self) -> bool {
         false

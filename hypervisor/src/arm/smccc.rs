@@ -87,4 +87,16 @@ mod tests {
         // MIGRATE: no trusted OS.
         assert_eq!(features(0x8400_0005), NOT_SUPPORTED);
     }
+
+    #[test]
+    fn what_is_asked_about_by_features_is_not_always_a_workaround() {
+        use crate::vm::psci::fact;
+        for (function, answer) in [(0x8000_0000, 0), (0x8000_0001, 0), (0x8400_0000, 0), (0x8000_7ffe, -1)] {
+            assert_eq!(fact(0x8000_0001, function), Some(answer), "{function:#x}");
+            assert_eq!(fact(0x8400_000a, function), Some(answer), "{function:#x}");
+        }
+        for workaround in [0x8000_8000, 0x8000_7fff, 0x8000_3fff] {
+            assert_eq!(fact(0x8000_0001, workaround), None, "it depends on the CPU");
+        }
+    }
 }

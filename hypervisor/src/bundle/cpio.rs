@@ -283,4 +283,37 @@ mod tests {
         finish(&mut bytes);
         assert_eq!(open(&bytes).unwrap(), [Member { name: "a", data: b"1" }]);
     }
+
+    #[test]
+    fn names_of_any_length_end_with_a_nul_and_large_files_begin_with_a_page() {
+        for length in (1..130).chain([3900, 3980, 3981, 3982, 3983, 3984, 3985, 3986, 3987, 3988, 4000]) {
+            let [name, other] = ["n", "o"].map(|letter| letter.repeat(length));
+            if length >= super::MOST_NAME {
+                assert!(append(&mut Vec::new(), &name, b"").is_none());
+                continue;
+            }
+            let large = vec![7; super::PAGE];
+            let bytes = archive(&[(&name, &large), ("of less than a page", b"x"), (&other, &large)]);
+            let members = open(&bytes).unwrap();
+            assert_eq!(
+                members.iter().map(|member| member.name).collect::<Vec<_>>(),
+                [name.as_str(), "of less than a page", other.as_str()]
+            );
+            for member in members.iter().filter(|member| member.data.len() == super::PAGE) {
+                let at = member.data.as_ptr().addr() - bytes.as_ptr().addr();
+                assert_eq!((at % super::PAGE, bytes[at - 1]), (0, 0), "{length}");
+            }
+            // Inode numbers tell links apart: no two have the same.
+            let mut inodes: Vec<_> = bytes
+                .windows(6)
+                .enumerate()
+                .filter(|(_, magic)| *magic == b"070701")
+                .map(|(at, _)| &bytes[at + 6..at + 14])
+                .collect();
+            let n = inodes.len();
+            inodes.sort();
+            inodes.dedup();
+            assert_eq!((n, inodes.len()), (4, 4), "{length}");
+        }
+    }
 }

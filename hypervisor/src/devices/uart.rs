@@ -499,4 +499,24 @@ mod tests {
         assert_eq!(read(&mut uart, 0xFDC, 4), 0);
         assert_eq!(read(&mut uart, u64::MAX, 8), 0);
     }
+
+    #[test]
+    fn more_is_asked_for_when_half_of_what_came_ahead_is_read() {
+        let mut uart = with_fifos();
+        // Its receiver is on.
+        write(&mut uart, CR, 4, 0x301);
+        for n in 0..super::AHEAD {
+            let _ = uart.typed(n as u8);
+        }
+        let mut asked = Vec::new();
+        while read(&mut uart, FR, 4) & u64::from(FR_RXFE) == 0 {
+            let mut bench = Bench::default();
+            let before = uart.ahead.len;
+            uart.read(DR, 4, &mut bench);
+            asked.push((uart.ahead.len, bench.takes_input));
+            assert!(uart.ahead.len <= before);
+        }
+        assert!(asked.iter().all(|(ahead, asks)| *asks == (*ahead <= super::AHEAD / 2)), "{asked:?}");
+        assert!(asked.iter().any(|(_, asks)| !asks) && asked.iter().any(|(_, asks)| *asks));
+    }
 }

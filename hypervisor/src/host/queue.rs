@@ -108,3 +108,17 @@ impl RunQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Window;
+    use alloc::vec;
+
+    #[test]
+    fn a_window_has_what_each_ran_meanwhile() {
+        let window = Window { at: [100, 200], ran: [vec![5, 70], vec![25, 70, 8]] };
+        assert_eq!([0, 1, 2, 3].map(|n| window.ticks(n)), [20, 0, 8, 0]);
+        let backwards = Window { at: [0, 0], ran: [vec![9], vec![3]] };
+        assert_eq!(backwards.ticks(0), 0);
+    }
+}

@@ -486,3 +486,35 @@ impl Memory {
         self.shadows.pins.iter().flatten().any(|page| page.align_down(size) == ipa.align_down(size))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{most_frames, most_tables};
+
+    #[test]
+    fn tables_of_shadows_are_bounded_by_the_memory_there_is() {
+        const GIB: u64 = 1 << 30;
+        // A block of 512 pages has a table; twice that and 64, for as many pages as a VM or the board has.
+        let cases = [
+            (GIB, GIB >> 12, 64 + 1024),
+            (GIB, GIB >> 14, 64 + 256),
+            (2 << 20, GIB >> 12, 66),
+            (0, 0, 64),
+            (GIB / 2, GIB >> 12, 64 + 512),
+        ];
+        for (bytes, pool, tables) in cases {
+            assert_eq!(most_tables(bytes, pool), tables, "{bytes} bytes, {pool} frames");
+            // Roots of 16 shadows and of those that vCPUs are in, two tables each; for what hangs on what a frame for each block, one for
+            // 256 blocks, and one.
+            let blocks = bytes.div_ceil(2 << 20);
+            let reverse = 1 + blocks.div_ceil(256) + blocks;
+            for vcpus in [1, 4] {
+                assert_eq!(
+                    most_frames(bytes, pool, vcpus),
+                    tables + reverse + 32 + 2 * u64::from(vcpus),
+                    "{bytes} bytes"
+                );
+            }
+        }
+    }
+}

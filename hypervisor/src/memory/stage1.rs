@@ -248,4 +248,20 @@ mod tests {
             assert!(walk(&regime, va, |_| Some(word)).steps.len() <= 4);
         }
     }
+
+    #[test]
+    fn a_root_begins_at_a_multiple_of_its_size() {
+        // 39 bits: a root of 4096 bytes; 25 bits: two levels, a root of 128 bytes.
+        for (t0sz, base, index, size) in [(25, 0x4000_1000_u64, 1_u64 << 30, 4096_u64), (39, 0x4000_1080, 1 << 21, 128)]
+        {
+            let tcr = FOUR_K & !0x3f | t0sz;
+            let read = |at: Addr<_>| (at.bits() == base + 8).then_some(0x4000_0701_u64);
+            // CnP, and what a driver should not have set.
+            for below in [0, 1, size - 64, size - 2] {
+                let regime = Regime { ttbr0: base | below, ..regime(tcr) };
+                let end = walk(&regime, Addr::new(index), read).end;
+                assert_eq!(end, End::Output(Addr::new(0x4000_0000)), "{t0sz}, {below:#x}");
+            }
+        }
+    }
 }

@@ -348,4 +348,14 @@ mod tests {
         editor.draw(&mut out).unwrap();
         assert_eq!(out, "\rflatland> abc\x1b[K\x1b[2D");
     }
+
+    #[test]
+    fn what_is_under_the_cursor_goes_and_words_are_completed_at_the_end_of_the_first() {
+        assert_eq!(line("abc\x01\x04"), "bc");
+        assert_eq!(line("abc\x02\x04\x04"), "ab");
+        assert_eq!(line("rest\t"), "restart ");
+        assert_eq!(line("rest\x02\t"), "rest", "in the middle");
+        assert_eq!(line("stop v\t"), "stop v", "a second word");
+        assert_eq!(line("\t"), "");
+    }
 }

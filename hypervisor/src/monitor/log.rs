@@ -148,4 +148,19 @@ mod tests {
         assert_eq!(shown(&log, 9).len(), LINE + 1);
         assert!(shown(&log, 9).starts_with("a b [2J"));
     }
+
+    #[test]
+    fn what_is_not_shown_is_passed_over_in_parts() {
+        let mut log = Log::new();
+        for i in 0..100 {
+            log.line(format_args!("{i}"));
+        }
+        let mut at = log.last(3);
+        let (mut calls, mut out) = (0, String::new());
+        while log.show(&mut out, &mut at) {
+            calls += 1;
+        }
+        // 97 lines in parts, of which the last ends at the first that is shown; then that and two more.
+        assert_eq!((calls, out.as_str()), (97 / super::AT_A_TIME + 3, "97\n98\n99\n"));
+    }
 }

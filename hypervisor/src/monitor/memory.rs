@@ -243,4 +243,37 @@ mod tests {
         assert!(out.starts_with("stats t=12.034 vm=a configured=0 private=7 shared=0"), "{out}");
         assert!(out.contains(" zero=0 packed=0 ") && out.ends_with(" entitled=0"), "{out}");
     }
+
+    #[test]
+    fn the_last_row_is_the_sum_of_all() {
+        // Each column has a number of its own, in MiB, so that none can stand for another.
+        let row = |n: u64| MemRow {
+            name: "one",
+            configured: (100 + n) << 10,
+            private: (7 * n) << 10,
+            shared: (11 * n) << 10,
+            saved: (13 * n) << 10,
+            zero: (17 * n) << 10,
+            packed: (19 * n) << 10,
+            swapped: (23 * n) << 10,
+            balloon: (29 * n) << 10,
+            active: (31 * n) << 10,
+            ..MemRow::default()
+        };
+        let rows = [row(2), row(3), row(5)];
+        let write = |n: usize| {
+            let mut out = String::new();
+            mem(&mut out, n, &Board::default(), &rows).unwrap().unwrap();
+            out
+        };
+        let numbers = |line: &str| line.split_whitespace().skip(1).map(String::from).collect::<alloc::vec::Vec<_>>();
+        let columns = write(0).split_whitespace().count();
+        for n in 1..4 {
+            assert_eq!(numbers(&write(n)).len(), columns - 1);
+        }
+        let all = write(4);
+        assert!(all.starts_with("all"), "{all}");
+        let expected = [310, 70, 110, 130, 170, 190, 230, 290, 310].map(|mib| alloc::format!("{mib}.0"));
+        assert_eq!(numbers(&all), expected, "{all}");
+    }
 }

@@ -529,4 +529,15 @@ mod tests {
         });
         assert!(console.ring.len() < RING && console.ring.capacity() < 2 * RING);
     }
+
+    #[test]
+    fn the_keyboard_is_a_guests_while_the_monitor_is_closed() {
+        let mut console = two();
+        console.attend(Some(B));
+        assert_eq!((console.keyboard(), console.attended()), (Some(B), Some(B)));
+        assert_eq!(typed(&mut console, "\x1d"), []);
+        assert_eq!((console.keyboard(), console.attended()), (None, Some(B)));
+        console.attend(None);
+        assert_eq!((console.keyboard(), console.attended()), (None, None));
+    }
 }

@@ -115,4 +115,16 @@ mod tests {
         assert_eq!(typing.take(ROOM, ROOM, 3, PATIENCE), Take::No);
         assert_eq!(typing.take(0, ROOM, 4, PATIENCE), Take::Yes);
     }
+
+    #[test]
+    fn each_byte_that_is_taken_is_waited_for_anew() {
+        let mut typing = Typing::Open;
+        assert_eq!(typing.take(ROOM, ROOM, 0, PATIENCE), Take::No);
+        assert_eq!(typing.take(ROOM - 1, ROOM, 900, PATIENCE), Take::No);
+        assert_eq!(typing.held_until(), Some(900 + PATIENCE));
+        assert_eq!(typing.take(ROOM - 1, ROOM, 1500, PATIENCE), Take::No);
+        assert_eq!(typing.held_until(), Some(900 + PATIENCE), "it took none");
+        // Not full by then: there is room for what is typed, which fills it up to where it is told of again.
+        assert_eq!(typing.take(ROOM - 1, ROOM, 900 + PATIENCE, PATIENCE), Take::Yes);
+    }
 }

@@ -260,4 +260,39 @@ mod tests {
         assert_eq!(out.lines().count(), 1 + 11 + 1);
         assert!(out.contains("X30 0xffffffffffffffe1") && out.contains("SCTLR_EL1  0x0000000000000001"));
     }
+
+    #[test]
+    fn shares_of_a_window_of_years_are_those_of_a_short_one() {
+        // Two CPUs, of which the first VM has a quarter of one and the second half of one.
+        let table = |ticks: u64| {
+            let row = |n: usize| {
+                let row = (n < 2).then_some(TopRow {
+                    name: "a",
+                    vcpu: 0,
+                    cpu: None,
+                    state: "off",
+                    ticks: ticks / 4 * (n as u64 + 1),
+                });
+                (
+                    if n == 0 {
+                        0
+                    } else if n == 1 {
+                        ticks / 4
+                    } else {
+                        ticks / 4 * 3
+                    },
+                    row,
+                )
+            };
+            shown(|out, line| top(out, line, (ticks, 2), row, 2))
+        };
+        let short = table(4_000);
+        assert_eq!(
+            short.lines().map(|line| line.trim_end().rsplit("  ").next().unwrap().trim()).collect::<Vec<_>>(),
+            ["SHARE", "25.0 %", "50.0 %", "125.0 %", "200.0 %"]
+        );
+        for ticks in [1 << 30, 1 << 52, 1 << 53, 1 << 62] {
+            assert_eq!(table(ticks), short, "{ticks}");
+        }
+    }
 }

@@ -135,4 +135,15 @@ mod tests {
         assert_eq!(divide([vast, vast], 1001, 75), [501, 500]);
         assert_eq!(divide([vast, Claim { shares: 0, ..vast }], u64::MAX, 100), [1 << 40, 1 << 40]);
     }
+
+    #[test]
+    fn who_claims_alike_gets_alike_but_for_a_page() {
+        for available in [30, 31, 32, 100, 101, 998, 1000, 2998, 2999] {
+            let out = divide([BUSY, BUSY, BUSY], available, 75);
+            let (least, most) = (*out.iter().min().unwrap(), *out.iter().max().unwrap());
+            assert!(out.iter().sum::<u64>() == available && most - least <= 1, "{out:?} of {available}");
+        }
+        let out = divide([Claim { shares: 200, ..BUSY }, BUSY, Claim { shares: 400, ..BUSY }], 700, 75);
+        assert!(out.iter().zip([200, 100, 400]).all(|(pages, ideal)| pages.abs_diff(ideal) <= 1), "{out:?}");
+    }
 }

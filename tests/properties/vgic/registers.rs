@@ -338,12 +338,12 @@ fn no_access_whatever_brings_it_down() {
 #[test]
 fn a_route_is_read_in_halves_as_it_is_whole() {
     let mut vgic = Vgic::new(Version::V3, 4, 64, 4);
-    for (intid, route) in [(32, 1), (33, 3), (70, 2), (95, 1 << 31)] {
+    for (intid, route) in [(32, 1), (33, 3), (70, 2), (95, 1 << 31), (34, 0x12_0000_0003)] {
         let at = gicd::IROUTER + 8 * intid;
         put(&mut vgic, at, 8, route);
         let whole = vgic.dist_read(CPU0, at, 8);
         assert_eq!([0, 4].map(|half| get(&vgic, at + half)), [whole & 0xffff_ffff, whole >> 32], "SPI {intid}");
-        assert_eq!(whole & 0xff, route & 0xff, "SPI {intid}");
+        assert_eq!((whole & 0xff, whole >> 32), (route & 0xff, route >> 32), "SPI {intid}");
     }
 }
 
@@ -356,4 +356,198 @@ fn what_deactivates_traps_where_there_is_such_a_trap() {
         vgic.fill(CPU0, &mut lists, OPEN);
         assert_eq!((lists.hcr & hcr::EN != 0, lists.hcr & hcr::TDIR != 0), (true, traps), "{version:?}");
     }
+}
+
+#[test]
+fn the_identification_registers_are_those_of_arms_controllers() {
+    // PIDR4, PIDR0, PIDR1, PIDR2, CIDR0 to CIDR3; all others are zero (IHI 0048B 4.3.18, IHI 0069H 12.1).
+    let expected = |offset: u64, part_0: u64, part_2: u64, part_4: u64| match offset & 0xff {
+        0xd0 => part_4,
+        0xe0 => part_0,
+        0xe4 => 0xb4,
+        0xe8 => part_2,
+        0xf0 => 0x0d,
+        0xf4 => 0xf0,
+        0xf8 => 0x05,
+        0xfc => 0xb1,
+        _ => 0,
+    };
+    let v2 = Vgic::new(Version::V2, 1, 32, 4);
+    let v3 = Vgic::new(Version::V3, 1, 32, 4);
+    for offset in (0xfd0..0x1000).step_by(4) {
+        assert_eq!(get(&v2, offset), expected(offset, 0x90, 0x2b, 0x04), "{offset:#x}");
+        let at = offset + 0xf000;
+        assert_eq!(get(&v3, at), expected(at, 0x92, 0x3b, 0x44), "{at:#x}");
+        assert_eq!(v3.redist_read(CPU0, at, 4), expected(at, 0x93, 0x3b, 0x44), "{at:#x}");
+    }
+    // By Arm, 0x43b; the product is ours.
+    for vgic in [&v2, &v3] {
+        assert_eq!(get(vgic, gicd::IIDR), u64::from(b'F') << 24 | 0x43b);
+    }
+    assert_eq!(v3.redist_read(CPU0, gicr::IIDR, 4), u64::from(b'F') << 24 | 0x43b);
+}
+
+#[test]
+fn each_interrupt_is_level_or_edge_as_it_was_written() {
+    for version in [Version::V2, Version::V3] {
+        let mut vgic = Vgic::new(version, 1, 96, 4);
+        let mut edges = [false; 128];
+        for (n, value) in
+            [0xaaaa_aaaa_u64, 0, 0x8000_0002, 0xff00_00ff, 0x1234_5678, 0xffff_ffff, 0x0f0f_0f0f].iter().enumerate()
+        {
+            for word in 2..8 {
+                let value = value.rotate_left(4 * (word as u32 + n as u32)) & 0xffff_ffff;
+                put(&mut vgic, gicd::ICFGR + 4 * word, 4, value);
+                for i in 0..16 {
+                    // The upper bit of two; the lower is reserved.
+                    edges[(word * 16 + i) as usize] = value >> (2 * i + 1) & 1 != 0;
+                }
+            }
+            for word in 2..8 {
+                let read = get(&vgic, gicd::ICFGR + 4 * word);
+                let expected = (0..16).map(|i| u64::from(edges[(word * 16 + i) as usize]) << (2 * i + 1)).sum::<u64>();
+                assert_eq!(read, expected, "{version:?}, word {word}, round {n}");
+            }
+        }
+        // What is edge-triggered stays pending when its line has fallen.
+        for intid in 32..128 {
+            let _ = vgic.set_line(CPU0, IntId(intid), Line::High);
+            let _ = vgic.set_line(CPU0, IntId(intid), Line::Low);
+            let pends = get(&vgic, 0x200 + u64::from(intid / 32) * 4) >> (intid % 32) & 1 != 0;
+            assert_eq!(pends, edges[intid as usize], "{version:?}, INTID {intid}");
+        }
+    }
+}
+
+#[test]
+fn no_register_is_read_by_a_size_or_at_an_address_that_it_has_not() {
+    let mut vgic = Vgic::new(Version::V3, 2, 64, 4);
+    put(&mut vgic, 0x6100, 8, 0x12_0000_0001);
+    assert_eq!(vgic.dist_read(CPU0, 0x6100, 8), 0x12_0000_0001);
+    for (offset, size) in [(0x6104, 8), (0x60fc, 8), (0x6101, 4), (0x6102, 8)] {
+        assert_eq!(vgic.dist_read(CPU0, offset, size), 0, "{size} bytes at {offset:#x}");
+        let _ = vgic.dist_write(CPU0, offset, size, u64::MAX);
+        assert_eq!(vgic.dist_read(CPU0, 0x6100, 8), 0x12_0000_0001, "{size} bytes at {offset:#x}");
+    }
+    // A GICv2 has nothing of eight bytes, and no routes.
+    let v2 = Vgic::new(Version::V2, 2, 64, 4);
+    for offset in [0, 8, 0x400, 0x6100] {
+        assert_eq!(v2.dist_read(CPU0, offset, 8), 0);
+    }
+    assert_eq!(get(&v2, 0x6100), 0);
+}
+
+/// What of a GICv2's lists is active: its interrupts and their priorities.
+fn active(lists: &Lists) -> Vec<(u32, u8)> {
+    let entries = lists.lr[..usize::from(lists.used)].iter().map(|lr| ListRegister::from_v2(*lr as u32));
+    entries.filter(|entry| entry.active).map(|entry| (entry.intid, entry.priority)).collect()
+}
+
+#[test]
+fn an_interrupt_made_active_by_decree_is_where_it_was_taken_or_is_routed() {
+    let mut vgic = Vgic::new(Version::V2, 2, 64, 4);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    // SPIs 32 and 33 to the first vCPU, 34 to the second, 35 to nobody.
+    put(&mut vgic, 0x820, 4, 0x00_02_01_01);
+    put(&mut vgic, 0x420, 4, 0x80_80_80_80);
+    put(&mut vgic, 0x104, 4, 0xf);
+    put(&mut vgic, 0xc08, 4, 0xaa);
+    let mut lists = [Lists::new(), Lists::new()];
+    // The first vCPU takes 32; then it is routed to the other, and its priority changes.
+    put(&mut vgic, 0x204, 4, 1);
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    assert_eq!(take(&mut lists[0]).intid, 32);
+    let _ = vgic.fold(CPU0, &mut lists[0]);
+    put(&mut vgic, 0x820, 1, 2);
+    put(&mut vgic, 0x420, 1, 0x10);
+    // All are made active, 32 again.
+    let kicks = vgic.dist_write(CPU0, 0x304, 4, 0xf);
+    assert_eq!((kicks.contains(CPU0), kicks.contains(CPU1)), (true, true));
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    vgic.fill(CPU1, &mut lists[1], OPEN);
+    assert_eq!(active(&lists[0]), [(32, 0x80), (33, 0x80)], "as it was taken");
+    assert_eq!(active(&lists[1]), [(34, 0x80)]);
+    assert_eq!(get(&vgic, 0x304), 0xf);
+    // And inactive: nobody has it.
+    let _ = vgic.fold(CPU0, &mut lists[0]);
+    let kicks = vgic.dist_write(CPU1, 0x384, 4, 0b0101);
+    assert_eq!((kicks.contains(CPU0), kicks.contains(CPU1)), (true, true));
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    let _ = vgic.refill(CPU1, &mut lists[1], OPEN);
+    assert_eq!((active(&lists[0]), active(&lists[1])), (vec![(33, 0x80)], vec![]));
+    assert_eq!(get(&vgic, 0x304), 0b1010);
+}
+
+#[test]
+fn what_is_in_a_list_is_pending_without_being_taken_back() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 7), (0xc08, 0x2)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    // An edge, a level and one made pending by its register.
+    assert!(vgic.pend(CPU0, IntId(32)).contains(CPU0));
+    assert!(vgic.set_line(CPU0, IntId(33), Line::High).contains(CPU0));
+    put(&mut vgic, 0x204, 4, 4);
+    assert_eq!(get(&vgic, 0x204), 7);
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!((lists.used, get(&vgic, 0x204)), (3, 7));
+    let _ = vgic.set_line(CPU0, IntId(33), Line::Low);
+    assert_eq!(get(&vgic, 0x204), 5);
+}
+
+#[test]
+fn a_source_is_taken_back_alone() {
+    let mut vgic = Vgic::new(Version::V2, 4, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 1);
+    let sources = |vgic: &Vgic, sgi: u64| vgic.dist_read(CPU1, gicd::SPENDSGIR + sgi, 1);
+    for sgi in [3, 4] {
+        let _ = vgic.dist_write(CPU1, gicd::SPENDSGIR + sgi, 1, 0xf);
+    }
+    for (gone, left) in [(0b0010, 0b1101), (0b0010, 0b1101), (0b1001, 0b0100), (0xf0, 0b0100), (0b0100, 0)] {
+        let _ = vgic.dist_write(CPU1, gicd::CPENDSGIR + 3, 1, gone);
+        assert_eq!((sources(&vgic, 3), sources(&vgic, 4)), (left, 0xf), "after {gone:#b}");
+        assert_eq!(vgic.dist_read(CPU1, 0x200, 4), if left == 0 { 1 << 4 } else { 3 << 3 });
+        assert_eq!(vgic.dist_read(CPU0, 0x200, 4), 0);
+    }
+}
+
+#[test]
+fn a_line_that_comes_again_while_it_is_in_a_list_is_pending() {
+    let mut vgic = Vgic::new(Version::V3, 1, 32, 4);
+    let timer = IntId(27);
+    vgic.map_hw(CPU0, timer, IntId(27));
+    put(&mut vgic, gicd::CTLR, 4, 3);
+    let _ = vgic.redist_write(CPU0, 0x1_0100, 4, 1 << 27);
+    let pends = |vgic: &Vgic| vgic.redist_read(CPU0, 0x1_0200, 4) >> 27 & 1 != 0;
+    let _ = vgic.set_line(CPU0, timer, Line::High);
+    assert!(pends(&vgic));
+    vgic.fill(CPU0, &mut Lists::new(), OPEN);
+    assert!(pends(&vgic), "in the list");
+    let _ = vgic.set_line(CPU0, timer, Line::High);
+    assert!(pends(&vgic), "and again");
+    let _ = vgic.set_line(CPU0, timer, Line::Low);
+    assert!(!pends(&vgic));
+}
+
+#[test]
+fn one_made_active_while_a_list_has_it_is_as_it_was_taken() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 3), (0xc08, 0xa), (0x204, 1), (0x420, 0x8080)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    let _ = vgic.fold(CPU0, &mut lists);
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(active(&lists), [(32, 0x80)]);
+    // It is in the list; nobody reads that back before the write.
+    put(&mut vgic, 0x420, 4, 0x1010);
+    put(&mut vgic, 0x304, 4, 3);
+    let _ = vgic.fold(CPU0, &mut lists);
+    vgic.fill(CPU0, &mut lists, OPEN);
+    let mut both = active(&lists);
+    both.sort();
+    assert_eq!(both, [(32, 0x80), (33, 0x10)], "33 was never taken");
 }

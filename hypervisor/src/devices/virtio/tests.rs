@@ -374,3 +374,130 @@ fn a_target_is_what_it_was_set_to() {
     balloon.set_target(77);
     assert_eq!((balloon.target(), balloon.read(0x100, 4)), (77, 77));
 }
+
+#[test]
+fn halves_of_the_features_are_accepted_in_either_order_and_again() {
+    // Selector and value, one after the other; what was agreed on, if anything.
+    let cases = [
+        (&[(1, 1), (0, 0x25)][..], Some(0x1_0000_0025)),
+        (&[(0, 0x25), (1, 1)], Some(0x1_0000_0025)),
+        (&[(0, 0x3f), (1, 1), (0, 0x01)], Some(0x1_0000_0001)),
+        (&[(0, 0x01), (1, 3), (1, 1)], Some(0x1_0000_0001)),
+        (&[(2, 0), (0, 0x01), (1, 1)], Some(0x1_0000_0001)),
+        // Without VIRTIO_F_VERSION_1, with what was not offered.
+        (&[(0, 0x01), (1, 0)], None),
+        (&[(0, 0x01), (1, 1), (2, 1)], None),
+    ];
+    for (writes, agreed) in cases {
+        let mut balloon = Balloon::new();
+        [(0x70, 0), (0x70, 3)].into_iter().for_each(|(offset, value)| balloon.write(offset, 4, value));
+        for (selector, value) in writes {
+            balloon.write(0x24, 4, *selector);
+            balloon.write(0x20, 4, *value);
+        }
+        balloon.write(0x70, 4, 11);
+        assert_eq!(balloon.read(0x70, 4) & 8 != 0, agreed.is_some(), "{writes:?}");
+        if let Some(agreed) = agreed {
+            assert_eq!(balloon.features(), agreed, "{writes:?}");
+            // They are settled by then.
+            balloon.write(0x24, 4, 0);
+            balloon.write(0x20, 4, 0);
+            assert_eq!(balloon.features(), agreed, "{writes:?}");
+        }
+    }
+    // What is offered, in halves, and nothing behind.
+    let mut balloon = Balloon::new();
+    for (selector, offered) in [(0, 0x3f), (1, 1), (2, 0)] {
+        balloon.write(0x14, 4, selector);
+        assert_eq!(balloon.read(0x10, 4), offered, "{selector}");
+    }
+}
+
+#[test]
+fn statistics_are_known_by_their_tags() {
+    let mut guest = Guest::new(0x3f);
+    assert_eq!(guest.balloon.stats().reports, 0);
+    let mut bytes = Vec::new();
+    // All that there are, one that is unknown, and one a second time.
+    for (tag, value) in (0..10_u16).map(|tag| (tag, 1000 + u64::from(tag))).chain([(77, 5), (4, 4444)]) {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    guest.put(BUFFER, &bytes);
+    guest.send(2, &[(BUFFER, bytes.len() as u32, 0)]);
+    while guest.serve(40) {}
+    let stats = *guest.balloon.stats();
+    assert_eq!(
+        (stats.free(), stats.total(), stats.available(), stats.reports),
+        (Some(4444), Some(1005), Some(1006), 1)
+    );
+    // The buffer is the device's until it asks.
+    assert_eq!(guest.used(2), 0);
+    guest.balloon.ask_stats();
+    assert!(guest.balloon.has_work());
+    while guest.serve(40) {}
+    assert_eq!(guest.used(2), 1);
+    // Who has not agreed to statistics is not asked.
+    let mut guest = Guest::new(0x3f & !2);
+    guest.balloon.ask_stats();
+    let length = guest.pfns(0x4_0000..0x4_0001);
+    guest.send(2, &[(BUFFER, length, 0)]);
+    while guest.serve(40) {}
+    assert_eq!(guest.balloon.stats().reports, 0);
+}
+
+#[test]
+fn hints_are_asked_of_who_agreed_to_them_by_ids_that_do_not_repeat() {
+    let mut guest = Guest::new(0x3f & !8);
+    guest.balloon.start_hinting();
+    assert!(!guest.balloon.is_hinting() && guest.balloon.read(0x108, 4) == 0);
+    let mut guest = Guest::new(0x3f);
+    guest.balloon.write(0x64, 4, 3);
+    for id in 2..5 {
+        guest.balloon.start_hinting();
+        assert!(guest.balloon.is_hinting() && guest.balloon.line());
+        assert_eq!(guest.balloon.read(0x108, 4), id);
+        guest.balloon.write(0x64, 4, 3);
+        guest.balloon.stop_hinting();
+        assert_eq!((guest.balloon.read(0x108, 4), guest.balloon.line()), (1, true), "VIRTIO_BALLOON_CMD_ID_DONE");
+        guest.balloon.write(0x64, 4, 3);
+        guest.balloon.stop_hinting();
+        assert!(!guest.balloon.line(), "it is told once");
+    }
+    // A command id has four bytes; one of three breaks a rule.
+    for (bytes, is_broken) in [(4, false), (8, false), (3, true)] {
+        let mut guest = Guest::new(0x3f);
+        guest.balloon.start_hinting();
+        guest.put(BUFFER, &2_u64.to_le_bytes());
+        guest.send(3, &[(BUFFER, bytes, 0)]);
+        while guest.serve(40) {}
+        assert_eq!(guest.balloon.broken().is_some(), is_broken, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn what_the_driver_says_of_its_balloon_is_taken_in_words() {
+    let mut guest = Guest::new(0x3f);
+    for (field, size, value, actual, poison) in [
+        (0x104, 4, 77, 77, 0),
+        (0x10c, 4, 0xaaaa_aaaa, 77, 0xaaaa_aaaa),
+        (0x104, 2, 5, 77, 0xaaaa_aaaa),
+        (0x104, 1, 5, 77, 0xaaaa_aaaa),
+        (0x10c, 2, 5, 77, 0xaaaa_aaaa),
+        (0x100, 4, 9, 77, 0xaaaa_aaaa),
+        (0x108, 4, 9, 77, 0xaaaa_aaaa),
+    ] {
+        guest.balloon.write(field, size, value);
+        assert_eq!(
+            (guest.balloon.actual(), guest.balloon.poison()),
+            (actual, Some(poison)),
+            "{size} bytes at {field:#x}"
+        );
+        assert_eq!(
+            [0x100, 0x104, 0x108, 0x10c].map(|at| guest.balloon.read(at, 4)),
+            [0, actual.into(), 0, poison.into()]
+        );
+    }
+    assert_eq!(guest.balloon.take_filling(), Some(0xaaaa_aaaa));
+    assert_eq!(guest.balloon.take_filling(), None, "once");
+}

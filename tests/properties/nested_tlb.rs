@@ -1,0 +1,236 @@
+//! A hypervisor's TLBI for its guest, and its AT: which translations are forgotten, and what is answered where a table of the
+//! guest's own is missing. Encodings are those of the Arm ARM, C5.4 and C5.5.
+
+use crate::exits::{
+    LEAF, VIRTUAL, begin, eret, leave, map_outer, model, outer_tables, ram, runs_guest, turn_on, write,
+};
+use flatland::addr::{Addr, CpuId};
+use flatland::arm::desc::{Desc, MemType};
+use flatland::arm::el1::El1;
+use flatland::arm::esr::ec;
+use flatland::arm::exception::psr;
+use flatland::host::Here;
+use flatland::machine::Machine;
+use flatland::next::Next;
+use flatland::vcpu::Vcpu;
+use flatland::vcpu::nested::{hcr, page};
+use harness::cpu::{Cpu, Op, Outcome, host};
+
+/// The guest's pages that are looked at.
+const PAGES: std::ops::Range<u64> = 64..80;
+
+/// SYS with X0.
+fn sys(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, parts: [u64; 4], value: u64) {
+    let [op1, crn, crm, op2] = parts;
+    vcpu.registers.x[0] = value;
+    let at = vcpu.registers.pc;
+    assert_eq!(
+        leave(cpu, here, vcpu, ec::SYSREG, 1 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1),
+        Next::Resume
+    );
+    assert_eq!(vcpu.registers.pc, at + 4, "{parts:?} is done");
+}
+
+/// Has the guest read a page of its own. How many exits that took.
+fn read(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, page: u64) -> u32 {
+    eret(cpu, here, vcpu, 0x1000, psr::EL1H);
+    assert!(runs_guest(vcpu));
+    // Its stage 1 is off.
+    cpu.set(El1::Sctlr, 0);
+    let (exits, end) = cpu.insist(here, vcpu, Op::Read, page << 12);
+    assert!(matches!(end, Some((Outcome::Done(_), _))), "page {page}: {end:?}");
+    // HVC brings its hypervisor back.
+    let _ = leave(cpu, here, vcpu, ec::HVC64, 0);
+    assert!(!runs_guest(vcpu));
+    exits
+}
+
+#[test]
+fn a_tlbi_by_ipa_forgets_the_pages_it_names_and_no_others() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    for page in PAGES {
+        map_outer(&cpu, here, page, ram(100 + page), 7);
+    }
+    begin(&cpu, here, vcpu, VIRTUAL);
+    // A range: BaseADDR, NUM, SCALE, TG, the first address and its end.
+    let range = |base: u64, num: u64, scale: u64, tg: u64| base | num << 39 | scale << 44 | tg << 46;
+    let first = 66_u64;
+    let cases = [
+        // IPAS2E1IS, IPAS2LE1IS, IPAS2E1OS, IPAS2E1, IPAS2LE1OS, IPAS2LE1: one page. TTL does not matter.
+        ([4, 8, 0, 1], first, 66..67),
+        ([4, 8, 0, 5], first | 0b0111 << 44, 66..67),
+        ([4, 8, 4, 0], first, 66..67),
+        ([4, 8, 4, 1], first, 66..67),
+        ([4, 8, 4, 4], first, 66..67),
+        ([4, 8, 4, 5], first, 66..67),
+        // RIPAS2E1IS, RIPAS2LE1IS, RIPAS2E1, RIPAS2E1OS, RIPAS2LE1, RIPAS2LE1OS: (NUM + 1) * 2^(5 * SCALE + 1) granules.
+        ([4, 8, 0, 2], range(first, 0, 0, 1), 66..68),
+        ([4, 8, 0, 6], range(first, 1, 0, 1), 66..70),
+        ([4, 8, 4, 2], range(first, 2, 0, 1), 66..72),
+        ([4, 8, 4, 3], range(first, 0, 1, 1), 66..80),
+        ([4, 8, 4, 6], range(first, 3, 0, 1), 66..74),
+        ([4, 8, 4, 7], range(first, 0, 0, 1), 66..68),
+        ([4, 8, 0, 2], range(first | 1 << 37, 0, 0, 1), 66..68),
+        // 16 KiB and 64 KiB: BaseADDR is in these.
+        ([4, 8, 0, 2], range(17, 0, 0, 2), 68..76),
+        ([4, 8, 0, 2], range(4, 0, 0, 3), 64..80),
+        // Elsewhere; and all.
+        ([4, 8, 0, 1], 1000, 0..0),
+        ([4, 8, 0, 2], range(1000, 0, 0, 1), 0..0),
+        ([4, 8, 0, 2], range(0, 1, 1, 1), 64..80),
+    ];
+    for (parts, value, forgotten) in cases {
+        let _ = PAGES.map(|page| read(&cpu, here, vcpu, page)).sum::<u32>();
+        assert_eq!(PAGES.map(|page| read(&cpu, here, vcpu, page)).sum::<u32>(), 0, "all are there");
+        sys(&cpu, here, vcpu, parts, value);
+        for page in PAGES {
+            let exits = read(&cpu, here, vcpu, page);
+            assert_eq!(
+                exits > 0,
+                forgotten.contains(&page),
+                "page {page} after {parts:?} of {value:#x}: {exits} exits"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tlbi_of_a_vmid_is_for_that_alone() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    map_outer(&cpu, here, 64, ram(164), 7);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    let vttbr = |vmid: u64| vmid << 48 | ram(16);
+    let visit = |vcpu: &mut Vcpu, vmid: u64| {
+        vcpu.nested_mut().unwrap().write(&cpu, page::VTTBR, vttbr(vmid));
+        read(&cpu, here, vcpu, 64)
+    };
+    // By whose VTTBR_EL2, which TLBI, and whether those of VMID 1 and 2 are forgotten.
+    let cases = [
+        // VMALLS12E1IS, VMALLS12E1OS, VMALLS12E1; IPAS2E1IS.
+        (1, [4, 8, 3, 6], 0, [true, false]),
+        (2, [4, 8, 3, 6], 0, [false, true]),
+        (2, [4, 8, 1, 6], 0, [false, true]),
+        (1, [4, 8, 7, 6], 0, [true, false]),
+        (2, [4, 8, 0, 1], 64, [false, true]),
+        (7, [4, 8, 0, 1], 64, [false, false]),
+        // ALLE1IS, ALLE1OS, ALLE1.
+        (1, [4, 8, 3, 4], 0, [true, true]),
+        (7, [4, 8, 1, 4], 0, [true, true]),
+        (2, [4, 8, 7, 4], 0, [true, true]),
+        // EL2's own, VAE2IS and ALLE2; and the guest's stage 1, VMALLE1IS, VAE1IS: what stage 2 says stays.
+        (1, [4, 8, 3, 1], 64, [false, false]),
+        (1, [4, 8, 7, 0], 0, [false, false]),
+        (1, [0, 8, 3, 0], 0, [false, false]),
+        (1, [0, 8, 3, 1], 64, [false, false]),
+    ];
+    for (vmid, parts, value, forgotten) in cases {
+        let _ = (visit(vcpu, 1), visit(vcpu, 2));
+        assert_eq!((visit(vcpu, 1), visit(vcpu, 2)), (0, 0));
+        vcpu.nested_mut().unwrap().write(&cpu, page::VTTBR, vttbr(vmid));
+        sys(&cpu, here, vcpu, parts, value);
+        let exits = [1, 2].map(|vmid| visit(vcpu, vmid) > 0);
+        assert_eq!(exits, forgotten, "by VMID {vmid}: {parts:?} of {value:#x}");
+    }
+}
+
+#[test]
+fn a_translation_is_answered_though_nothing_of_the_guests_tables_is_in_the_shadow() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    // The guest's tables are its pages 0 to 2, which are the hypervisor's 20 to 22: VA 5 << 12 is its page 64.
+    for n in 0..3 {
+        map_outer(&cpu, here, n, ram(20 + n), 7);
+    }
+    map_outer(&cpu, here, 64, ram(164), 7);
+    write(&cpu, here, ram(20), 1 << 12 | 3);
+    write(&cpu, here, ram(21), 2 << 12 | 3);
+    write(&cpu, here, ram(22) + 8 * 5, 64 << 12 | LEAF);
+    for round in 0..3 {
+        begin(&cpu, here, vcpu, VIRTUAL);
+        // The guest's registers, from EL2: its stage 1 on.
+        let (tcr, sctlr) = {
+            turn_on(&cpu, 0);
+            (cpu.get(El1::Tcr), cpu.get(El1::Sctlr))
+        };
+        begin(&cpu, here, vcpu, VIRTUAL);
+        let nested = vcpu.nested_mut().unwrap();
+        nested.write(&cpu, page::TTBR0, 0);
+        nested.write(&cpu, page::TCR, tcr);
+        nested.write(&cpu, page::SCTLR, sctlr);
+        // ALLE1; then AT S12E1R and, by its stage 1 alone, AT S1E1R.
+        sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
+        sys(&cpu, here, vcpu, [4, 7, 8, 4], 5 << 12 | 0x77);
+        assert_eq!(cpu.get(El1::Par) & 0xffff_ffff_f001, ram(164), "round {round}");
+        sys(&cpu, here, vcpu, [0, 7, 8, 0], 5 << 12);
+        assert_eq!(cpu.get(El1::Par) & 0xffff_ffff_f001, 64 << 12, "round {round}");
+        // Where its hypervisor has taken a table away, stage 2 is at fault on a walk of stage 1: F, PTW, S, a translation fault.
+        map_outer(&cpu, here, 1, ram(21), 0);
+        write(&cpu, here, ram(18) + 8, 0);
+        sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
+        sys(&cpu, here, vcpu, [4, 7, 8, 4], 5 << 12);
+        let par = cpu.get(El1::Par);
+        assert_eq!((par & 1, par >> 8 & 3, par >> 1 & 0x3f), (1, 0b11, 0b00_0111), "{par:#x}");
+        map_outer(&cpu, here, 1, ram(21), 7);
+        // And where the page itself is gone, not on a walk.
+        write(&cpu, here, ram(18) + 8 * 64, 0);
+        sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
+        sys(&cpu, here, vcpu, [4, 7, 8, 4], 5 << 12);
+        let par = cpu.get(El1::Par);
+        assert_eq!((par & 1, par >> 8 & 3, par >> 1 & 0x3f), (1, 0b10, 0b00_0111), "{par:#x}");
+        map_outer(&cpu, here, 64, ram(164), 7);
+        // Its own fault is the guest's: neither.
+        sys(&cpu, here, vcpu, [4, 7, 8, 4], 6 << 12);
+        assert_eq!((cpu.get(El1::Par) & 1, cpu.get(El1::Par) >> 8 & 3), (1, 0));
+        // The hypervisor is where it was, with its own registers.
+        assert!(!runs_guest(vcpu) && cpu.hcr() & hcr::VM != 0);
+    }
+}
+
+#[test]
+fn memory_of_a_guest_is_as_weak_as_the_weaker_of_both_stages() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    // MemAttr of the hypervisor's descriptors (Arm ARM D8.6.6); ours is write-back.
+    for attr in 0..16 {
+        let word = ram(170) | LEAF | attr << 2 | 3 << 6;
+        write(&cpu, here, ram(18) + 8 * 70, word);
+        sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
+        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+        cpu.set(El1::Sctlr, 0);
+        let (_, end) = cpu.insist(here, vcpu, Op::Read, 70 << 12);
+        assert!(matches!(end, Some((Outcome::Done(_), _))), "MemAttr {attr:#b}: {end:?}");
+        let Some((_, Desc::Leaf(_, found))) = model.translation(CpuId(0), Addr::new(70 << 12)) else {
+            panic!("it is there")
+        };
+        let expected = match attr {
+            0b0000..=0b0011 => MemType::Device,
+            0b1111 => MemType::Normal,
+            _ => MemType::NonCacheable,
+        };
+        assert_eq!(found.mem, expected, "MemAttr {attr:#b}");
+        let _ = leave(&cpu, here, vcpu, ec::HVC64, 0);
+    }
+}
