@@ -152,6 +152,10 @@ fn pages_in_the_balloon_are_the_boards_and_come_back_empty() {
     let mut vcpu = driver.here.slot.vcpu.lock();
     cpu.load(driver.here, &vcpu);
     let vcpu = &mut *vcpu;
+    // MagicValue, Version, DeviceID, QueueNumMax, ConfigGeneration.
+    let identity = [0, 4, 8, 0x34, 0xfc].map(|offset| access(driver.here, &cpu, vcpu, VIRTIO + offset, None));
+    assert_eq!(identity[..3], [0x7472_6976, 2, 5]);
+    assert!(identity[3] >= 8 && identity[4] == 0);
     driver.start(vcpu, REPORTING, 0);
     let frames = || driver.here.vm.memory.lock().resident().frames;
     let before = frames();

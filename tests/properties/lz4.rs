@@ -141,3 +141,32 @@ fn damaged_blocks_are_refused_or_are_some_page() {
     }
     assert!(refused > 1000 && other > 1000, "{refused} refused, {other} expanded");
 }
+
+#[test]
+fn a_match_reaches_back_to_the_first_byte_and_no_further() {
+    // Some literals, then a match of all the rest but five bytes, which are literals.
+    for literals in 1..15_u8 {
+        for distance in 0..20_u16 {
+            let mut block = vec![literals << 4 | 15];
+            block.extend((0..literals).map(|n| n + 1));
+            block.extend(distance.to_le_bytes());
+            let mut rest = PAGE - usize::from(literals) - 5 - 4 - 15;
+            while rest >= 255 {
+                block.push(255);
+                rest -= 255;
+            }
+            block.push(rest as u8);
+            block.extend([5 << 4, 9, 9, 9, 9, 9]);
+            let found = expanded(&block, block.len());
+            let expected = (1..=u16::from(literals)).contains(&distance).then(|| {
+                let mut page = [9; PAGE];
+                for n in 0..PAGE - 5 {
+                    let first = usize::from(literals);
+                    page[n] = if n < first { n as u8 + 1 } else { page[n - usize::from(distance)] };
+                }
+                page
+            });
+            assert!(found == expected, "{literals} literals, {distance} back");
+        }
+    }
+}

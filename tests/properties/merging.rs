@@ -86,6 +86,8 @@ fn equal_pages_become_one_and_zeroes_none_where_a_block_is_worth_it() {
         assert!(scanned >= 4 * (2 * PAGES - 48), "{scanned} pages");
         assert_eq!((of_one.private, of_one.shared, of_one.zero), (4 * (PAGES - 32), 64, 64));
         assert_eq!((of_two.private, of_two.shared, of_two.zero), (4 * (PAGES - 16), 64, 0));
+        // What is charged is a VM's own, and its part of what it shares.
+        assert_eq!((of_one.active, of_two.active), (4 * (PAGES - 32 + 8), 4 * (PAGES - 16 + 8)));
         // Each has half of what both share.
         assert_eq!((of_one.saved, of_two.saved), (32, 32));
         let known = board.private + board.shared + board.store + board.tables + board.images;

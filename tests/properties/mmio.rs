@@ -1,7 +1,9 @@
 //! Devices by way of the exits that reach them: an access of a guest's, from its abort to the device and back.
 
 use crate::exits::{here, model};
+use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
+use flatland::arm::exception::psr;
 use flatland::arm::gic::gicr;
 use flatland::devices::{GICD, GICR, RTC, UART};
 use flatland::exit;
@@ -85,4 +87,33 @@ fn what_is_in_the_list_registers_is_read_of_the_redistributor() {
     cpu.lists.borrow_mut().0[0] ^= PENDING | ACTIVE;
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x300, None), 1 << 5, "it is active");
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x200, None), 0, "and not pending");
+}
+
+#[test]
+fn a_big_endian_guest_sees_a_devices_bytes_the_other_way_round() {
+    const EE: u64 = 1 << 25;
+    const E0E: u64 = 1 << 24;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // PCellID0 of the UART is 0x0d; UARTIBRD keeps 16 bits.
+    for (state, sctlr, swaps) in [
+        (psr::EL1H, 0, false),
+        (psr::EL1H, EE, true),
+        (psr::EL1H, E0E, false),
+        (psr::EL1H, EE | E0E, true),
+        (psr::EL0T, E0E, true),
+        (psr::EL0T, EE, false),
+        (psr::EL0T, EE | E0E, true),
+    ] {
+        vcpu.registers.pstate = state;
+        cpu.set(El1::Sctlr, sctlr);
+        let found = access(here, &cpu, &mut vcpu, UART + 0xff0, None);
+        assert_eq!(found, if swaps { 0x0d00_0000 } else { 0x0d }, "{state:#x}, SCTLR_EL1 {sctlr:#x}");
+        access(here, &cpu, &mut vcpu, UART + 0x24, Some(if swaps { 0x3412_0000 } else { 0x1234 }));
+        cpu.set(El1::Sctlr, 0);
+        assert_eq!(access(here, &cpu, &mut vcpu, UART + 0x24, None), 0x1234, "{state:#x}, SCTLR_EL1 {sctlr:#x}");
+    }
 }

@@ -13,9 +13,11 @@ use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Timer;
 use flatland::vcpu::nested::{Guest, Own, World, page};
+use flatland::vm::request;
 use harness::cpu::{Cpu, host, split};
 use harness::effort;
 use harness::model::Dice;
+use std::sync::atomic::Ordering;
 
 /// HCR_EL2, by bit: VM, IMO, TGE, E2H.
 const VM: u64 = 1;
@@ -99,6 +101,9 @@ fn what_a_hypervisor_traps_of_its_guest_is_trapped_by_the_hardware() {
             assert_eq!(traps::traps(&cpu, nested, &guest).hcr, expected, "bit {bit}, page {with_page}");
         }
         nested.page.write(&cpu, page::HCR, 0);
+        nested.own.set(Own::Mdcr, u64::MAX);
+        // TDE, TDA, TDOSA, TDRA: what is about debug.
+        assert_eq!(traps::traps(&cpu, nested, &guest).mdcr, 0xf << 8);
         assert_eq!(traps::traps(&cpu, nested, &guest).vncr, if with_page { frame.bits() } else { 0 });
     }
     // CPTR_EL2.TCPAC, CNTHCTL_EL2.EL1PCTEN, which are elsewhere with E2H; VPIDR_EL2.
@@ -384,9 +389,13 @@ fn a_guest_has_a_stage_2_of_its_hypervisors_where_that_turns_it_on() {
         nested.page.write(&cpu, page::VTCR, 32 | 1 << 6 | 2 << 16);
         cpu.set(El1::Spsr, psr::EL1H);
         vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
+        here.slot.requests.store(0, Ordering::Relaxed);
         assert!(matches!(exit::handle(here, &cpu, &mut vcpu), Next::Resume | Next::Reschedule));
         let guest = split(&mut vcpu).1.guest().expect("it runs");
         assert_eq!((guest.shadow.is_some(), guest.lends_interface), (hcr & VM != 0, hcr & IMO != 0), "{hcr:#x}");
+        // The hypervisor's lists have to be filled again where they stay.
+        let refills = here.slot.requests.swap(0, Ordering::Relaxed) & request::REFILL != 0;
+        assert_eq!(refills, hcr & IMO == 0, "{hcr:#x}");
         // HVC is its hypervisor's.
         vcpu.registers.esr = ec::HVC64 << 26 | 1 << 25;
         assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
@@ -428,5 +437,56 @@ fn an_interface_is_kept_with_all_its_active_priorities() {
     for at in 0..4 {
         let expected = if at < n as u64 { [0x500 + at, 0x600 + at] } else { [0x100 + at, 0x200 + at] };
         assert_eq!(offsets(at).map(|offset| nested.page.read(&cpu, offset)), expected, "{at}");
+    }
+}
+
+#[test]
+fn what_both_worlds_share_is_found_by_the_other_and_timers_stay_apart() {
+    for vhe in [false, true] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = here(host(&model, true, false));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        let nested = split(&mut vcpu).1;
+        nested.page.write(&cpu, page::HCR, if vhe { E2H } else { 0 });
+        nested.follow_e2h(&cpu);
+        let shared = [El1::SpEl0, El1::TpidrEl0, El1::TpidrroEl0, El1::TpidrEl1, El1::Par, El1::Csselr];
+        for (n, register) in shared.into_iter().enumerate() {
+            cpu.set(register, 0x100 + n as u64);
+        }
+        cpu.set(El1::Ttbr0, 0x1000);
+        // EL2's virtual timer, which is on the CPU with E2H; and CNTKCTL_EL1, or CNTHCTL_EL2 in its place.
+        cpu.set(El1::CntvCval, 77);
+        cpu.set(El1::CntvCtl, 3);
+        cpu.set(El1::Cntkctl, 0x3);
+        nested.page.write(&cpu, page::CNTV_CVAL, 99);
+        nested.page.write(&cpu, page::TTBR0, 0x2000);
+        cpu.set(El1::Spsr, psr::EL1H);
+        vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
+        let _ = exit::handle(here, &cpu, &mut vcpu);
+        assert!(split(&mut vcpu).1.guest().is_some());
+        assert_eq!((cpu.get(El1::Ttbr0), cpu.get(El1::CntvCval)), (0x2000, 99), "E2H {vhe}");
+        for (n, register) in shared.into_iter().enumerate() {
+            assert_eq!(cpu.get(register), 0x100 + n as u64, "{register:?}, E2H {vhe}");
+            cpu.set(register, 0x200 + n as u64);
+        }
+        let kernel = cpu.get(El1::Cntkctl);
+        assert_eq!(kernel == 0x3, !vhe, "without E2H it is the guest's in any case");
+        cpu.set(El1::Cntkctl, 0x101);
+        cpu.set(El1::Ttbr0, 0x3000);
+        cpu.set(El1::CntvCtl, 1);
+        vcpu.registers.esr = ec::HVC64 << 26 | 1 << 25;
+        let _ = exit::handle(here, &cpu, &mut vcpu);
+        let nested = split(&mut vcpu).1;
+        assert!(nested.guest().is_none());
+        for (n, register) in shared.into_iter().enumerate() {
+            assert_eq!(cpu.get(register), 0x200 + n as u64, "{register:?} back, E2H {vhe}");
+        }
+        assert_eq!(cpu.get(El1::Ttbr0), 0x1000, "E2H {vhe}");
+        assert_eq!((nested.page.read(&cpu, page::TTBR0), nested.page.read(&cpu, page::CNTV_CTL) & 1), (0x3000, 1));
+        let timer = if vhe { (77, 3) } else { (cpu.get(El1::CntvCval), 0) };
+        assert_eq!((cpu.get(El1::CntvCval), cpu.get(El1::CntvCtl)), timer, "E2H {vhe}");
+        assert_eq!(cpu.get(El1::Cntkctl), if vhe { 0x3 } else { 0x101 }, "E2H {vhe}");
     }
 }

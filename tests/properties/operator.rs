@@ -2,10 +2,14 @@
 //! is typed meanwhile waits.
 
 use crate::exits::model;
+use crate::pressure::SECOND;
+use flatland::addr::VmId;
+use flatland::machine::Machine;
 use flatland::monitor::Typing;
 use flatland::operator;
 use flatland::vcpu::Counter;
 use harness::cpu::{Cpu, host, shown};
+use std::sync::atomic::Ordering;
 
 #[test]
 fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
@@ -64,4 +68,33 @@ fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
         assert!(!operator::go_on(host, &cpu));
     }
     assert!(operator::may_take(host, &cpu, &mut typing));
+}
+
+#[test]
+fn what_is_typed_waits_for_a_guest_that_reads_and_is_lost_for_one_that_does_not() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host(&model, false, true);
+    host.console.lock().attend(Some(VmId(0)));
+    let mut typing = Typing::Open;
+    let held = || host.console.held.load(Ordering::SeqCst);
+    let waiting = || host.fleet.vms[0].bus.uart.lock().waiting();
+    let _ = shown(host);
+    let mut typed = 0;
+    while operator::may_take(host, &cpu, &mut typing) {
+        assert!(!held());
+        operator::typed(host, &cpu, b'x');
+        typed += 1;
+        assert!(typed < 1000, "it is never full");
+    }
+    assert!(held() && waiting() > 0 && shown(host).is_empty());
+    assert!(!operator::may_take(host, &cpu, &mut typing) && held());
+    // Five seconds without a byte read: what comes is lost, which is said once.
+    cpu.pace.set(5 * SECOND);
+    let _ = cpu.now();
+    cpu.pace.set(0);
+    for n in 0..3 {
+        assert!(operator::may_take(host, &cpu, &mut typing) && !held());
+        assert_eq!(shown(host).matches("does not read what is typed").count(), usize::from(n == 0), "{n}");
+    }
 }

@@ -551,3 +551,27 @@ fn each_vcpu_has_an_entity_of_its_own() {
     }
     assert_eq!((queue.find(VmId(3), VcpuId(0)), queue.find(VmId(0), VcpuId(4))), (None, None));
 }
+
+#[test]
+fn whose_registers_are_on_a_busy_cpu_is_not_offered_to_an_idle_one() {
+    let mut queue = Queue::new(2, SLICE);
+    let [a, b] = [0, 1].map(|n| queue.add(VmId(n), VcpuId(0), 100, CpuSet::ALL).unwrap());
+    let (idle, busy) = (CpuId(0), CpuId(1));
+    let _ = queue.start(a, 1000);
+    assert_eq!(queue.pick(busy, 1000).run, Some(a));
+    let _ = queue.loaded(a, busy, 1000);
+    queue.block(a, None, 1001);
+    assert_eq!(queue.pick(idle, 1001).run, None);
+    let _ = queue.start(b, 1002);
+    assert_eq!(queue.pick(busy, 1002).run, Some(b));
+    // Its registers have to come off that CPU first.
+    assert!(!queue.wake(a, 1003).contains(idle));
+    assert_eq!(queue.pick(idle, 1003).run, None);
+    // Then either has one.
+    let mut kick = queue.unloaded(a, 1004);
+    let turn = queue.pick(busy, 1005);
+    kick |= turn.kick;
+    assert!(kick.contains(idle) && turn.run.is_some());
+    let other = queue.pick(idle, 1006).run;
+    assert!(other.is_some() && other != turn.run);
+}

@@ -315,7 +315,7 @@ impl Stage1 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attr, Desc, Hole, Marks, MemType, Rights, is_valid};
+    use super::{Attr, Desc, Hole, Marks, MemType, Rights, Stage1, is_valid};
     use crate::arm::vmsa::Level;
 
     #[test]
@@ -372,5 +372,34 @@ mod tests {
     fn the_common_of_two_is_the_stricter() {
         let device = Attr::RAM.common(Attr::DEVICE);
         assert_eq!((device.mem, device.rights), (MemType::Device, Rights::RW));
+    }
+
+    #[test]
+    fn blocks_of_stage_1_are_at_the_levels_that_a_granule_has_them_at() {
+        const OUTPUT: u64 = 0x1234_5678_9000;
+        for (granule, level, shift, has_blocks) in [
+            (12, 1, 30, true),
+            (12, 2, 21, true),
+            (12, 0, 39, false),
+            (12, 3, 12, false),
+            (14, 1, 36, false),
+            (14, 2, 25, true),
+            (14, 3, 14, false),
+            (16, 1, 42, false),
+            (16, 2, 29, true),
+            (16, 3, 16, false),
+        ] {
+            let what = alloc::format!("granule {granule}, level {level}");
+            let leaf = Stage1::Leaf(OUTPUT >> shift << shift);
+            let block = Stage1::decode(OUTPUT & !0x3 | 1, granule, level, shift);
+            assert_eq!(block, if has_blocks { leaf } else { Stage1::Fault }, "{what}");
+            let table = Stage1::decode(OUTPUT | 3, granule, level, shift);
+            assert_eq!(table, if level == 3 { leaf } else { Stage1::Table(OUTPUT >> granule << granule) }, "{what}");
+            assert_eq!(
+                [0, 2].map(|low| Stage1::decode(OUTPUT | low, granule, level, shift)),
+                [Stage1::Fault; 2],
+                "{what}"
+            );
+        }
     }
 }

@@ -354,4 +354,24 @@ mod tests {
         assert_eq!(Transfer { wide: true, ..byte }.extend(0x80), 0xffff_ffff_ffff_ff80);
         assert_eq!(Transfer { signed: false, ..byte }.extend(0x1ff), 0xff);
     }
+
+    #[test]
+    fn a_transfer_is_read_field_by_field() {
+        for at in 0..25 {
+            // ISV and one bit besides: SAS, SSE, SRT, SF.
+            let found = Transfer::decode(Syndrome { esr: 1 << 24 | 1 << at, ..Syndrome::default() }).unwrap();
+            let expected = Transfer {
+                bytes: match at {
+                    22 => 2,
+                    23 => 4,
+                    _ => 1,
+                },
+                register: if (16..21).contains(&at) { 1 << (at - 16) } else { 0 },
+                signed: at == 21,
+                wide: at == 15,
+            };
+            assert_eq!(found, expected, "bit {at}");
+        }
+        assert_eq!(Transfer::decode(Syndrome { esr: 0xff_ffff, ..Syndrome::default() }), None);
+    }
 }

@@ -316,4 +316,15 @@ mod tests {
             assert_eq!((n, inodes.len()), (4, 4), "{length}");
         }
     }
+
+    #[test]
+    fn the_magic_is_one_of_two() {
+        for (magic, is_known) in
+            [(b"070701", true), (b"070702", true), (b"070703", false), (b"070707", false), (b"170701", false)]
+        {
+            let mut bytes = archive(&[("one", b"first")]);
+            bytes[..6].copy_from_slice(magic);
+            assert_eq!(open(&bytes).is_ok_and(|members| members.len() == 1), is_known, "{magic:?}");
+        }
+    }
 }

@@ -310,4 +310,37 @@ mod tests {
         });
         assert_eq!((ended, n_calls), (Err(Error::Sink("enough")), 1));
     }
+
+    #[test]
+    fn what_stands_between_header_and_data_is_passed_over() {
+        let data = noise(5_000);
+        let plain = pack(&data);
+        let mut workspace = Workspace::new();
+        // FEXTRA with its length, FNAME, FCOMMENT, FHCRC, in this order (RFC 1952, 2.3).
+        for flags in 0..16_u8 {
+            let (crc, extra, name, comment) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 8 != 0);
+            let mut bytes = plain[..10].to_vec();
+            bytes[3] |= u8::from(crc) << 1 | u8::from(extra) << 2 | u8::from(name) << 3 | u8::from(comment) << 4;
+            if extra {
+                bytes.extend([3, 1]);
+                bytes.extend([0; 0x103]);
+            }
+            if name {
+                bytes.extend(b"Image\0");
+            }
+            if comment {
+                bytes.extend(b"\0");
+            }
+            if crc {
+                bytes.extend([0x12, 0x34]);
+            }
+            bytes.extend(&plain[10..]);
+            assert!(unpacked(&bytes, &mut workspace).is_ok_and(|found| found == data), "flags {flags:#06b}");
+        }
+        for bit in [0x20, 0x40, 0x80] {
+            let mut bytes = plain.clone();
+            bytes[3] |= bit;
+            assert!(unpacked(&bytes, &mut workspace).is_err(), "a reserved flag");
+        }
+    }
 }

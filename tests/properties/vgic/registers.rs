@@ -270,6 +270,7 @@ fn what_wakes_depends_on_priority_and_groups() {
     assert!(!vgic.deliverable(CPU0, OPEN));
     let shown = vgic.view(CPU0).to_string();
     assert!(shown.contains("vcpu 0: groups 10") && shown.contains("pending 00000002"), "{shown}");
+    assert!(shown.contains("enabled 00000002") && shown.contains("active 00000000"), "{shown}");
 }
 
 #[test]
@@ -459,7 +460,8 @@ fn an_interrupt_made_active_by_decree_is_where_it_was_taken_or_is_routed() {
     assert_eq!(take(&mut lists[0]).intid, 32);
     let _ = vgic.fold(CPU0, &mut lists[0]);
     put(&mut vgic, 0x820, 1, 2);
-    put(&mut vgic, 0x420, 1, 0x10);
+    let kicks = vgic.dist_write(CPU0, 0x420, 1, 0x10);
+    assert_eq!(kicks.collect::<Vec<_>>(), [CPU0], "who holds it, and not who would get it");
     // All are made active, 32 again.
     let kicks = vgic.dist_write(CPU0, 0x304, 4, 0xf);
     assert_eq!((kicks.contains(CPU0), kicks.contains(CPU1)), (true, true));

@@ -190,6 +190,9 @@ fn the_policy_is_read_and_its_errors_are_told() {
     policy.add_property(key("idle-tax", 100_u32));
     policy.add_property(key("scan-cpu", 101_u32));
     policy.add_property(key("tax", 1_u32));
+    // As a compiler of device trees likes to have it.
+    policy.add_property(key("#address-cells", 1_u32));
+    policy.add_property(key("#size-cells", 0_u32));
     tree.root.add_child(policy);
     let mut findings = Findings::default();
     let read = super::policy(&tree.to_dtb(), &Limits::ANY_BOARD, &mut findings);
