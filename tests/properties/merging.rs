@@ -182,4 +182,7 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
     fill(33);
     let found: Vec<_> = (0..4).map(|_| round()).collect();
     assert!(found.contains(&fast), "{found:?} of {fast}");
+    // What was merged in earlier rounds does not count for later ones.
+    let after: Vec<_> = (0..8).map(|_| round()).collect();
+    assert_eq!(after.last(), Some(&(fast / 16)), "{after:?} of {fast}");
 }

@@ -9,6 +9,7 @@ use flatland::arm::desc::{Desc, MemType};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
+use flatland::devices::UART;
 use flatland::host::Here;
 use flatland::machine::Machine;
 use flatland::next::Next;
@@ -232,5 +233,56 @@ fn memory_of_a_guest_is_as_weak_as_the_weaker_of_both_stages() {
         };
         assert_eq!(found.mem, expected, "MemAttr {attr:#b}");
         let _ = leave(&cpu, here, vcpu, ec::HVC64, 0);
+    }
+}
+
+#[test]
+fn a_guests_guest_reaches_a_device_that_its_hypervisor_maps() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    map_outer(&cpu, here, 90, UART, 3);
+    eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+    assert!(runs_guest(vcpu));
+    // PCellID0 to PCellID3 of the UART, by words: ISV, SAS, SRT; a translation fault at whichever level.
+    for (n, (id, level)) in [0x0d, 0xf0, 0x05, 0xb1].into_iter().zip([3, 1, 2, 3]).enumerate() {
+        let at = 90 << 12 | 0xff0 | n as u64 * 4;
+        (vcpu.registers.far, vcpu.registers.hpfar, vcpu.registers.pc) = (at, at >> 12 << 4, 0x1000);
+        assert_eq!(leave(&cpu, here, vcpu, ec::DABT_LOWER, 1 << 24 | 2 << 22 | 5 << 16 | 0b100 | level), Next::Resume);
+        assert!(runs_guest(vcpu), "its hypervisor is not concerned");
+        assert_eq!((vcpu.registers.x[5], vcpu.registers.pc), (id, 0x1004), "{at:#x}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_none_at_its_level_is_a_fault_for_the_hypervisor() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    // Bits 1:0 of a descriptor of level 3: a page is 0b11 (Arm ARM D8.3.2).
+    for low in 0..4 {
+        write(&cpu, here, ram(18) + 8 * 70, ram(170) & !3 | LEAF & !3 | 0b1111 << 2 | 3 << 6 | low);
+        sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
+        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+        cpu.set(El1::Sctlr, 0);
+        let (_, end) = cpu.insist(here, vcpu, Op::Read, 70 << 12);
+        assert_eq!(matches!(end, Some((Outcome::Done(_), _))), low == 3, "{low:#b}: {end:?}");
+        assert_eq!(runs_guest(vcpu), low == 3);
+        if low == 3 {
+            let _ = leave(&cpu, here, vcpu, ec::HVC64, 0);
+        } else {
+            // ESR_EL2: a translation fault at level 3.
+            assert_eq!(cpu.get(El1::Esr) & 0x3f, 0b00_0111, "{low:#b}");
+        }
     }
 }

@@ -575,3 +575,23 @@ fn whose_registers_are_on_a_busy_cpu_is_not_offered_to_an_idle_one() {
     let other = queue.pick(idle, 1006).run;
     assert!(other.is_some() && other != turn.run);
 }
+
+#[test]
+fn all_whose_time_has_come_are_woken_at_once() {
+    let mut queue = Queue::new(2, SLICE);
+    let ids = [0, 1, 2].map(|n| queue.add(VmId(n), VcpuId(0), 100, CpuSet::ALL).unwrap());
+    for (id, at) in ids.into_iter().zip([5000, 5000, 5001]) {
+        let _ = queue.start(id, 1000);
+        assert_eq!(queue.pick(CpuId(0), 1000).run, Some(id));
+        queue.block(id, Some(at), 1001);
+    }
+    assert_eq!([0, 1].map(|cpu| queue.pick(CpuId(cpu), 1002).run), [None, None]);
+    assert_eq!(queue.expire(4999), CpuSet::EMPTY);
+    assert_eq!(queue.expire(5000), CpuSet::one(CpuId(0)), "an idle CPU, which kicks another for who is left");
+    assert_eq!(ids.map(|id| queue.state(id) == EntityState::Ready), [true, true, false]);
+    let turn = queue.pick(CpuId(0), 5000);
+    assert_eq!(turn.kick, CpuSet::one(CpuId(1)));
+    let mut run = [turn.run, queue.pick(CpuId(1), 5000).run];
+    run.sort_by_key(|id| *id != Some(ids[0]));
+    assert_eq!(run, [Some(ids[0]), Some(ids[1])]);
+}

@@ -268,6 +268,8 @@ pub struct Cpu<'m> {
     /// List registers and ICH_HCR_EL2. The guest on it plays on them; its interface lets everything through.
     pub lists: RefCell<([u64; 16], u32)>,
     time: Cell<u64>,
+    /// ICH_VTR_EL2.
+    pub vtr: Cell<u64>,
     /// Whether debug registers were loaded, and whether for EL2, since a test set this.
     pub armed: Cell<Option<bool>>,
     /// How many ticks go by from one look at the counter to the next: none unless a test wants it.
@@ -289,6 +291,7 @@ impl<'m> Cpu<'m> {
             model,
             time: Cell::new(0),
             pace: Cell::new(0),
+            vtr: Cell::new(0),
             armed: Cell::new(None),
             geometry: Cell::new(None),
             el1: RefCell::new(Context::reset()),
@@ -545,7 +548,7 @@ impl Machine for Cpu<'_> {
     }
 
     fn interface_type(&self) -> u64 {
-        self.model.interface_type()
+        self.vtr.get()
     }
 
     fn load_interface(&self, interface: &Interface) {

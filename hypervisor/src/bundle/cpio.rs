@@ -293,7 +293,9 @@ mod tests {
                 continue;
             }
             let large = vec![7; super::PAGE];
-            let bytes = archive(&[(&name, &large), ("of less than a page", b"x"), (&other, &large)]);
+            // What lies between them moves the second along.
+            let between = vec![1; length * 52 % (super::PAGE - 8)];
+            let bytes = archive(&[(&name, &large), ("of less than a page", &between), (&other, &large)]);
             let members = open(&bytes).unwrap();
             assert_eq!(
                 members.iter().map(|member| member.name).collect::<Vec<_>>(),
