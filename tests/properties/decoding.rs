@@ -1,6 +1,6 @@
 //! Numbers with a name: exception classes, function ids, encodings and fields, each against the list that its book has of them.
 
-use flatland::addr::VcpuId;
+use flatland::addr::{Addr, Ipa, Ipa2, Pa, VcpuId};
 use flatland::arm::esr::{class_name, ec};
 use flatland::arm::exception::{Kind, psr, take};
 use flatland::arm::gic::{ListRegister, Sgi, SgiTargets};
@@ -242,4 +242,17 @@ fn a_set_of_vcpus_has_whom_it_was_given() {
     }
     assert_eq!(all.map(|vcpu| vcpu.0).collect::<Vec<_>>(), [0, 1, 5, 63]);
     assert!(Kicks::NONE.is_empty());
+}
+
+#[test]
+fn an_address_says_of_what_space_it_is() {
+    let at = 0x4000_1000;
+    let shown = [
+        format!("{:?}", Addr::<Ipa>::new(at)),
+        format!("{:?}", Addr::<Pa>::new(at)),
+        format!("{:?}", Addr::<Ipa2>::new(at)),
+    ];
+    assert!(shown.iter().all(|text| text.ends_with(":0x40001000")), "{shown:?}");
+    assert!(shown[0] != shown[1] && shown[1] != shown[2] && shown[0] != shown[2], "{shown:?}");
+    assert_eq!(Addr::<Ipa>::new(at).to_string(), "0x40001000");
 }
