@@ -2,7 +2,8 @@
 //!
 //! Its parts are by what changes together: [`Facts`] of the board, the [`Fleet`] of VMs, the pool of frames and the [`Pressure`] on
 //! it, the [`RunQueue`] and the console. Each says who holds its lock when. What takes several of them is said once for
-//! [`Host`], a file for each subject: the life of a VM, its balloon, its flash, what is scanned, put away, watched and reported.
+//! [`Host`], a file for each subject: the life of a VM, its balloon, its flash, what is scanned, put away, watched and reported, and
+//! what the operator commands.
 
 mod admit;
 mod balloon;
@@ -16,6 +17,7 @@ pub mod flash;
 mod fleet;
 mod life;
 mod load;
+pub mod operator;
 mod overcommit;
 mod pressure;
 mod queue;

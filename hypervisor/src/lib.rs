@@ -22,7 +22,7 @@
 //! | 4 | [`vm`] |
 //! | 5 | [`monitor`] |
 //! | 6 | [`host`] |
-//! | 7 | [`hwstate`], [`operator`] |
+//! | 7 | [`hwstate`] |
 //! | 8 | [`exit`] |
 //! | 9 | [`run`] |
 //!
@@ -75,7 +75,6 @@ pub mod machine;
 pub mod memory;
 pub mod monitor;
 pub mod next;
-pub mod operator;
 pub mod policy;
 pub mod run;
 pub mod sched;

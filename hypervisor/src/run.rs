@@ -25,9 +25,9 @@ mod switch;
 pub use cpu::{Cpu, Exit, Irq};
 
 use crate::addr::{CpuId, VcpuId};
+use crate::host::operator;
 use crate::host::{HOUSEKEEPING_CPU, Here, Host};
 use crate::next::{Cause, Next};
-use crate::operator;
 use crate::sched::{EntityId, earliest};
 use crate::vcpu::{Counter, Vcpu};
 use crate::vm::{NOWHERE, Power, Slot, State, Vm, request};

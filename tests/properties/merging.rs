@@ -181,7 +181,8 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
     // A third of all pages can be merged: as fast as it may.
     fill(33);
     let found: Vec<_> = (0..4).map(|_| round()).collect();
-    assert!(found.contains(&fast), "{found:?} of {fast}");
+    // At once, whatever was read in vain before.
+    assert!(found[..2].contains(&fast), "{found:?} of {fast}");
     // What was merged in earlier rounds does not count for later ones.
     let after: Vec<_> = (0..8).map(|_| round()).collect();
     assert_eq!(after.last(), Some(&(fast / 16)), "{after:?} of {fast}");

@@ -251,7 +251,7 @@ fn a_guests_guest_reaches_a_device_that_its_hypervisor_maps() {
     assert!(runs_guest(vcpu));
     // PCellID0 to PCellID3 of the UART, by words: ISV, SAS, SRT; a translation fault at whichever level.
     for (n, (id, level)) in [0x0d, 0xf0, 0x05, 0xb1].into_iter().zip([3, 1, 2, 3]).enumerate() {
-        let at = 90 << 12 | 0xff0 | n as u64 * 4;
+        let at = (90 << 12) + 0xff0 + n as u64 * 4;
         (vcpu.registers.far, vcpu.registers.hpfar, vcpu.registers.pc) = (at, at >> 12 << 4, 0x1000);
         assert_eq!(leave(&cpu, here, vcpu, ec::DABT_LOWER, 1 << 24 | 2 << 22 | 5 << 16 | 0b100 | level), Next::Resume);
         assert!(runs_guest(vcpu), "its hypervisor is not concerned");

@@ -4,9 +4,9 @@
 use crate::exits::model;
 use crate::pressure::SECOND;
 use flatland::addr::VmId;
+use flatland::host::operator;
 use flatland::machine::Machine;
 use flatland::monitor::Typing;
-use flatland::operator;
 use flatland::vcpu::Counter;
 use harness::cpu::{Cpu, host, shown};
 use std::sync::atomic::Ordering;

@@ -5,12 +5,12 @@
 //! is typed waits meanwhile. Nothing here waits for a guest: a vCPU that is loaded elsewhere shows as running, and what is wanted of it is
 //! left with its VM.
 
+use super::{HOUSEKEEPING_CPU, Host, Shutdown};
 use crate::addr::VmId;
 use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
 use crate::devices::device::Device;
 use crate::devices::uart::AHEAD;
-use crate::host::{HOUSEKEEPING_CPU, Host, Shutdown};
 use crate::machine::Machine;
 use crate::monitor::memory;
 use crate::monitor::views::{self, ExitRow, RegsRow, TopRow, VmRow};
