@@ -553,3 +553,27 @@ fn one_made_active_while_a_list_has_it_is_as_it_was_taken() {
     both.sort();
     assert_eq!(both, [(32, 0x80), (33, 0x10)], "33 was never taken");
 }
+
+#[test]
+fn one_that_is_pending_for_another_is_not_listed_so_where_it_is_active() {
+    let mut vgic = Vgic::new(Version::V2, 2, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 1), (0xc08, 2), (0x820, 1)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = [Lists::new(), Lists::new()];
+    assert!(vgic.pend(CPU0, IntId(32)).contains(CPU0));
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    assert_eq!(take(&mut lists[0]).intid, 32);
+    let _ = vgic.fold(CPU0, &mut lists[0]);
+    for (target, pending) in [(1, true), (2, false), (0, false), (3, true)] {
+        put(&mut vgic, 0x820, 1, target);
+        let _ = vgic.pend(CPU0, IntId(32));
+        vgic.fill(CPU0, &mut lists[0], OPEN);
+        vgic.fill(CPU1, &mut lists[1], OPEN);
+        let entry = ListRegister::from_v2(lists[0].lr[0] as u32);
+        assert_eq!((entry.intid, entry.active, entry.pending), (32, true, pending), "target {target:#b}");
+        assert_eq!(lists[1].used, 0, "it is active elsewhere");
+        let _ = vgic.fold(CPU0, &mut lists[0]);
+        let _ = vgic.fold(CPU1, &mut lists[1]);
+    }
+}
