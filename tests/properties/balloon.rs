@@ -3,7 +3,7 @@
 
 use crate::exits::{here, model};
 use crate::mmio::access;
-use crate::pressure::SECOND;
+use crate::pressure::{SECOND, manage};
 use flatland::devices::{GICD, VIRTIO};
 use flatland::host::operator;
 use flatland::host::{Here, Host};
@@ -116,6 +116,11 @@ impl Driver<'_, '_> {
         access(self.here, self.cpu, vcpu, GICD + 0x204, None) >> (flatland::devices::virtio_intid(0).0 - 32) & 1 != 0
     }
 
+    /// How many frames its VM has.
+    fn frames(&self) -> u64 {
+        self.here.vm.memory.lock().resident().frames
+    }
+
     fn reads(&self, page: u64) -> u64 {
         let (mut word, at) = ([0; 8], RAM_BASE + (page << 12));
         let mut memory = self.here.vm.memory.lock();
@@ -157,14 +162,11 @@ fn pages_in_the_balloon_are_the_boards_and_come_back_empty() {
     assert_eq!(identity[..3], [0x7472_6976, 2, 5]);
     assert!(identity[3] >= 8 && identity[4] == 0);
     driver.start(vcpu, REPORTING, 0);
-    let frames = || driver.here.vm.memory.lock().resident().frames;
-    let before = frames();
+    let before = driver.frames();
     let free = host.pool.lock().counts().free;
     driver.pages(vcpu, INFLATE, 1024..1088);
     assert_eq!((driver.rest(), driver.used(INFLATE)), (0, 1));
-    let frames = |driver: &Driver<'_, '_>| driver.here.vm.memory.lock().resident().frames;
-    let after = frames(&driver);
-    assert_eq!((before - after, host.pool.lock().counts().free - free), (64, 64));
+    assert_eq!((before - driver.frames(), host.pool.lock().counts().free - free), (64, 64));
     assert_eq!((access(driver.here, &cpu, vcpu, INTERRUPT_STATUS, None), driver.is_up(vcpu)), (1, true));
     driver.set(vcpu, INTERRUPT_ACK, 1);
     assert_eq!((access(driver.here, &cpu, vcpu, INTERRUPT_STATUS, None), driver.is_up(vcpu)), (0, false));
@@ -174,11 +176,11 @@ fn pages_in_the_balloon_are_the_boards_and_come_back_empty() {
     assert_eq!((driver.rest(), driver.used(DEFLATE)), (0, 1));
     assert_eq!((driver.reads(1030), driver.reads(1100)), (0, 1100));
     // More than is done at a time; it is all done in the end.
-    let before = frames(&driver);
+    let before = driver.frames();
     driver.pages(vcpu, INFLATE, 1100..1800);
     assert_eq!(driver.used(INFLATE), 1, "the rest is for later");
     assert!(driver.rest() >= 1);
-    assert_eq!((driver.used(INFLATE), frames(&driver)), (2, before - 700));
+    assert_eq!((driver.used(INFLATE), driver.frames()), (2, before - 700));
     assert_eq!((driver.reads(1099), driver.reads(1800)), (1099, 1800), "its neighbours stay");
 }
 
@@ -193,11 +195,10 @@ fn pages_that_are_reported_are_dropped_with_all_that_was_in_them() {
         cpu.load(driver.here, &vcpu);
         let vcpu = &mut *vcpu;
         driver.start(vcpu, REPORTING | if poison.is_some() { POISON } else { 0 }, poison.unwrap_or(0));
-        let before = driver.here.vm.memory.lock().resident().frames;
+        let before = driver.frames();
         driver.send(vcpu, REPORT, RAM_BASE.bits() + (1200 << 12), 300 << 12, true);
         driver.rest();
-        let after = driver.here.vm.memory.lock().resident().frames;
-        assert_eq!((before - after, driver.used(REPORT)), (300, 1), "poison {poison:x?}");
+        assert_eq!((before - driver.frames(), driver.used(REPORT)), (300, 1), "poison {poison:x?}");
         assert_eq!((driver.reads(1199), driver.reads(1500)), (1199, 1500), "its neighbours stay");
         // They read as what the guest said its free pages are full of.
         let word = u64::from(poison.unwrap_or(0));
@@ -233,15 +234,8 @@ fn what_the_driver_does_wrong_is_its_own() {
 fn second(cpu: &Cpu<'_>, host: &Host) {
     let end = cpu.now() + SECOND;
     while cpu.now() < end {
-        cpu.pace.set(SECOND / 10);
-        let _ = cpu.now();
-        cpu.pace.set(1);
-        for _ in 0..100 {
-            if !host.is_managing_due(cpu) {
-                break;
-            }
-            host.manage(cpu, false);
-        }
+        cpu.pass(SECOND / 10);
+        manage(cpu, host);
     }
 }
 

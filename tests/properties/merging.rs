@@ -1,10 +1,9 @@
 //! The scanner on a board: what it merges and drops, which blocks it splits for that, and that what the monitor tells of it is so.
 
 use crate::exits::model;
-use crate::pressure::SECOND;
+use crate::pressure::{SECOND, manage};
 use flatland::frames::Work;
 use flatland::host::Host;
-use flatland::machine::Machine;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
 use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
@@ -158,12 +157,8 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
         while host.pressure.scanner.lock().totals.rounds < until {
             let _ = host.idle(&cpu);
         }
-        cpu.pace.set(SECOND);
-        let _ = cpu.now();
-        cpu.pace.set(1);
-        while host.is_managing_due(&cpu) {
-            host.manage(&cpu, false);
-        }
+        cpu.pass(SECOND);
+        manage(&cpu, host);
         host.pressure.overcommit.lock().pace.percent_hundredths()
     };
     let fast = host.pressure.overcommit.lock().pace.percent_hundredths();
@@ -171,12 +166,8 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
     let slow: Vec<_> = (0..6).map(|_| round()).collect();
     assert!(slow.is_sorted_by(|a, b| a >= b) && slow[5] == fast / 16, "{slow:?} of {fast}");
     // Between two rounds nothing is learned.
-    cpu.pace.set(SECOND);
-    let _ = cpu.now();
-    cpu.pace.set(1);
-    while host.is_managing_due(&cpu) {
-        host.manage(&cpu, false);
-    }
+    cpu.pass(SECOND);
+    manage(&cpu, host);
     assert_eq!(host.pressure.overcommit.lock().pace.percent_hundredths(), fast / 16);
     // A third of all pages can be merged: as fast as it may.
     fill(33);

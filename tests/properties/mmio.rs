@@ -37,15 +37,11 @@ fn the_clock_tells_seconds_of_the_boards_counter() {
     // RTCDR and RTCLR (DDI 0224).
     let (dr, lr) = (RTC, RTC + 8);
     let before = access(here, &cpu, &mut vcpu, dr, None);
-    cpu.pace.set(62_500_000 * 1000);
-    let _ = cpu.now();
-    cpu.pace.set(0);
+    cpu.pass(62_500_000 * 1000);
     assert_eq!(access(here, &cpu, &mut vcpu, dr, None), before + 1000);
     access(here, &cpu, &mut vcpu, lr, Some(77));
     assert_eq!(access(here, &cpu, &mut vcpu, dr, None), 77);
-    cpu.pace.set(62_500_000 * 3);
-    let _ = cpu.now();
-    cpu.pace.set(0);
+    cpu.pass(62_500_000 * 3);
     assert_eq!(access(here, &cpu, &mut vcpu, dr, None), 80);
 }
 

@@ -256,9 +256,7 @@ fn a_hypervisors_timers_are_told_apart_by_their_names() {
         nested.page.write(&cpu, page::HCR, if vhe { E2H } else { 0 });
         nested.page.write(&cpu, page::CNTVOFF, OFFSET);
         nested.follow_e2h(&cpu);
-        cpu.pace.set(1000);
-        cpu.now();
-        cpu.pace.set(0);
+        cpu.pass(1000);
         for (n, (crm, op1, plain, host)) in names.into_iter().enumerate() {
             let Some(whose) = (if vhe { host } else { plain }) else { continue };
             let what = format!("{whose:?} by op1 {op1}, CRm {crm}, E2H {vhe}");

@@ -32,13 +32,17 @@ fn sys(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, parts: [u64; 4], value: u
     assert_eq!(vcpu.registers.pc, at + 4, "{parts:?} is done");
 }
 
-/// Has the guest read a page of its own. How many exits that took.
-fn read(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, page: u64) -> u32 {
+/// Enters the guest, whose stage 1 is off, and has it read a page. How many exits that took, and what came of it.
+fn try_read(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, page: u64) -> (u32, Option<(Outcome, Next)>) {
     eret(cpu, here, vcpu, 0x1000, psr::EL1H);
     assert!(runs_guest(vcpu));
-    // Its stage 1 is off.
     cpu.set(El1::Sctlr, 0);
-    let (exits, end) = cpu.insist(here, vcpu, Op::Read, page << 12);
+    cpu.insist(here, vcpu, Op::Read, page << 12)
+}
+
+/// The same of a page that it may read, and back to its hypervisor. How many exits it took.
+fn read(cpu: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, page: u64) -> u32 {
+    let (exits, end) = try_read(cpu, here, vcpu, page);
     assert!(matches!(end, Some((Outcome::Done(_), _))), "page {page}: {end:?}");
     // HVC brings its hypervisor back.
     let _ = leave(cpu, here, vcpu, ec::HVC64, 0);
@@ -219,9 +223,7 @@ fn memory_of_a_guest_is_as_weak_as_the_weaker_of_both_stages() {
         let word = ram(170) | LEAF | attr << 2 | 3 << 6;
         write(&cpu, here, ram(18) + 8 * 70, word);
         sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
-        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
-        cpu.set(El1::Sctlr, 0);
-        let (_, end) = cpu.insist(here, vcpu, Op::Read, 70 << 12);
+        let (_, end) = try_read(&cpu, here, vcpu, 70);
         assert!(matches!(end, Some((Outcome::Done(_), _))), "MemAttr {attr:#b}: {end:?}");
         let Some((_, Desc::Leaf(_, found))) = model.translation(CpuId(0), Addr::new(70 << 12)) else {
             panic!("it is there")
@@ -273,9 +275,7 @@ fn a_descriptor_that_is_none_at_its_level_is_a_fault_for_the_hypervisor() {
     for low in 0..4 {
         write(&cpu, here, ram(18) + 8 * 70, ram(170) & !3 | LEAF & !3 | 0b1111 << 2 | 3 << 6 | low);
         sys(&cpu, here, vcpu, [4, 8, 7, 4], 0);
-        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
-        cpu.set(El1::Sctlr, 0);
-        let (_, end) = cpu.insist(here, vcpu, Op::Read, 70 << 12);
+        let (_, end) = try_read(&cpu, here, vcpu, 70);
         assert_eq!(matches!(end, Some((Outcome::Done(_), _))), low == 3, "{low:#b}: {end:?}");
         assert_eq!(runs_guest(vcpu), low == 3);
         if low == 3 {

@@ -1,7 +1,7 @@
 //! From a hypervisor to its guest and back: where an ERET leads, what is trapped of the guest, and whose timers, debug registers and
 //! interrupt interface are on the CPU then. Expectations are those of the Arm ARM (D1.4, D12.2, J1.1) and of IHI 0069H 12.4.
 
-use crate::exits::{here, model};
+use crate::exits::{here, leave, model};
 use flatland::addr::IntId;
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
@@ -49,9 +49,8 @@ fn an_eret_leads_where_the_architecture_lets_it() {
                 cpu.set(El1::Elr, 0x8888);
                 cpu.set(El1::Spsr, flags | mode);
                 (vcpu.registers.pc, vcpu.registers.pstate) = (0x4444, psr::EL1H);
-                vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
                 let what = format!("SPSR_EL2 mode {mode:#x}, E2H {e2h}, TGE {tge}, AArch32 {aarch32}");
-                assert!(matches!(exit::handle(here, &cpu, &mut vcpu), Next::Resume | Next::Reschedule), "{what}");
+                assert!(matches!(leave(&cpu, here, &mut vcpu, ec::ERET, 0), Next::Resume | Next::Reschedule), "{what}");
                 assert_eq!(vcpu.registers.pc, 0x8888, "{what}");
                 let is_host = e2h && tge;
                 let is_known = match mode {
@@ -268,9 +267,7 @@ fn the_first_timer_that_is_not_on_the_cpu_is_the_deadline() {
             let what = format!("case {n}, guest {is_guest}, E2H {vhe}");
             assert_eq!(timers::deadline(common, nested, &cpu, NOW), expected, "{what}");
             // Our own timer need not be set anew if it is set to that or earlier.
-            cpu.pace.set(NOW);
-            let _ = cpu.now();
-            cpu.pace.set(0);
+            cpu.pass(NOW);
             for watched in [0, 1, 1000, 1001, 1499, 1500, 1501, 2500, NEVER] {
                 nested.watched = watched;
                 let next = if left.iter().any(|at| *at < watched) { Next::Reschedule } else { Next::Resume };
@@ -361,8 +358,7 @@ fn debug_exceptions_are_in_force_for_the_world_that_they_come_from() {
         if to_guest {
             nested.own.set(Own::Mdcr, mdcr);
             cpu.set(El1::Spsr, psr::EL1H);
-            vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
-            let _ = exit::handle(here, &cpu, &mut vcpu);
+            let _ = leave(&cpu, here, &mut vcpu, ec::ERET, 0);
             assert!(split(&mut vcpu).1.guest().is_some());
         } else {
             // MSR MDCR_EL2, X3.
@@ -388,17 +384,15 @@ fn a_guest_has_a_stage_2_of_its_hypervisors_where_that_turns_it_on() {
         nested.page.write(&cpu, page::HCR, hcr);
         nested.page.write(&cpu, page::VTCR, 32 | 1 << 6 | 2 << 16);
         cpu.set(El1::Spsr, psr::EL1H);
-        vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
         here.slot.requests.store(0, Ordering::Relaxed);
-        assert!(matches!(exit::handle(here, &cpu, &mut vcpu), Next::Resume | Next::Reschedule));
+        assert!(matches!(leave(&cpu, here, &mut vcpu, ec::ERET, 0), Next::Resume | Next::Reschedule));
         let guest = split(&mut vcpu).1.guest().expect("it runs");
         assert_eq!((guest.shadow.is_some(), guest.lends_interface), (hcr & VM != 0, hcr & IMO != 0), "{hcr:#x}");
         // The hypervisor's lists have to be filled again where they stay.
         let refills = here.slot.requests.swap(0, Ordering::Relaxed) & request::REFILL != 0;
         assert_eq!(refills, hcr & IMO == 0, "{hcr:#x}");
         // HVC is its hypervisor's.
-        vcpu.registers.esr = ec::HVC64 << 26 | 1 << 25;
-        assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::HVC64, 0), Next::Resume);
         assert!(split(&mut vcpu).1.guest().is_none());
         // TVM and TRVM were to see it set E2H.
         assert_eq!(cpu.hcr(), own & !(1 << 26 | 1 << 30), "{hcr:#x}");
@@ -468,8 +462,7 @@ fn what_both_worlds_share_is_found_by_the_other_and_timers_stay_apart() {
         nested.page.write(&cpu, page::CNTV_CVAL, 99);
         nested.page.write(&cpu, page::TTBR0, 0x2000);
         cpu.set(El1::Spsr, psr::EL1H);
-        vcpu.registers.esr = ec::ERET << 26 | 1 << 25;
-        let _ = exit::handle(here, &cpu, &mut vcpu);
+        let _ = leave(&cpu, here, &mut vcpu, ec::ERET, 0);
         assert!(split(&mut vcpu).1.guest().is_some());
         assert_eq!((cpu.get(El1::Ttbr0), cpu.get(El1::CntvCval)), (0x2000, 99), "E2H {vhe}");
         for (n, register) in shared.into_iter().enumerate() {
@@ -481,8 +474,7 @@ fn what_both_worlds_share_is_found_by_the_other_and_timers_stay_apart() {
         cpu.set(El1::Cntkctl, 0x101);
         cpu.set(El1::Ttbr0, 0x3000);
         cpu.set(El1::CntvCtl, 1);
-        vcpu.registers.esr = ec::HVC64 << 26 | 1 << 25;
-        let _ = exit::handle(here, &cpu, &mut vcpu);
+        let _ = leave(&cpu, here, &mut vcpu, ec::HVC64, 0);
         let nested = split(&mut vcpu).1;
         assert!(nested.guest().is_none());
         for (n, register) in shared.into_iter().enumerate() {

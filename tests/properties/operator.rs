@@ -5,7 +5,6 @@ use crate::exits::model;
 use crate::pressure::SECOND;
 use flatland::addr::VmId;
 use flatland::host::operator;
-use flatland::machine::Machine;
 use flatland::monitor::Typing;
 use flatland::vcpu::Counter;
 use harness::cpu::{Cpu, host, shown};
@@ -90,9 +89,7 @@ fn what_is_typed_waits_for_a_guest_that_reads_and_is_lost_for_one_that_does_not(
     assert!(held() && waiting() > 0 && shown(host).is_empty());
     assert!(!operator::may_take(host, &cpu, &mut typing) && held());
     // Five seconds without a byte read: what comes is lost, which is said once.
-    cpu.pace.set(5 * SECOND);
-    let _ = cpu.now();
-    cpu.pace.set(0);
+    cpu.pass(5 * SECOND);
     for n in 0..3 {
         assert!(operator::may_take(host, &cpu, &mut typing) && !held());
         assert_eq!(shown(host).matches("does not read what is typed").count(), usize::from(n == 0), "{n}");

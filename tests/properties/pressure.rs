@@ -41,6 +41,17 @@ fn touch(cpu: &Cpu<'_>, host: &Host, vm: &Vm, page: u64) -> u32 {
     panic!("page {page} of {} is never to be had", vm.name);
 }
 
+/// Looks after memory until that is not due any more.
+pub(crate) fn manage(cpu: &Cpu<'_>, host: &Host) {
+    for _ in 0..10_000 {
+        if !host.is_managing_due(cpu) {
+            return;
+        }
+        host.manage(cpu, false);
+    }
+    panic!("memory is always to be looked after");
+}
+
 /// Lets a second pass, and a little more; memory is looked after whenever that is due.
 fn second(cpu: &Cpu<'_>, host: &Host) {
     let end = cpu.now() + SECOND + SECOND / 100;
@@ -157,31 +168,27 @@ fn whoever_gets_no_memory_waits_for_so_long_and_no_longer() {
     let model = model();
     let cpu = Cpu::new(&model);
     let host = begin(&model);
-    let pass = |ticks: u64| {
-        cpu.pace.set(ticks);
-        let _ = cpu.now();
-        cpu.pace.set(0);
-    };
+    cpu.pace.set(0);
     let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
-    pass(SECOND * 1000 + 7);
+    cpu.pass(SECOND * 1000 + 7);
     // Nobody has any page that could be taken.
     for (seconds, n) in [(0, 0), (1, 10), (8, 18)] {
-        pass(SECOND * seconds);
+        cpu.pass(SECOND * seconds);
         assert_eq!(host.starve(&cpu, one), Next::WaitForMemory, "after {n} seconds");
     }
     let now = cpu.now();
     assert_eq!(host.retry_at(now), now + SECOND / 500, "it tries again after 2 ms");
-    pass(SECOND * 11 - 1);
+    cpu.pass(SECOND * 11 - 1);
     assert_eq!(host.starve(&cpu, one), Next::WaitForMemory);
     assert_eq!(host.starve(&cpu, two), Next::WaitForMemory, "the other begins to wait");
-    pass(1);
+    cpu.pass(1);
     assert!(matches!(host.starve(&cpu, one), Next::Stop(Cause::Crash(why)) if why.contains("no memory left")));
     assert_eq!(host.starve(&cpu, two), Next::WaitForMemory);
     // Somebody has some: whoever waited goes on, and waits anew if that was not enough.
     for page in 1..1000 {
         let _ = touch(&cpu, host, one, page);
     }
-    pass(SECOND * 19);
+    cpu.pass(SECOND * 19);
     assert_eq!(host.starve(&cpu, two), Next::Resume);
     assert_eq!(two.starving.load(Ordering::Relaxed), 0);
 }

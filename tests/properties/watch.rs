@@ -2,7 +2,7 @@
 
 use crate::exits::{here, model};
 use crate::mmio::access;
-use crate::pressure::SECOND;
+use crate::pressure::{SECOND, manage};
 use flatland::addr::CpuId;
 use flatland::devices::{GICD, RTC, RTC_INTID};
 use flatland::host::Host;
@@ -13,13 +13,6 @@ use flatland::vcpu::Counter;
 use flatland::vm::State;
 use harness::cpu::{BoardPlan, Cpu, host, host_on, run_all};
 
-/// Lets the counter go on by so many ticks.
-fn pass(cpu: &Cpu<'_>, ticks: u64) {
-    cpu.pace.set(ticks);
-    let _ = cpu.now();
-    cpu.pace.set(0);
-}
-
 /// A host with three VMs, whose watchdogs bite after two seconds.
 fn watched<'m>(model: &'m harness::model::Model, cpu: &Cpu<'m>) -> &'static Host {
     let plan = BoardPlan {
@@ -27,7 +20,7 @@ fn watched<'m>(model: &'m harness::model::Model, cpu: &Cpu<'m>) -> &'static Host
         ..BoardPlan::new(1, &["one", "two", "three"])
     };
     let host = host_on(model, &plan);
-    pass(cpu, SECOND * 100);
+    cpu.pass(SECOND * 100);
     for vm in &host.fleet.vms {
         vm.life.load();
         vm.life.run(cpu.now());
@@ -46,12 +39,7 @@ fn watched<'m>(model: &'m harness::model::Model, cpu: &Cpu<'m>) -> &'static Host
 
 /// Does what is due. Returns when something is due again.
 fn look(host: &Host, cpu: &Cpu<'_>) -> u64 {
-    for _ in 0..100 {
-        if !host.is_managing_due(cpu) {
-            break;
-        }
-        host.manage(cpu, false);
-    }
+    manage(cpu, host);
     host.housekeeping(cpu).expect("memory is looked after each second")
 }
 
@@ -72,7 +60,7 @@ fn a_watchdog_stops_the_vm_that_shows_no_sign_of_life_and_no_other() {
             over = over.or(Some(now - first));
         }
         three.slots[0].count(Counter::Hypercall);
-        pass(&cpu, SECOND / 4);
+        cpu.pass(SECOND / 4);
     }
     assert!(matches!(one.life.state(), State::Stopping(Cause::Crash(why)) if why.contains("watchdog")));
     assert_eq!(over, Some(2 * SECOND));
@@ -81,14 +69,14 @@ fn a_watchdog_stops_the_vm_that_shows_no_sign_of_life_and_no_other() {
     for quarter in 0..9 {
         let _ = look(host, &cpu);
         assert_eq!(three.life.state() == State::Running, quarter < 8, "after {quarter} quarters of a second");
-        pass(&cpu, SECOND / 4);
+        cpu.pass(SECOND / 4);
     }
     // The second wakes: its time began when it was last found asleep, a quarter before.
     host.queue.wake(&cpu, two.slots[0].entity);
     for quarter in 0..9 {
         let _ = look(host, &cpu);
         assert_eq!(two.life.state() == State::Running, quarter < 7, "after {quarter} quarters of a second");
-        pass(&cpu, SECOND / 4);
+        cpu.pass(SECOND / 4);
     }
 }
 
@@ -101,7 +89,7 @@ fn a_paused_vm_is_not_watched() {
     let _ = look(host, &cpu);
     assert!(host.pause(&cpu, vm));
     for _ in 0..20 {
-        pass(&cpu, SECOND / 4);
+        cpu.pass(SECOND / 4);
         let _ = look(host, &cpu);
     }
     assert_eq!(vm.life.state(), State::Paused);
@@ -116,7 +104,7 @@ fn an_alarm_comes_in_its_second_and_without_one_nothing_but_memory_is_due() {
     let here = here(host);
     let mut vcpu = here.slot.vcpu.lock();
     cpu.load(here, &vcpu);
-    pass(&cpu, SECOND * 21 / 2);
+    cpu.pass(SECOND * 21 / 2);
     let memory = SECOND * 23 / 2;
     assert_eq!(look(host, &cpu), memory);
     // RTCDR, RTCMR, RTCIMSC, RTCRIS and RTCICR (DDI 0224).
@@ -129,10 +117,10 @@ fn an_alarm_comes_in_its_second_and_without_one_nothing_but_memory_is_due() {
     let is_up = |vcpu: &mut _| access(here, &cpu, vcpu, GICD + 0x204, None) >> 2 & 1 != 0;
     // At the first tick of the next second.
     assert_eq!(look(host, &cpu), 11 * SECOND);
-    pass(&cpu, SECOND / 2 - 1);
+    cpu.pass(SECOND / 2 - 1);
     assert_eq!((look(host, &cpu), is_up(&mut vcpu)), (11 * SECOND, false));
     assert_eq!(access(here, &cpu, &mut vcpu, ris, None), 0);
-    pass(&cpu, 1);
+    cpu.pass(1);
     assert_eq!((look(host, &cpu), is_up(&mut vcpu)), (memory, true));
     assert_eq!(access(here, &cpu, &mut vcpu, ris, None), 1);
     access(here, &cpu, &mut vcpu, icr, Some(1));

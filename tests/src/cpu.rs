@@ -302,6 +302,11 @@ impl<'m> Cpu<'m> {
         }
     }
 
+    /// Lets so many ticks go by at once.
+    pub fn pass(&self, ticks: u64) {
+        self.time.set(self.time.get() + ticks);
+    }
+
     /// Loads the vCPU that is `here`.
     pub fn load(&self, here: Here<'_>, vcpu: &Vcpu) {
         self.geometry.set(Some(here.vm.memory.lock().layout().geometry));
