@@ -33,6 +33,7 @@ mod sched;
 mod shadow;
 mod stage2;
 mod system_registers;
+mod turns;
 mod vgic;
 mod vmids;
 mod wakes;

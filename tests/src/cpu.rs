@@ -5,6 +5,7 @@
 //! in the TLB when its tables say something else, until it is forgotten.
 
 use crate::model::Model;
+use crate::script::Script;
 use flatland::addr::{Addr, CpuId, IntId, Pa};
 use flatland::arm::desc::{Desc, Rights};
 use flatland::arm::el1::{Context, El1};
@@ -274,6 +275,8 @@ pub struct Cpu<'m> {
     pub armed: Cell<Option<bool>>,
     /// How many ticks go by from one look at the counter to the next: none unless a test wants it.
     pub pace: Cell<u64>,
+    /// What happens on it under a run loop.
+    pub script: Script,
 }
 
 /// What a walk of stage 1 found.
@@ -291,6 +294,7 @@ impl<'m> Cpu<'m> {
             model,
             time: Cell::new(0),
             pace: Cell::new(0),
+            script: Script::default(),
             vtr: Cell::new(0),
             armed: Cell::new(None),
             geometry: Cell::new(None),
@@ -311,8 +315,18 @@ impl<'m> Cpu<'m> {
     pub fn load(&self, here: Here<'_>, vcpu: &Vcpu) {
         self.geometry.set(Some(here.vm.memory.lock().layout().geometry));
         here.slot.running.store(0, Ordering::Relaxed);
-        self.el1.replace(vcpu.saved.clone());
-        self.assume(&registers::el2_registers(here, self, vcpu, CpuId(0)));
+        self.be(&vcpu.saved, &registers::el2_registers(here, self, vcpu, CpuId(0)));
+    }
+
+    /// Has these registers.
+    pub(crate) fn be(&self, context: &Context, el2: &El2Registers) {
+        self.el1.replace(context.clone());
+        self.assume(el2);
+    }
+
+    /// EL1's registers.
+    pub(crate) fn context(&self) -> Context {
+        self.el1.borrow().clone()
     }
 
     fn assume(&self, el2: &El2Registers) {
@@ -456,6 +470,10 @@ impl<'m> Cpu<'m> {
 
 // EL1's registers and AT are this CPU's, the rest is the model's.
 impl Machine for Cpu<'_> {
+    fn is_interrupt_pending(&self) -> bool {
+        self.script.waits(self.time.get())
+    }
+
     fn load(&self, at: Addr<Pa>) -> u64 {
         self.model.load(at)
     }

@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod model;
 pub mod qemu;
 pub mod race;
+pub mod script;
 pub mod source;
 pub mod touch;
 
