@@ -43,7 +43,7 @@ pub const fn as_el2(pstate: u64) -> u64 {
 }
 
 /// The syndrome of `vcpu`'s current access if it ends in a synchronous external abort.
-pub const fn external_abort(vcpu: &Common, access: Access) -> u64 {
+pub fn external_abort(vcpu: &Common, access: Access) -> u64 {
     let from = if vcpu.registers.pstate & psr::MODE == psr::EL0T || vcpu.registers.pstate & psr::AARCH32 != 0 {
         From::Lower
     } else {

@@ -1,6 +1,42 @@
 //! Syndromes: why a guest left, decoded, and the ones we inject (Arm ARM D24.2.40, ESR_EL2 and ESR_EL1).
 
 use crate::addr::{Addr, Ipa, Size};
+use aarch64_cpu::registers::ESR_EL2;
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// ESR_EL2 of an abort (its ISS by EC 0x20 and 0x24).
+    ABORT [
+        /// The instruction has 4 bytes.
+        IL OFFSET(25) NUMBITS(1) [],
+        /// The fields of the transfer are valid.
+        ISV OFFSET(24) NUMBITS(1) [],
+        /// The logarithm of its bytes.
+        SAS OFFSET(22) NUMBITS(2) [],
+        /// It is sign-extended.
+        SSE OFFSET(21) NUMBITS(1) [],
+        /// Its register.
+        SRT OFFSET(16) NUMBITS(5) [],
+        /// That is an X register.
+        SF OFFSET(15) NUMBITS(1) [],
+        /// FAR_EL2 is not valid.
+        FNV OFFSET(10) NUMBITS(1) [],
+        /// Cache maintenance.
+        CM OFFSET(8) NUMBITS(1) [],
+        /// Of a walk of stage 1.
+        S1PTW OFFSET(7) NUMBITS(1) [],
+        /// It writes.
+        WNR OFFSET(6) NUMBITS(1) [],
+        /// IFSC or DFSC: the fault; bits 5:2 are its kind, if that is one of the tables.
+        FSC OFFSET(0) NUMBITS(6) [],
+        KIND OFFSET(2) NUMBITS(4) [Translation = 0b0001],
+    ],
+    /// HPFAR_EL2.
+    HPFAR [
+        /// Bits 51:12 of the IPA.
+        FIPA OFFSET(4) NUMBITS(40) [],
+    ],
+}
 
 /// Exception classes (ESR_ELx.EC).
 #[allow(missing_docs)]
@@ -34,34 +70,32 @@ pub struct Syndrome {
 
 /// The exception class in a value of ESR_ELx.
 #[inline(always)]
-pub const fn class(esr: u64) -> u64 {
-    esr >> 26 & 0x3f
+pub fn class(esr: u64) -> u64 {
+    ESR_EL2::EC.read(esr)
 }
 
 impl Syndrome {
     /// The exception class.
     #[inline]
-    pub const fn ec(self) -> u64 {
+    pub fn ec(self) -> u64 {
         class(self.esr)
     }
 
     /// Of a data abort: whether it is of cache maintenance, itself and not a walk for it (CM, S1PTW), and a fault of stage 2 (DFSC).
-    pub const fn is_cache_maintenance(self) -> bool {
-        const CM: u64 = 1 << 8;
-        const S1PTW: u64 = 1 << 7;
-        self.esr & (CM | S1PTW) == CM && self.esr & 0x30 == 0
+    pub fn is_cache_maintenance(self) -> bool {
+        ABORT::CM.is_set(self.esr) && !ABORT::S1PTW.is_set(self.esr) && ABORT::FSC.read(self.esr) < 0b01_0000
     }
 
     /// The instruction specific syndrome.
     #[inline(always)]
-    pub const fn iss(self) -> u64 {
-        self.esr & 0x1ff_ffff
+    pub fn iss(self) -> u64 {
+        ESR_EL2::ISS.read(self.esr)
     }
 
     /// Bytes of the instruction: 4, or 2 in T32.
     #[inline(always)]
-    pub const fn instruction_bytes(self) -> u64 {
-        if self.esr >> 25 & 1 != 0 { 4 } else { 2 }
+    pub fn instruction_bytes(self) -> u64 {
+        if ESR_EL2::IL.is_set(self.esr) { 4 } else { 2 }
     }
 }
 
@@ -125,7 +159,7 @@ impl Abort {
     #[inline(always)]
     pub fn decode(syndrome: Syndrome) -> Self {
         let iss = syndrome.iss();
-        let fault = match iss & 0x3f {
+        let fault = match ABORT::FSC.read(iss) {
             0b00_0000..=0b00_0011 | 0b10_1001 | 0b10_1011 => Fault::AddressSize,
             0b00_0100..=0b00_0111 => Fault::Translation,
             0b00_1000..=0b00_1011 => Fault::AccessFlag,
@@ -133,23 +167,22 @@ impl Abort {
             0b01_0000 | 0b01_0011..=0b01_0111 => Fault::External,
             other => Fault::Other(other as u8),
         };
-        let walk = iss >> 7 & 1 != 0;
+        let walk = ABORT::S1PTW.is_set(iss);
         let access = if syndrome.ec() == ec::IABT_LOWER {
             Access::Execute
-        } else if iss >> 8 & 1 != 0 {
+        } else if ABORT::CM.is_set(iss) {
             // CM: WnR is set whatever it is, so where there is no page any will do. A permission it lacks says more: at EL1
             // only DC IVAC needs one, that to write (Arm ARM D8.4.1, D24.2.40).
             if matches!(fault, Fault::Permission) { Access::Maintain } else { Access::Read }
-        } else if iss >> 6 & 1 != 0 {
+        } else if ABORT::WNR.is_set(iss) {
             Access::Write
         } else {
             Access::Read
         };
         let known = matches!(fault, Fault::Translation | Fault::AccessFlag | Fault::AddressSize) || walk;
-        // HPFAR_EL2.FIPA, bits 43:4, is IPA bits 51:12.
-        let page = (syndrome.hpfar & 0xfff_ffff_fff0) << 8;
+        let page = HPFAR::FIPA.read(syndrome.hpfar) << 12;
         let offset = if walk { 0 } else { syndrome.far & (Size::Page.bytes() - 1) };
-        Self { fault, access, walk, ipa: known.then(|| Addr::new(page | offset)), far_valid: iss >> 10 & 1 == 0 }
+        Self { fault, access, walk, ipa: known.then(|| Addr::new(page | offset)), far_valid: !ABORT::FNV.is_set(iss) }
     }
 
     /// What stage 2 has to allow. Whatever the instruction wanted, a walk reads; where it is refused what may be read, it was
@@ -179,16 +212,17 @@ pub struct Transfer {
 impl Transfer {
     /// Decodes it, where the hardware says it is valid (ISV): not for pairs, exclusives and write-back forms.
     #[inline(always)]
-    pub const fn decode(syndrome: Syndrome) -> Option<Self> {
+    pub fn decode(syndrome: Syndrome) -> Option<Self> {
         let iss = syndrome.iss();
-        if iss >> 24 & 1 == 0 {
+        if !ABORT::ISV.is_set(iss) {
             return None;
         }
         Some(Self {
-            bytes: 1 << (iss >> 22 & 3),
-            register: (iss >> 16 & 0x1f) as u8,
-            signed: iss >> 21 & 1 != 0,
-            wide: iss >> 15 & 1 != 0,
+            bytes: 1 << ABORT::SAS.read(iss),
+            // Five bits.
+            register: ABORT::SRT.read(iss) as u8,
+            signed: ABORT::SSE.is_set(iss),
+            wide: ABORT::SF.is_set(iss),
         })
     }
 
@@ -196,22 +230,15 @@ impl Transfer {
     /// descriptor, if the syndrome has all of it (ISV) and it is not part of a walk or of cache maintenance. What most
     /// exits for devices are, decoded by one comparison.
     #[inline(always)]
-    pub const fn at_hole(syndrome: Syndrome) -> Option<(Addr<Ipa>, Access, Self)> {
-        const IL: u64 = 1 << 25;
-        const ISV: u64 = 1 << 24;
-        const FNV: u64 = 1 << 10;
-        const CM: u64 = 1 << 8;
-        const S1PTW: u64 = 1 << 7;
-        // DFSC 0b0001xx: translation fault, any level.
-        if syndrome.esr & (IL | ISV | FNV | CM | S1PTW | 0x3c) != IL | ISV | 0x04 {
+    pub fn at_hole(syndrome: Syndrome) -> Option<(Addr<Ipa>, Access, Self)> {
+        let valid = ABORT::IL::SET + ABORT::ISV::SET + ABORT::FNV::CLEAR;
+        let is_one = valid + ABORT::CM::CLEAR + ABORT::S1PTW::CLEAR + ABORT::KIND::Translation;
+        if !is_one.matches_all(syndrome.esr) {
             return None;
         }
-        let ipa = (syndrome.hpfar & 0xfff_ffff_fff0) << 8 | syndrome.far & 0xfff;
-        let access = if syndrome.esr >> 6 & 1 != 0 { Access::Write } else { Access::Read };
-        match Self::decode(syndrome) {
-            Some(transfer) => Some((Addr::new(ipa), access, transfer)),
-            None => None,
-        }
+        let ipa = HPFAR::FIPA.read(syndrome.hpfar) << 12 | syndrome.far & 0xfff;
+        let access = if ABORT::WNR.is_set(syndrome.esr) { Access::Write } else { Access::Read };
+        Some((Addr::new(ipa), access, Self::decode(syndrome)?))
     }
 
     /// What the register holds after loading `value`.

@@ -5,6 +5,55 @@
 //! in words; [`ListRegister::v2`] and [`ListRegister::v3`] write it as the hardware wants it.
 
 use crate::addr::{IntId, VcpuId};
+use aarch64_cpu::registers::ICH_VTR_EL2;
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
+    ICH_LR [
+        ACTIVE OFFSET(63) NUMBITS(1) [],
+        PENDING OFFSET(62) NUMBITS(1) [],
+        HW OFFSET(61) NUMBITS(1) [],
+        GROUP1 OFFSET(60) NUMBITS(1) [],
+        PRIORITY OFFSET(48) NUMBITS(8) [],
+        /// Without HW.
+        EOI OFFSET(41) NUMBITS(1) [],
+        /// With HW.
+        PINTID OFFSET(32) NUMBITS(13) [],
+        VINTID OFFSET(0) NUMBITS(32) [],
+    ],
+    /// ICC_SGI0R_EL1, ICC_SGI1R_EL1, ICC_ASGI1R_EL1 (IHI 0069H 12.2.20).
+    SGIR [
+        AFF3 OFFSET(48) NUMBITS(8) [],
+        /// Range selector.
+        RS OFFSET(44) NUMBITS(4) [],
+        /// To all others.
+        IRM OFFSET(40) NUMBITS(1) [],
+        AFF2 OFFSET(32) NUMBITS(8) [],
+        INTID OFFSET(24) NUMBITS(4) [],
+        AFF1 OFFSET(16) NUMBITS(8) [],
+        /// A bit per Aff0.
+        LIST OFFSET(0) NUMBITS(16) [],
+    ],
+}
+
+register_bitfields! {u32,
+    /// `GICH_LR<n>` (IHI 0048B 5.3.13).
+    GICH_LR [
+        HW OFFSET(31) NUMBITS(1) [],
+        GROUP1 OFFSET(30) NUMBITS(1) [],
+        ACTIVE OFFSET(29) NUMBITS(1) [],
+        PENDING OFFSET(28) NUMBITS(1) [],
+        PRIORITY OFFSET(23) NUMBITS(5) [],
+        /// Without HW.
+        EOI OFFSET(19) NUMBITS(1) [],
+        /// With HW.
+        PINTID OFFSET(10) NUMBITS(10) [],
+        /// Without HW: who sent an SGI.
+        CPUID OFFSET(10) NUMBITS(3) [],
+        VINTID OFFSET(0) NUMBITS(10) [],
+    ],
+}
 
 /// Which GIC architecture: decides the register views and the format of list registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,8 +191,8 @@ pub struct Interface {
 }
 
 /// How many active-priority registers there are for each group, by ICH_VTR_EL2 (PREbits).
-pub const fn active_registers(vtr: u64) -> usize {
-    match vtr >> 26 & 7 {
+pub fn active_registers(vtr: u64) -> usize {
+    match ICH_VTR_EL2::PREbits.read(vtr) {
         0..=4 => 1,
         5 => 2,
         _ => 4,
@@ -172,63 +221,65 @@ pub struct ListRegister {
 }
 
 impl ListRegister {
-    /// As an `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
+    /// As an `ICH_LR<n>_EL2`.
     pub fn v3(self) -> u64 {
         let tail = match self.physical {
-            Some(physical) => 1 << 61 | u64::from(physical & 0x1fff) << 32,
-            None => u64::from(self.eoi) << 41,
+            Some(physical) => ICH_LR::HW::SET + ICH_LR::PINTID.val(physical.into()),
+            None => ICH_LR::EOI.val(self.eoi.into()),
         };
-        u64::from(self.intid)
-            | tail
-            | u64::from(self.priority) << 48
-            | u64::from(self.group1) << 60
-            | u64::from(self.pending) << 62
-            | u64::from(self.active) << 63
+        let fields = tail
+            + ICH_LR::VINTID.val(self.intid.into())
+            + ICH_LR::PRIORITY.val(self.priority.into())
+            + ICH_LR::GROUP1.val(self.group1.into())
+            + ICH_LR::PENDING.val(self.pending.into())
+            + ICH_LR::ACTIVE.val(self.active.into());
+        fields.value
     }
 
     /// From an `ICH_LR<n>_EL2`.
     pub fn from_v3(bits: u64) -> Self {
-        let hw = bits >> 61 & 1 != 0;
+        let hw = ICH_LR::HW.is_set(bits);
         Self {
             // The casts keep fields of 32, 8 and 13 bits.
-            intid: bits as u32,
-            priority: (bits >> 48) as u8,
-            group1: bits >> 60 & 1 != 0,
-            pending: bits >> 62 & 1 != 0,
-            active: bits >> 63 != 0,
-            physical: hw.then_some((bits >> 32) as u16 & 0x1fff),
-            eoi: !hw && bits >> 41 & 1 != 0,
+            intid: ICH_LR::VINTID.read(bits) as u32,
+            priority: ICH_LR::PRIORITY.read(bits) as u8,
+            group1: ICH_LR::GROUP1.is_set(bits),
+            pending: ICH_LR::PENDING.is_set(bits),
+            active: ICH_LR::ACTIVE.is_set(bits),
+            physical: hw.then_some(ICH_LR::PINTID.read(bits) as u16),
+            eoi: !hw && ICH_LR::EOI.is_set(bits),
             source: 0,
         }
     }
 
-    /// As a `GICH_LR<n>` (IHI 0048B 5.3.13).
+    /// As a `GICH_LR<n>`.
     pub fn v2(self) -> u32 {
         let tail = match self.physical {
-            Some(physical) => 1 << 31 | u32::from(physical & 0x3ff) << 10,
-            None => u32::from(self.eoi) << 19 | u32::from(self.source & 7) << 10,
+            Some(physical) => GICH_LR::HW::SET + GICH_LR::PINTID.val(physical.into()),
+            None => GICH_LR::EOI.val(self.eoi.into()) + GICH_LR::CPUID.val(self.source.into()),
         };
-        self.intid & 0x3ff
-            | tail
-            | u32::from(self.priority >> 3) << 23
-            | u32::from(self.pending) << 28
-            | u32::from(self.active) << 29
-            | u32::from(self.group1) << 30
+        let fields = tail
+            + GICH_LR::VINTID.val(self.intid)
+            + GICH_LR::PRIORITY.val((self.priority >> 3).into())
+            + GICH_LR::GROUP1.val(self.group1.into())
+            + GICH_LR::PENDING.val(self.pending.into())
+            + GICH_LR::ACTIVE.val(self.active.into());
+        fields.value
     }
 
     /// From a `GICH_LR<n>`.
     pub fn from_v2(bits: u32) -> Self {
-        let hw = bits >> 31 != 0;
+        let hw = GICH_LR::HW.is_set(bits);
         Self {
-            intid: bits & 0x3ff,
+            intid: GICH_LR::VINTID.read(bits),
             // The casts keep fields of 5, 10 and 3 bits.
-            priority: (bits >> 23 & 0x1f) as u8 * 8,
-            group1: bits >> 30 & 1 != 0,
-            pending: bits >> 28 & 1 != 0,
-            active: bits >> 29 & 1 != 0,
-            physical: hw.then_some((bits >> 10 & 0x3ff) as u16),
-            eoi: !hw && bits >> 19 & 1 != 0,
-            source: if hw { 0 } else { (bits >> 10 & 7) as u8 },
+            priority: GICH_LR::PRIORITY.read(bits) as u8 * 8,
+            group1: GICH_LR::GROUP1.is_set(bits),
+            pending: GICH_LR::PENDING.is_set(bits),
+            active: GICH_LR::ACTIVE.is_set(bits),
+            physical: hw.then_some(GICH_LR::PINTID.read(bits) as u16),
+            eoi: !hw && GICH_LR::EOI.is_set(bits),
+            source: if hw { 0 } else { GICH_LR::CPUID.read(bits) as u8 },
         }
     }
 }
@@ -267,7 +318,7 @@ pub enum SgiRegister {
     Asgi1r,
 }
 
-/// What a write of ICC_SGI0R_EL1, ICC_SGI1R_EL1 or ICC_ASGI1R_EL1 asks for (IHI 0069H 12.2.20).
+/// What a write of ICC_SGI0R_EL1, ICC_SGI1R_EL1 or ICC_ASGI1R_EL1 asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sgi {
     /// Which, 0 to 15.
@@ -294,16 +345,16 @@ pub enum SgiTargets {
 
 impl Sgi {
     /// Decodes the value written.
-    pub const fn from_register(value: u64) -> Self {
-        // All casts keep fields of at most 16 bits.
-        let intid = IntId((value >> 24 & 15) as u32);
-        let to = if value >> 40 & 1 != 0 {
+    pub fn from_register(value: u64) -> Self {
+        // All casts keep fields of at most 24 bits.
+        let intid = IntId(SGIR::INTID.read(value) as u32);
+        let to = if SGIR::IRM.is_set(value) {
             SgiTargets::Others
-        } else if value >> 44 & 15 != 0 {
+        } else if SGIR::RS.read(value) != 0 {
             SgiTargets::Nobody
         } else {
-            let cluster = (value >> 48 & 0xff) << 16 | (value >> 32 & 0xff) << 8 | value >> 16 & 0xff;
-            SgiTargets::Cluster { cluster: cluster as u32, list: value as u16 }
+            let cluster = SGIR::AFF3.read(value) << 16 | SGIR::AFF2.read(value) << 8 | SGIR::AFF1.read(value);
+            SgiTargets::Cluster { cluster: cluster as u32, list: SGIR::LIST.read(value) as u16 }
         };
         Self { intid, to }
     }
@@ -313,6 +364,55 @@ impl Sgi {
 mod tests {
     use super::{ListRegister, Sgi, SgiTargets, affinity, vcpu_at};
     use crate::addr::{IntId, VcpuId};
+use aarch64_cpu::registers::ICH_VTR_EL2;
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
+    ICH_LR [
+        ACTIVE OFFSET(63) NUMBITS(1) [],
+        PENDING OFFSET(62) NUMBITS(1) [],
+        HW OFFSET(61) NUMBITS(1) [],
+        GROUP1 OFFSET(60) NUMBITS(1) [],
+        PRIORITY OFFSET(48) NUMBITS(8) [],
+        /// Without HW.
+        EOI OFFSET(41) NUMBITS(1) [],
+        /// With HW.
+        PINTID OFFSET(32) NUMBITS(13) [],
+        VINTID OFFSET(0) NUMBITS(32) [],
+    ],
+    /// ICC_SGI0R_EL1, ICC_SGI1R_EL1, ICC_ASGI1R_EL1 (IHI 0069H 12.2.20).
+    SGIR [
+        AFF3 OFFSET(48) NUMBITS(8) [],
+        /// Range selector.
+        RS OFFSET(44) NUMBITS(4) [],
+        /// To all others.
+        IRM OFFSET(40) NUMBITS(1) [],
+        AFF2 OFFSET(32) NUMBITS(8) [],
+        INTID OFFSET(24) NUMBITS(4) [],
+        AFF1 OFFSET(16) NUMBITS(8) [],
+        /// A bit per Aff0.
+        LIST OFFSET(0) NUMBITS(16) [],
+    ],
+}
+
+register_bitfields! {u32,
+    /// `GICH_LR<n>` (IHI 0048B 5.3.13).
+    GICH_LR [
+        HW OFFSET(31) NUMBITS(1) [],
+        GROUP1 OFFSET(30) NUMBITS(1) [],
+        ACTIVE OFFSET(29) NUMBITS(1) [],
+        PENDING OFFSET(28) NUMBITS(1) [],
+        PRIORITY OFFSET(23) NUMBITS(5) [],
+        /// Without HW.
+        EOI OFFSET(19) NUMBITS(1) [],
+        /// With HW.
+        PINTID OFFSET(10) NUMBITS(10) [],
+        /// Without HW: who sent an SGI.
+        CPUID OFFSET(10) NUMBITS(3) [],
+        VINTID OFFSET(0) NUMBITS(10) [],
+    ],
+}
 
     #[test]
     fn list_registers_have_the_bits_of_the_books() {

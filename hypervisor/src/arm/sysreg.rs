@@ -1,6 +1,21 @@
 //! System registers that trap: their encodings, and which of them Flatland gives a meaning.
 
 use core::fmt;
+use tock_registers::fields::Field;
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// The syndrome of a trapped access (Arm ARM D24.2.40, ISS for EC 0x18).
+    ISS [
+        Op0 OFFSET(20) NUMBITS(2) [],
+        Op2 OFFSET(17) NUMBITS(3) [],
+        Op1 OFFSET(14) NUMBITS(3) [],
+        CRn OFFSET(10) NUMBITS(4) [],
+        Rt OFFSET(5) NUMBITS(5) [],
+        CRm OFFSET(1) NUMBITS(4) [],
+        Direction OFFSET(0) NUMBITS(1) [Write = 0, Read = 1],
+    ],
+}
 
 /// An encoding: op0, op1, CRn, CRm and op2 as one number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -14,13 +29,10 @@ impl Encoding {
 
     /// From the syndrome of a trapped access (ESR_EL2 for EC 0x18).
     #[inline(always)]
-    pub const fn from_iss(iss: u64) -> Self {
-        let op0 = (iss >> 20 & 3) as u16;
-        let op2 = (iss >> 17 & 7) as u16;
-        let op1 = (iss >> 14 & 7) as u16;
-        let crn = (iss >> 10 & 15) as u16;
-        let crm = (iss >> 1 & 15) as u16;
-        Self::new(op0, op1, crn, crm, op2)
+    pub fn from_iss(iss: u64) -> Self {
+        // At most four bits each.
+        let part = |field: Field<u64, ISS::Register>| field.read(iss) as u16;
+        Self::new(part(ISS::Op0), part(ISS::Op1), part(ISS::CRn), part(ISS::CRm), part(ISS::Op2))
     }
 
     /// op0, op1, CRn, CRm and op2.
@@ -46,21 +58,22 @@ pub struct Trapped {
 }
 
 impl Trapped {
-    /// From its syndrome (ISS for EC 0x18, Arm ARM D24.2.45).
+    /// From its syndrome.
     #[inline(always)]
-    pub const fn decode(iss: u64) -> Self {
+    pub fn decode(iss: u64) -> Self {
         // Five bits of Rt fit.
-        Self { encoding: Encoding::from_iss(iss), rt: (iss >> 5 & 0x1f) as u8, is_read: iss & 1 != 0 }
+        Self { encoding: Encoding::from_iss(iss), rt: ISS::Rt.read(iss) as u8, is_read: ISS::Direction.is_set(iss) }
     }
 }
 
 /// CRm and op2 of a trapped read from the ID space (op0 3, op1 0, CRn 0, CRm 1 to 7), by its syndrome. CRm 0, which is
 /// MIDR_EL1 and its kind, does not trap.
 #[inline(always)]
-pub const fn id_read(iss: u64) -> Option<(u8, u8)> {
-    // op0, op1, CRn, the upper bit of CRm, and the direction.
-    const MASK: u64 = 3 << 20 | 7 << 14 | 15 << 10 | 1 << 4 | 1;
-    if iss & MASK == 3 << 20 | 1 { Some(((iss >> 1 & 7) as u8, (iss >> 17 & 7) as u8)) } else { None }
+pub fn id_read(iss: u64) -> Option<(u8, u8)> {
+    let is_one = ISS::Op0.val(3) + ISS::Op1.val(0) + ISS::CRn.val(0) + ISS::Direction::Read;
+    let (crm, op2) = (ISS::CRm.read(iss), ISS::Op2.read(iss));
+    // Three bits each.
+    (is_one.matches_all(iss) && crm < 8).then_some((crm as u8, op2 as u8))
 }
 
 impl fmt::Display for Encoding {
