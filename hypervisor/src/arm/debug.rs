@@ -6,6 +6,8 @@
 //! MDSCR_EL1.MDE is in force: without, none of them hits, and what another guest left there means nothing.
 
 use crate::arm::idreg::IdRegs;
+use crate::arm::idreg::field::{self, dfr0};
+use tock_registers::register_bitfields;
 
 /// MDSCR_EL1.
 #[allow(missing_docs)]
@@ -20,6 +22,14 @@ pub mod mdscr {
 pub const BREAKPOINTS: usize = 6;
 /// How many watchpoints.
 pub const WATCHPOINTS: usize = 4;
+
+register_bitfields! {u64,
+    /// `DBGBCR<n>_EL1`.
+    DBGBCR [
+        /// What a breakpoint is of.
+        BT OFFSET(20) NUMBITS(4) [],
+    ],
+}
 
 /// `DBGBCR<n>_EL1` and `DBGWCR<n>_EL1`: E; PMC or PAC; HMC; SSC.
 const E: u64 = 1;
@@ -94,10 +104,10 @@ impl Debug {
     /// nothing for those that `ids` does not show.
     pub fn point(&mut self, ids: &IdRegs, n: u16, op2: u16) -> Option<(&mut u64, u64)> {
         let (points, at) = match op2 {
-            4 | 5 => (&mut self.breakpoints[..], 12),
-            _ => (&mut self.watchpoints[..], 20),
+            4 | 5 => (&mut self.breakpoints[..], dfr0::BRPS),
+            _ => (&mut self.watchpoints[..], dfr0::WRPS),
         };
-        if u64::from(n) > ids.get(5, 0) >> at & 0xf {
+        if u64::from(n) > field::read(ids.get(5, 0), at) {
             return None;
         }
         let point = points.get_mut(usize::from(n))?;
@@ -113,7 +123,7 @@ impl Debug {
     #[inline]
     pub fn breakpoint(&self, n: usize, at_el2: bool) -> Point {
         let point = self.breakpoints.get(n).copied().unwrap_or_default();
-        let control = match point.control >> 20 & 0xf {
+        let control = match DBGBCR::BT.read(point.control) {
             // A context to be linked to: whoever links to it says at which levels.
             0b0011 => point.control & !(HMC | SSC) | PMC,
             0b0000..0b0011 => point.armed(at_el2),
@@ -139,6 +149,7 @@ impl Default for Debug {
 #[cfg(test)]
 mod tests {
     use super::{Debug, HMC, Point, SSC, mdscr};
+    use crate::arm::idreg::field::{self, dfr0};
     use crate::arm::idreg::{IdRegs, Offer};
 
     fn ids(dfr0: u64) -> IdRegs {
@@ -203,8 +214,8 @@ mod tests {
             let (ids, mut debug) = (ids(dfr0), Debug::new());
             let mut count = |op2| (0..16).filter(|n| debug.point(&ids, *n, op2).is_some()).count();
             assert_eq!([count(4), count(5), count(6), count(7)], [breakpoints, breakpoints, watchpoints, watchpoints]);
-            assert_eq!(ids.get(5, 0) >> 12 & 0xf, breakpoints as u64 - 1);
-            assert_eq!(ids.get(5, 0) >> 20 & 0xf, watchpoints as u64 - 1);
+            assert_eq!(field::read(ids.get(5, 0), dfr0::BRPS), breakpoints as u64 - 1);
+            assert_eq!(field::read(ids.get(5, 0), dfr0::WRPS), watchpoints as u64 - 1);
         }
     }
 

@@ -1,5 +1,17 @@
 //! Taking an exception to EL1, as the architecture does it (Arm ARM J1.1, AArch64.TakeException).
 
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// SCTLR_EL1.
+    SCTLR [
+        /// What taking an exception makes of PSTATE.SSBS.
+        DSSBS OFFSET(44) NUMBITS(1) [],
+        /// Taking an exception leaves PSTATE.PAN alone.
+        SPAN OFFSET(23) NUMBITS(1) [],
+    ],
+}
+
 /// PSTATE as SPSR_ELx holds it.
 #[allow(missing_docs)]
 pub mod psr {
@@ -45,7 +57,7 @@ pub struct Vector {
 
 /// Takes an exception to EL1 from `pstate`, with EL1's `vbar` and `sctlr`. `has_pan` and `has_ssbs` say whether the CPU
 /// has these PSTATE bits.
-pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool, has_ssbs: bool) -> Vector {
+pub fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool, has_ssbs: bool) -> Vector {
     let from = if pstate & psr::AARCH32 != 0 {
         0x600
     } else {
@@ -62,11 +74,9 @@ pub const fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool,
     };
     let mut new = pstate & (psr::NZCV | psr::DIT) | psr::DAIF | psr::EL1H;
     if has_pan {
-        // SCTLR_EL1.SPAN, bit 23: 0 sets PAN on taking an exception.
-        new |= if sctlr >> 23 & 1 == 0 { psr::PAN } else { pstate & psr::PAN };
+        new |= if SCTLR::SPAN.is_set(sctlr) { pstate & psr::PAN } else { psr::PAN };
     }
-    // SCTLR_EL1.DSSBS, bit 44.
-    if has_ssbs && sctlr >> 44 & 1 != 0 {
+    if has_ssbs && SCTLR::DSSBS.is_set(sctlr) {
         new |= psr::SSBS;
     }
     Vector { pc: (vbar & !0x7ff).wrapping_add(from + offset), pstate: new }

@@ -364,55 +364,6 @@ impl Sgi {
 mod tests {
     use super::{ListRegister, Sgi, SgiTargets, affinity, vcpu_at};
     use crate::addr::{IntId, VcpuId};
-use aarch64_cpu::registers::ICH_VTR_EL2;
-use tock_registers::register_bitfields;
-
-register_bitfields! {u64,
-    /// `ICH_LR<n>_EL2` (IHI 0069H 12.4.9).
-    ICH_LR [
-        ACTIVE OFFSET(63) NUMBITS(1) [],
-        PENDING OFFSET(62) NUMBITS(1) [],
-        HW OFFSET(61) NUMBITS(1) [],
-        GROUP1 OFFSET(60) NUMBITS(1) [],
-        PRIORITY OFFSET(48) NUMBITS(8) [],
-        /// Without HW.
-        EOI OFFSET(41) NUMBITS(1) [],
-        /// With HW.
-        PINTID OFFSET(32) NUMBITS(13) [],
-        VINTID OFFSET(0) NUMBITS(32) [],
-    ],
-    /// ICC_SGI0R_EL1, ICC_SGI1R_EL1, ICC_ASGI1R_EL1 (IHI 0069H 12.2.20).
-    SGIR [
-        AFF3 OFFSET(48) NUMBITS(8) [],
-        /// Range selector.
-        RS OFFSET(44) NUMBITS(4) [],
-        /// To all others.
-        IRM OFFSET(40) NUMBITS(1) [],
-        AFF2 OFFSET(32) NUMBITS(8) [],
-        INTID OFFSET(24) NUMBITS(4) [],
-        AFF1 OFFSET(16) NUMBITS(8) [],
-        /// A bit per Aff0.
-        LIST OFFSET(0) NUMBITS(16) [],
-    ],
-}
-
-register_bitfields! {u32,
-    /// `GICH_LR<n>` (IHI 0048B 5.3.13).
-    GICH_LR [
-        HW OFFSET(31) NUMBITS(1) [],
-        GROUP1 OFFSET(30) NUMBITS(1) [],
-        ACTIVE OFFSET(29) NUMBITS(1) [],
-        PENDING OFFSET(28) NUMBITS(1) [],
-        PRIORITY OFFSET(23) NUMBITS(5) [],
-        /// Without HW.
-        EOI OFFSET(19) NUMBITS(1) [],
-        /// With HW.
-        PINTID OFFSET(10) NUMBITS(10) [],
-        /// Without HW: who sent an SGI.
-        CPUID OFFSET(10) NUMBITS(3) [],
-        VINTID OFFSET(0) NUMBITS(10) [],
-    ],
-}
 
     #[test]
     fn list_registers_have_the_bits_of_the_books() {

@@ -4,6 +4,10 @@
 //! others read as "not implemented" and their instructions and registers trap. So a guest sees the same kind of CPU on
 //! every board, and a feature that a later CPU adds stays hidden until somebody adds it here (Arm ARM D24.2, ID_*).
 
+pub mod field;
+
+use field::{dfr0, isar0, isar1, isar2, mmfr0, mmfr1, mmfr2, pfr0, pfr1};
+
 /// What to do with a 4-bit field of the CPU's own value.
 #[derive(Clone, Copy)]
 enum Field {
@@ -19,45 +23,95 @@ use Field::{AtMost, Fixed, Raw};
 
 /// ID_AA64PFR0_EL1. EL0 as it is (AArch32 applications run), EL1 in AArch64 only, no EL2, no EL3; FP, SIMD, DIT; the first
 /// level of CSV2 (later ones need SCXTNUM_EL1) and CSV3. Hidden: RAS, SVE, MPAM, AMU, secure EL2, realms.
-const AA64PFR0: &[Field] = &[Raw(0), Fixed(4, 1), Raw(16), Raw(20), Raw(48), AtMost(56, 1), Raw(60)];
+const AA64PFR0: &[Field] = &[
+    Raw(pfr0::EL0),
+    Fixed(pfr0::EL1, 1),
+    Raw(pfr0::FP),
+    Raw(pfr0::ADVSIMD),
+    Raw(pfr0::DIT),
+    AtMost(pfr0::CSV2, 1),
+    Raw(pfr0::CSV3),
+];
 /// ID_AA64PFR1_EL1: BTI and SSBS, which live in PSTATE and SCTLR_EL1. Hidden: MTE, SME, GCS, NMI and what is new.
-const AA64PFR1: &[Field] = &[Raw(0), AtMost(4, 2)];
+const AA64PFR1: &[Field] = &[Raw(pfr1::BT), AtMost(pfr1::SSBS, 2)];
 /// ID_AA64DFR0_EL1: the Armv8.0 debug architecture, with as many breakpoints, context-aware ones and watchpoints as the CPU
 /// has and a vCPU has room for ([`super::debug`]). Hidden: PMU, SPE, trace, buffers.
-const AA64DFR0: &[Field] = &[Fixed(0, 6), AtMost(12, 5), AtMost(20, 3), AtMost(28, 5), Raw(36)];
+const AA64DFR0: &[Field] = &[
+    Fixed(dfr0::DEBUGVER, 6),
+    AtMost(dfr0::BRPS, 5),
+    AtMost(dfr0::WRPS, 3),
+    AtMost(dfr0::CTX_CMPS, 5),
+    Raw(dfr0::DOUBLELOCK),
+];
 /// ID_AA64ISAR0_EL1: instructions without state: AES, SHA1, SHA2, CRC32, LSE, RDM, SHA3, SM3, SM4, DP, FHM, flag
 /// manipulation, TLBI ranges, RNDR. Hidden: transactions.
 const AA64ISAR0: &[Field] = &[
-    Raw(4),
-    Raw(8),
-    Raw(12),
-    Raw(16),
-    Raw(20),
-    Raw(28),
-    Raw(32),
-    Raw(36),
-    Raw(40),
-    Raw(44),
-    Raw(48),
-    Raw(52),
-    Raw(56),
-    Raw(60),
+    Raw(isar0::AES),
+    Raw(isar0::SHA1),
+    Raw(isar0::SHA2),
+    Raw(isar0::CRC32),
+    Raw(isar0::ATOMIC),
+    Raw(isar0::RDM),
+    Raw(isar0::SHA3),
+    Raw(isar0::SM3),
+    Raw(isar0::SM4),
+    Raw(isar0::DP),
+    Raw(isar0::FHM),
+    Raw(isar0::TS),
+    Raw(isar0::TLB),
+    Raw(isar0::RNDR),
 ];
 /// ID_AA64ISAR1_EL1: DPB, JSCVT, FCMA, LRCPC, FRINTTS, SB, SPECRES, BF16, DGH, I8MM. Hidden: pointer authentication (its
 /// keys are not switched), XS, LS64 (HCRX_EL2).
-const AA64ISAR1: &[Field] =
-    &[Raw(0), Raw(12), Raw(16), Raw(20), Raw(32), Raw(36), AtMost(40, 1), Raw(44), Raw(48), Raw(52)];
+const AA64ISAR1: &[Field] = &[
+    Raw(isar1::DPB),
+    Raw(isar1::JSCVT),
+    Raw(isar1::FCMA),
+    Raw(isar1::LRCPC),
+    Raw(isar1::FRINTTS),
+    Raw(isar1::SB),
+    AtMost(isar1::SPECRES, 1),
+    Raw(isar1::BF16),
+    Raw(isar1::DGH),
+    Raw(isar1::I8MM),
+];
 /// ID_AA64ISAR2_EL1: RPRES, BC, CLRBHB, CSSC. Hidden: WFxT (the timeout is not emulated), MOPS (HCRX_EL2), pointer
 /// authentication.
-const AA64ISAR2: &[Field] = &[Raw(4), Raw(20), Raw(28), AtMost(52, 1)];
+const AA64ISAR2: &[Field] = &[Raw(isar2::RPRES), Raw(isar2::BC), Raw(isar2::CLRBHB), AtMost(isar2::CSSC, 1)];
 /// ID_AA64MMFR0_EL1: ASID size, endianness, granules without 52-bit addresses (which stage 2 does not have); PARange is
 /// set from what stage 2 offers. Hidden: FGT, ECV, ExS, stage-2 granules.
-const AA64MMFR0: &[Field] = &[Raw(4), Raw(8), Raw(16), AtMost(20, 1), Raw(24), Raw(28)];
+const AA64MMFR0: &[Field] = &[
+    Raw(mmfr0::ASIDBITS),
+    Raw(mmfr0::BIGEND),
+    Raw(mmfr0::BIGENDEL0),
+    AtMost(mmfr0::TGRAN16, 1),
+    Raw(mmfr0::TGRAN64),
+    Raw(mmfr0::TGRAN4),
+];
 /// ID_AA64MMFR1_EL1: hardware access flag and dirty state, HPDS, PAN, ETS, AFP, nTLBPA, ECBHB. Hidden: all of EL2.
-const AA64MMFR1: &[Field] = &[AtMost(0, 2), AtMost(12, 2), Raw(20), Raw(36), Raw(44), Raw(48), Raw(60)];
+const AA64MMFR1: &[Field] = &[
+    AtMost(mmfr1::HAFDBS, 2),
+    AtMost(mmfr1::HPDS, 2),
+    Raw(mmfr1::PAN),
+    Raw(mmfr1::ETS),
+    Raw(mmfr1::AFP),
+    Raw(mmfr1::NTLBPA),
+    Raw(mmfr1::ECBHB),
+];
 /// ID_AA64MMFR2_EL1: CnP, UAO, LSM, CCIDX, small tables, LSE2, IDS, TTL, BBM, E0PD. Hidden: IESB (RAS), 52-bit VA, NV,
 /// FWB, EVT.
-const AA64MMFR2: &[Field] = &[Raw(0), Raw(4), Raw(8), Raw(20), Raw(28), Raw(32), Raw(36), Raw(48), Raw(52), Raw(60)];
+const AA64MMFR2: &[Field] = &[
+    Raw(mmfr2::CNP),
+    Raw(mmfr2::UAO),
+    Raw(mmfr2::LSM),
+    Raw(mmfr2::CCIDX),
+    Raw(mmfr2::ST),
+    Raw(mmfr2::AT),
+    Raw(mmfr2::IDS),
+    Raw(mmfr2::TTL),
+    Raw(mmfr2::BBM),
+    Raw(mmfr2::E0PD),
+];
 /// ID_PFR1_EL1, of AArch32: the programmers' model; no security or virtualization extensions, no GIC registers.
 const PFR1: &[Field] = &[Raw(0), Raw(8), Raw(16)];
 /// ID_DFR0_EL1, of AArch32: the debug versions; no trace, no PMU.
@@ -68,7 +122,7 @@ fn present(raw: u64, fields: &[Field]) -> u64 {
         value
             | match *field {
                 Raw(at) => raw & 0xf << at,
-                AtMost(at, most) => (raw >> at & 0xf).min(most) << at,
+                AtMost(at, most) => field::read(raw, at).min(most) << at,
                 Fixed(at, what) => what << at,
             }
     })
@@ -77,12 +131,12 @@ fn present(raw: u64, fields: &[Field]) -> u64 {
 /// What a VM that starts at EL2 sees besides, or instead: EL2 in AArch64, VHE, FEAT_NV2, 8-bit VMIDs. The access flag is not set by
 /// hardware: that would be promised for its stage 2, too; SPECRES's instructions trap at a virtual EL2 (HCR_EL2.NV).
 const NESTED: &[(u8, u8, Field)] = &[
-    (4, 0, Fixed(8, 1)),
-    (6, 1, Fixed(40, 0)),
-    (7, 1, Fixed(0, 0)),
-    (7, 1, Fixed(4, 0)),
-    (7, 1, Fixed(8, 1)),
-    (7, 2, Fixed(24, 2)),
+    (4, 0, Fixed(pfr0::EL2, 1)),
+    (6, 1, Fixed(isar1::SPECRES, 0)),
+    (7, 1, Fixed(mmfr1::HAFDBS, 0)),
+    (7, 1, Fixed(mmfr1::VMIDBITS, 0)),
+    (7, 1, Fixed(mmfr1::VH, 1)),
+    (7, 2, Fixed(mmfr2::NV, 2)),
 ];
 
 /// What the board adds to the CPU's own values.
@@ -121,7 +175,7 @@ impl IdRegs {
             (1, 0 | 4..=7) | (2, _) | (3, 0..=2 | 6) => raw(crm, op2),
             // ID_PFR2_EL1: CSV3 and SSBS; not RAS_frac.
             (3, 4) => raw(crm, op2) & 0xff,
-            (4, 0) => of(AA64PFR0) | if offer.gic_registers { 1 << 24 } else { 0 },
+            (4, 0) => of(AA64PFR0) | if offer.gic_registers { 1 << pfr0::GIC } else { 0 },
             (4, 1) => of(AA64PFR1),
             (5, 0) => of(AA64DFR0),
             (6, 0) => of(AA64ISAR0),
@@ -136,13 +190,12 @@ impl IdRegs {
 
     /// TGran4 1 and TGran16 2 mean 52-bit addresses (FEAT_LPA2).
     const fn without_52_bit(value: u64) -> u64 {
-        let tgran4 = value >> 28 & 0xf;
-        if tgran4 == 1 { value & !(0xf << 28) } else { value }
+        if field::read(value, mmfr0::TGRAN4) == 1 { value & !(0xf << mmfr0::TGRAN4) } else { value }
     }
 
     /// The same for a VM that starts at EL2; nothing if the CPU, by its own ID_AA64MMFR2_EL1, lacks FEAT_NV2.
     pub fn nested(&self, mmfr2: u64) -> Option<Self> {
-        if mmfr2 >> 24 & 0xf < 2 {
+        if field::read(mmfr2, mmfr2::NV) < 2 {
             return None;
         }
         let mut values = self.values;
@@ -165,32 +218,33 @@ impl IdRegs {
 
     /// Whether PSTATE.PAN exists.
     pub fn has_pan(&self) -> bool {
-        self.get(7, 1) >> 20 & 0xf != 0
+        field::read(self.get(7, 1), mmfr1::PAN) != 0
     }
 
     /// Whether PSTATE.SSBS exists.
     pub fn has_ssbs(&self) -> bool {
-        self.get(4, 1) >> 4 & 0xf != 0
+        field::read(self.get(4, 1), pfr1::SSBS) != 0
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::field::{self, dfr0, isar1, mmfr0, mmfr2, pfr0};
     use super::{IdRegs, Offer};
 
     #[test]
     fn a_cpu_with_everything_shows_only_what_is_listed() {
         let ids = IdRegs::new(|_, _| 0x1111_1111_1111_1111, Offer { gic_registers: true, pa_range: 2 });
-        let pfr0 = ids.get(4, 0);
-        assert_eq!(pfr0 >> 8 & 0xff, 0, "EL2 and EL3");
-        assert_eq!(pfr0 >> 24 & 0xf, 1, "GIC");
-        assert_eq!(pfr0 >> 28 & 0xff, 0, "RAS and SVE");
-        assert_eq!(ids.get(6, 1) >> 4 & 0xff, 0, "APA and API");
-        assert_eq!(ids.get(6, 1) >> 24 & 0xff, 0, "GPA and GPI");
-        assert_eq!(ids.get(5, 0) >> 8 & 0xf, 0, "PMU");
-        assert_eq!(ids.get(7, 0) & 0xf, 2, "PARange");
-        assert_eq!(ids.get(7, 0) >> 28 & 0xf, 0, "no 52-bit addresses");
-        assert_eq!(ids.get(7, 2) >> 24 & 0xf, 0, "NV");
+        let value = ids.get(4, 0);
+        assert_eq!(value >> pfr0::EL2 & 0xff, 0, "EL2 and EL3");
+        assert_eq!(field::read(value, pfr0::GIC), 1);
+        assert_eq!(value >> pfr0::RAS & 0xff, 0, "RAS and SVE");
+        assert_eq!(ids.get(6, 1) >> isar1::APA & 0xff, 0, "APA and API");
+        assert_eq!(ids.get(6, 1) >> isar1::GPA & 0xff, 0, "GPA and GPI");
+        assert_eq!(field::read(ids.get(5, 0), dfr0::PMUVER), 0);
+        assert_eq!(field::read(ids.get(7, 0), mmfr0::PARANGE), 2);
+        assert_eq!(field::read(ids.get(7, 0), mmfr0::TGRAN4), 0, "no 52-bit addresses");
+        assert_eq!(field::read(ids.get(7, 2), mmfr2::NV), 0);
         assert_eq!(ids.get(4, 4), 0, "ZFR0");
         assert_eq!(ids.get(1, 1), 0x1_0101, "of AArch32's PFR1 no security, virtualization and GIC");
         assert!(ids.has_pan() && ids.has_ssbs());

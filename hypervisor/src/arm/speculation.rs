@@ -9,6 +9,9 @@
 //!
 //! What one VM has taught the predictors is gone as soon as it leaves, so neither EL2 nor another VM meets it.
 
+use super::idreg::field::{self, isar2, mmfr1, pfr0};
+use aarch64_cpu::registers::MIDR_EL1;
+
 /// SMCCC_ARCH_WORKAROUND_1: empties branch predictors.
 pub const WORKAROUND_1: u32 = 0x8000_8000;
 /// SMCCC_ARCH_WORKAROUND_2: allows (0) or forbids (1) that loads pass stores by speculation.
@@ -45,9 +48,9 @@ pub struct Speculation {
 
 /// CLRBHB, in a guard.
 const CLRBHB: u64 = 1 << 8;
-/// Implementer (bits 31:24 of MIDR_EL1) and part (15:4) as one number.
-const fn part(midr: u64) -> u16 {
-    ((midr >> 24 & 0xf) << 12 | midr >> 4 & 0xfff) as u16
+/// Of MIDR_EL1 the implementer's lower four bits and the part, as one number.
+fn part(midr: u64) -> u16 {
+    ((MIDR_EL1::Implementer.read(midr) & 0xf) << 12 | MIDR_EL1::PartNum.read(midr)) as u16
 }
 
 /// In-order CPUs, which none of these attacks reaches: Cortex-A35, A53, A55, Brahma-B53, Kryo Silver.
@@ -66,11 +69,11 @@ impl Speculation {
     /// How it stands with a CPU that is `midr`, whose ID registers read as `id(CRm, op2)`, and whose firmware answers
     /// SMCCC_ARCH_FEATURES with `features(function)`: 0 is offered and needed, negative is not there, positive not needed.
     pub fn assess(midr: u64, id: impl Fn(u64, u64) -> u64, features: impl Fn(u32) -> i32) -> Self {
-        let field = |crm, op2, at: u32| id(crm, op2) >> at & 0xf;
+        let field = |crm, op2, at| field::read(id(crm, op2), at);
         // Bits 27:24 of the implementer are enough to tell these apart: 'A' 0x41, 'B' 0x42, 'Q' 0x51.
-        let is_in_order = IN_ORDER.contains(&part(midr)) && matches!(midr >> 24 & 0xff, 0x41 | 0x42 | 0x51);
-        // ID_AA64PFR0_EL1.CSV2.
-        let csv2 = field(4, 0, 56);
+        let is_in_order =
+            IN_ORDER.contains(&part(midr)) && matches!(MIDR_EL1::Implementer.read(midr), 0x41 | 0x42 | 0x51);
+        let csv2 = field(4, 0, pfr0::CSV2);
         let first = features(WORKAROUND_1);
         let third = features(WORKAROUND_3);
         let mut guard = 0;
@@ -82,18 +85,17 @@ impl Speculation {
         } else {
             Vulnerable
         };
-        let branches = BRANCHES
-            .iter()
-            .find(|(_, parts)| midr >> 24 & 0xff == 0x41 && parts.contains(&((midr >> 4 & 0xfff) as u16)));
-        // ID_AA64MMFR1_EL1.ECBHB, ID_AA64ISAR2_EL1.CLRBHB.
-        let bhb = if is_in_order || csv2 >= 3 || field(7, 1, 60) != 0 || third > 0 {
+        let branches = BRANCHES.iter().find(|(_, parts)| {
+            MIDR_EL1::Implementer.read(midr) == 0x41 && parts.contains(&(MIDR_EL1::PartNum.read(midr) as u16))
+        });
+        let bhb = if is_in_order || csv2 >= 3 || field(7, 1, mmfr1::ECBHB) != 0 || third > 0 {
             Unaffected
         } else if v2 == Vulnerable {
             // Who can inject targets needs no history.
             Vulnerable
         } else if guard >> 32 == u64::from(WORKAROUND_3) {
             Mitigated
-        } else if field(6, 2, 28) != 0 {
+        } else if field(6, 2, isar2::CLRBHB) != 0 {
             guard |= CLRBHB;
             Mitigated
         } else if let Some((branches, _)) = branches {

@@ -8,6 +8,7 @@
 //! Follows Arm ARM D8.2 (sizes, levels, concatenation), D24.2 (VTCR_EL2, VTTBR_EL2, ID_AA64MMFR0_EL1).
 
 use crate::addr::{Addr, Pa, Size, Vmid};
+use crate::arm::idreg::field::{self, mmfr1};
 use aarch64_cpu::registers::{VTCR_EL2, VTTBR_EL2};
 
 /// Descriptors in one 4 KiB table.
@@ -157,7 +158,7 @@ pub enum VmidBits {
 impl VmidBits {
     /// Reads ID_AA64MMFR1_EL1.VMIDBits from the register's value.
     pub const fn from_mmfr1(value: u64) -> Self {
-        if value >> 4 & 0xf == 2 { Self::Sixteen } else { Self::Eight }
+        if field::read(value, mmfr1::VMIDBITS) == 2 { Self::Sixteen } else { Self::Eight }
     }
 
     /// How many numbers there are, 0 included.

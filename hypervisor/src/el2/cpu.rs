@@ -1,9 +1,11 @@
 //! EL2's own control registers: what traps, what is hidden, on each CPU (Arm ARM D24.2, D24.3).
 
-use super::sysreg::{isb, read, write};
+use super::sysreg::{PMCR_EL0, isb, read, write};
 use super::{context, power};
+use aarch64_cpu::registers::MDCR_EL2;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use flatland::arm::idreg::field;
 use flatland::arm::speculation::{self, Speculation};
 use flatland::arm::trap::{hcr, mdcr};
 
@@ -47,11 +49,6 @@ pub(crate) fn mdcr() -> u64 {
     BASE[1].load(Ordering::Relaxed)
 }
 
-/// The field of an ID register at bit `at`.
-const fn field(register: u64, at: u32) -> u64 {
-    register >> at & 0xf
-}
-
 /// Sets EL2's registers up on this CPU.
 pub(crate) fn init() {
     unsafe extern "C" {
@@ -65,13 +62,13 @@ pub(crate) fn init() {
     let mmfr0 = read!("id_aa64mmfr0_el1");
     let mmfr1 = read!("id_aa64mmfr1_el1");
     let mut hcr = HCR;
-    if field(mmfr1, 16) != 0 {
+    if field::read(mmfr1, field::mmfr1::LO) != 0 {
         hcr |= HCR_TLOR;
     }
-    if field(pfr0, 28) != 0 {
+    if field::read(pfr0, field::pfr0::RAS) != 0 {
         hcr |= HCR_TERR;
     }
-    if field(pfr1, 8) > 1 {
+    if field::read(pfr1, field::pfr1::MTE) > 1 {
         hcr |= HCR_TID5;
     }
     // VTTBR_EL2 is UNKNOWN out of reset, and from HCR_EL2.VM on a speculative AT may walk from it (Cortex-A72 erratum
@@ -83,16 +80,17 @@ pub(crate) fn init() {
     write!("hcr_el2", hcr);
     // The same on all CPUs.
     BASE[0].store(hcr, Ordering::Relaxed);
-    // TDRA, TDOSA, TDA: debug registers; TPM, TPMCR: the PMU, if any; the host's count of event counters stays.
+    // Debug registers, and the PMU, if any; the host's count of event counters stays.
     let mut mdcr = mdcr::TDRA | mdcr::TDOSA | mdcr::TDA;
-    if !matches!(field(dfr0, 8), 0 | 0xf) {
-        mdcr |= 1 << 6 | 1 << 5 | read!("pmcr_el0") >> 11 & 0x1f;
+    if !matches!(field::read(dfr0, field::dfr0::PMUVER), 0 | 0xf) {
+        let traps = MDCR_EL2::TPM::SET + MDCR_EL2::TPMCR::SET;
+        mdcr |= (traps + MDCR_EL2::HPMN.val(PMCR_EL0::N.read(read!("pmcr_el0")))).value;
     }
-    if field(dfr0, 32) != 0 {
-        mdcr |= 1 << 14;
+    if field::read(dfr0, field::dfr0::PMSVER) != 0 {
+        mdcr |= MDCR_EL2::TPMS::SET.value;
     }
-    if field(dfr0, 40) != 0 {
-        mdcr |= 1 << 19;
+    if field::read(dfr0, field::dfr0::TRACEFILT) != 0 {
+        mdcr |= MDCR_EL2::TTRF::SET.value;
     }
     write!("mdcr_el2", mdcr);
     BASE[1].store(mdcr, Ordering::Relaxed);
@@ -106,14 +104,14 @@ pub(crate) fn init() {
     write!("cntp_ctl_el0", 0);
     write!("cnthp_ctl_el2", 0);
     // FEAT_FGT's traps and FEAT_HCX's enables: none. They are UNKNOWN out of reset.
-    if field(mmfr0, 56) != 0 {
+    if field::read(mmfr0, field::mmfr0::FGT) != 0 {
         write!("S3_4_C1_C1_4", 0);
         write!("S3_4_C1_C1_5", 0);
         write!("S3_4_C1_C1_6", 0);
         write!("S3_4_C3_C1_4", 0);
         write!("S3_4_C3_C1_5", 0);
     }
-    if field(mmfr1, 40) != 0 {
+    if field::read(mmfr1, field::mmfr1::HCX) != 0 {
         write!("S3_4_C1_C2_2", 0);
     }
     if has_ras() {

@@ -1,7 +1,7 @@
 //! The machine as thought knows it, at EL2.
 
 use super::mmu::linear;
-use super::sysreg::{dsb, isb, read, write};
+use super::sysreg::{CTR_EL0, DCZID_EL0, dsb, isb, read, write};
 use super::{context, debug, disk, irq, lists, masked};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
@@ -57,9 +57,8 @@ impl Machine for El2 {
         let bytes = frames << 12;
         let end = at + bytes;
         let zva = read!("dczid_el0");
-        // DCZID_EL0: DZP forbids DC ZVA; BS is log2 of the words it zeroes (Arm ARM D24.2.36).
-        if zva >> 4 & 1 == 0 {
-            let step = 4_u64 << (zva & 0xf);
+        if !DCZID_EL0::DZP.is_set(zva) {
+            let step = 4_u64 << DCZID_EL0::BS.read(zva);
             // SAFETY: frames of the pool, Normal memory in the linear map, owned by the caller, whole blocks: both ends are
             // multiples of four blocks, the largest of which is 2 KiB with 4 KiB frames only if DCZID_EL0 says 512 words.
             unsafe { each_line(at, end, step, Line::Zero) };
@@ -109,7 +108,7 @@ impl Machine for El2 {
 
     fn clean(&self, start: Addr<Pa>, bytes: u64, point: Point) {
         let ctr = read!("ctr_el0");
-        let line = 4_u64 << (ctr >> 16 & 0xf);
+        let line = 4_u64 << CTR_EL0::DMINLINE.read(ctr);
         let begin = linear(start) & !(line - 1);
         let end = linear(start) + bytes;
         let what = match point {

@@ -27,7 +27,7 @@ extern "C" fn rust_own_fault(registers: &mut OwnFault, kind: u64) -> ! {
         0 => {
             uart::guess();
             let mut out = uart::Emergency;
-            let class = registers.esr >> 26 & 0x3f;
+            let class = esr::class(registers.esr);
             let what = if kind & 3 == 3 { "SError" } else { esr::class_name(class) };
             let _ = writeln!(
                 out,

@@ -2,7 +2,7 @@
 
 use super::mmu;
 use super::power::{self, Started};
-use super::sysreg::{dsb, read};
+use super::sysreg::{CTR_EL0, dsb, read};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use flatland::addr::{Addr, CpuId, Pa};
@@ -74,7 +74,7 @@ pub(crate) fn start(cpu: &Cpu, n: CpuId, stack: Addr<Pa>) -> Result<(), &'static
 
 /// Cleans `bytes` at virtual address `at` to the point of coherency.
 fn clean(at: u64, bytes: u64) {
-    let line = 4_u64 << (read!("ctr_el0") >> 16 & 0xf);
+    let line = 4_u64 << CTR_EL0::DMINLINE.read(read!("ctr_el0"));
     let mut next = at & !(line - 1);
     while next < at + bytes {
         // SAFETY: cleaning changes no value.

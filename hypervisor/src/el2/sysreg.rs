@@ -3,6 +3,28 @@
 //! `read!` and `write!` take a register's name or its `S<op0>_<op1>_C<n>_C<m>_<op2>` encoding. The instruction itself
 //! is all they do; order against what follows is the caller's (`isb`).
 
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// Cache type (Arm ARM D24.2.34).
+    pub CTR_EL0 [
+        /// The logarithm of the words in the smallest line of the data caches.
+        DMINLINE OFFSET(16) NUMBITS(4) [],
+    ],
+    /// DC ZVA (Arm ARM D24.2.36).
+    pub DCZID_EL0 [
+        /// It is forbidden.
+        DZP OFFSET(4) NUMBITS(1) [],
+        /// The logarithm of the words that it zeroes.
+        BS OFFSET(0) NUMBITS(4) [],
+    ],
+    /// The PMU (Arm ARM D24.5.10).
+    pub PMCR_EL0 [
+        /// How many event counters there are.
+        N OFFSET(11) NUMBITS(5) [],
+    ],
+}
+
 /// Reads a system register.
 macro_rules! read {
     ($name:literal) => {{

@@ -12,6 +12,23 @@ use super::timer::Timer;
 use crate::arm::el1::El1;
 use crate::arm::trap::cptr;
 use crate::machine::Machine;
+use aarch64_cpu::registers::{TCR_EL1, TCR_EL2};
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// Of TCR_EL1, what aarch64-cpu lacks.
+    TCR_EL1_HPD [
+        /// Hierarchical permissions are disabled.
+        HPD0 OFFSET(41) NUMBITS(1) [],
+    ],
+    /// Of TCR_EL2 without VHE, what aarch64-cpu lacks.
+    TCR_EL2_HPD [
+        /// TBI is for data only.
+        TBID OFFSET(29) NUMBITS(1) [],
+        /// Hierarchical permissions are disabled.
+        HPD OFFSET(24) NUMBITS(1) [],
+    ],
+}
 
 /// Where the hypervisor's own registers are on the CPU while it runs.
 pub const PLACES: [(Own, El1); 11] = [
@@ -190,14 +207,14 @@ mod cpacr {
 }
 
 /// TCR_EL1 for a TCR_EL2 with E2H clear (Arm ARM D24.2.189): one range, the lower.
-const fn tcr_as_el1(tcr: u64) -> u64 {
-    // EPD1; T1SZ and TG1 have to be some value that is not reserved.
-    const NO_UPPER: u64 = 1 << 23 | 16 << 16 | 0b10 << 30;
-    tcr & 0xff3f | NO_UPPER
-        // PS to IPS, TBI to TBI0, HA, HD, HPD to HPD0, TBID to TBID0.
-        | (tcr >> 16 & 7) << 32
-        | (tcr >> 20 & 1) << 37
-        | (tcr >> 21 & 3) << 39
-        | (tcr >> 24 & 1) << 41
-        | (tcr >> 29 & 1) << 51
+fn tcr_as_el1(tcr: u64) -> u64 {
+    // T1SZ and TG1 have to be some value that is not reserved.
+    let lower_only = TCR_EL1::EPD1::SET + TCR_EL1::T1SZ.val(16) + TCR_EL1::TG1::KiB_4;
+    // T0SZ, IRGN0, ORGN0, SH0 and TG0 are where they were.
+    let moved = TCR_EL1::IPS.val(TCR_EL2::PS.read(tcr))
+        + TCR_EL1::TBI0.val(TCR_EL2::TBI.read(tcr))
+        + TCR_EL1::HA.val(TCR_EL2::HA.read(tcr))
+        + TCR_EL1::HD.val(TCR_EL2::HD.read(tcr))
+        + TCR_EL1::TBID0.val(TCR_EL2_HPD::TBID.read(tcr));
+    tcr & 0xff3f | (lower_only + moved).value | TCR_EL1_HPD::HPD0.val(TCR_EL2_HPD::HPD.read(tcr)).value
 }

@@ -12,6 +12,7 @@ use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
 use crate::next::Next;
 use crate::vcpu::nested::{Nested, hcr, page};
+use tock_registers::register_bitfields;
 
 /// By what the guest's memory is found.
 #[inline(always)]
@@ -69,20 +70,36 @@ pub fn forget<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, encoding: Enco
     }
 }
 
-/// What a TLBI by IPA is for (Arm ARM C5.5).
+register_bitfields! {u64,
+    /// What TLBI IPAS2E1 is given (Arm ARM C5.5).
+    TLBI_IPA [
+        /// Bits 47:12.
+        IPA OFFSET(0) NUMBITS(36) [],
+    ],
+    /// What TLBI RIPAS2E1 is given (Arm ARM C5.5).
+    TLBI_RANGE [
+        TG OFFSET(46) NUMBITS(2) [],
+        SCALE OFFSET(44) NUMBITS(2) [],
+        NUM OFFSET(39) NUMBITS(5) [],
+        /// In granules.
+        BASE OFFSET(0) NUMBITS(37) [],
+    ],
+}
+
+/// What a TLBI by IPA is for.
 fn ipas2(vmid: u16, crm: u16, op2: u16, value: u64) -> Scope {
     let is_range = matches!((crm, op2), (0, 2 | 6) | (4, 2 | 3 | 6 | 7));
     if !is_range {
-        return Scope::Range(vmid, Addr::new((value & 0xf_ffff_ffff) << 12), 4096);
+        return Scope::Range(vmid, Addr::new(TLBI_IPA::IPA.read(value) << 12), 4096);
     }
-    // BaseADDR in granules, (NUM + 1) * 2^(5 * SCALE + 1) of them.
-    let granule = match value >> 46 & 3 {
+    // From a granule on, (NUM + 1) * 2^(5 * SCALE + 1) of them.
+    let granule = match TLBI_RANGE::TG.read(value) {
         2 => 14,
         3 => 16,
         _ => 12,
     };
-    let (num, scale) = (value >> 39 & 0x1f, value >> 44 & 3);
-    Scope::Range(vmid, Addr::new((value & 0x1f_ffff_ffff) << granule), (num + 1) << (5 * scale + 1) << granule)
+    let (num, scale) = (TLBI_RANGE::NUM.read(value), TLBI_RANGE::SCALE.read(value));
+    Scope::Range(vmid, Addr::new(TLBI_RANGE::BASE.read(value) << granule), (num + 1) << (5 * scale + 1) << granule)
 }
 
 /// AT S12E1x: the second stage for a first that has answered `par`. PAR_EL1 in the end.
