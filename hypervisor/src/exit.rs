@@ -1,4 +1,5 @@
-//! From a cause to what is done about it: the one match on why a guest left.
+//! From a cause to what is done about it: the match on why a guest left. A vCPU with an EL2 has one of its own before this, as most
+//! exits mean something else there ([`nested`]); what is left is alike.
 //!
 //! The order of the arms is the order of their frequency; the fast ones (a hypercall, an ID register, a read of the
 //! interrupt controller) take at most one lock, save no EL1 register and never write VTTBR_EL2 or HCR_EL2.

@@ -362,19 +362,26 @@ fn a_guest_that_faults_for_ever_where_nothing_is_wrong_is_stopped() {
 
 #[test]
 fn a_guest_whose_vectors_lie_where_nothing_is_is_stopped() {
-    let model = model();
-    let cpu = Cpu::new(&model);
-    let here = here(host(&model, false, true));
-    let mut vcpu = here.slot.vcpu.lock();
-    cpu.load(here, &vcpu);
-    cpu.set(El1::Vbar, 0x0b00_0000);
-    (vcpu.registers.pc, vcpu.registers.pstate) = (0x0b00_0200, psr::EL1H);
-    let exits = (0..1000).find(|_| {
-        (vcpu.registers.far, vcpu.registers.hpfar) = (vcpu.registers.pc, vcpu.registers.pc >> 8);
-        leave(&cpu, here, &mut vcpu, ec::IABT_LOWER, 0b0111)
-            == Next::Stop(Cause::Crash("its exception vector raises exceptions"))
-    });
-    assert_eq!(exits, Some(64));
+    for nested in [false, true] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = here(host(&model, nested, true));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        cpu.set(El1::Vbar, 0x0b00_0000);
+        (vcpu.registers.pc, vcpu.registers.pstate) = (0x0b00_0200, psr::EL1H);
+        let exits = (0..1000).find(|_| {
+            (vcpu.registers.far, vcpu.registers.hpfar) = (vcpu.registers.pc, vcpu.registers.pc >> 8);
+            leave(&cpu, here, &mut vcpu, ec::IABT_LOWER, 0b0111)
+                == Next::Stop(Cause::Crash("its exception vector raises exceptions"))
+        });
+        assert_eq!(exits, Some(64));
+        // What it takes, it takes at its own level.
+        assert_eq!(cpu.get(El1::Esr), ec::IABT_SAME << 26 | 1 << 25 | 0b01_0000);
+        assert_eq!((cpu.get(El1::Far), cpu.get(El1::Elr)), (0x0b00_0200, 0x0b00_0200));
+        let level = if nested { psr::EL2H } else { psr::EL1H };
+        assert_eq!(cpu.get(El1::Spsr) & psr::MODE, level, "with an EL2: {nested}");
+    }
 }
 
 #[test]

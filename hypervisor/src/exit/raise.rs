@@ -23,7 +23,11 @@ pub fn deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
 pub fn raise<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, syndrome: u64, far: Option<u64>) -> Next {
     let Vcpu { common, kind } = vcpu;
     match kind {
-        VcpuKind::Plain => at_own(m, common, false, syndrome, far),
+        VcpuKind::Plain => {
+            let from = common.registers.pc;
+            vcpu::enter_el1(common, m, false, syndrome, far);
+            progress(common, from)
+        }
         VcpuKind::Nested(nested) => nested_raise(here, m, common, nested, syndrome, far),
     }
 }
@@ -41,21 +45,18 @@ fn nested_raise<M: Machine>(
     syndrome: u64,
     far: Option<u64>,
 ) -> Next {
-    if nested.guest().is_none() {
-        return at_own(m, vcpu, true, syndrome, far);
-    }
-    if nested.hcr(m) & hcr::TGE != 0 {
-        transition::exception(here, m, vcpu, nested, Kind::Sync, Some(syndrome));
-    } else {
+    let has_el1 = nested.guest().is_some() && nested.hcr(m) & hcr::TGE == 0;
+    if has_el1 {
         vcpu::enter_el1(vcpu, m, nested.reports_el2(m), syndrome, far);
+        return Next::Resume;
     }
-    Next::Resume
+    let (from, is_own) = (vcpu.registers.pc, nested.guest().is_none());
+    transition::exception(here, m, vcpu, nested, Kind::Sync, Some(syndrome));
+    if is_own { progress(vcpu, from) } else { Next::Resume }
 }
 
-/// At its EL1, or its EL2 that is there.
-fn at_own<M: Machine>(m: &M, vcpu: &mut Common, reports_el2: bool, syndrome: u64, far: Option<u64>) -> Next {
-    let from = vcpu.registers.pc;
-    vcpu::enter_el1(vcpu, m, reports_el2, syndrome, far);
+/// What comes of an exception that was taken from `from` to where its handler is by now.
+fn progress(vcpu: &mut Common, from: u64) -> Next {
     if vcpu.vector_loop.goes_on(from & !0x7ff == vcpu.registers.pc & !0x7ff) {
         return Next::Stop(Cause::Crash("its exception vector raises exceptions"));
     }
