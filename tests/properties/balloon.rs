@@ -171,9 +171,11 @@ fn pages_in_the_balloon_are_the_boards_and_come_back_empty() {
     driver.set(vcpu, INTERRUPT_ACK, 1);
     assert_eq!((access(driver.here, &cpu, vcpu, INTERRUPT_STATUS, None), driver.is_up(vcpu)), (0, false));
     assert_eq!(host.pool.costs().of(flatland::frames::Work::Inflate).0, 64);
+    assert_eq!(driver.here.vm.memory.lock().resident().ballooned, 64);
     // Back again: they are zeroes.
     driver.pages(vcpu, DEFLATE, 1024..1056);
     assert_eq!((driver.rest(), driver.used(DEFLATE)), (0, 1));
+    assert_eq!(driver.here.vm.memory.lock().resident().ballooned, 32);
     assert_eq!((driver.reads(1030), driver.reads(1100)), (0, 1100));
     // More than is done at a time; it is all done in the end.
     let before = driver.frames();

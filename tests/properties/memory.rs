@@ -2,7 +2,7 @@
 //! swapping, ballooning and sampling, while the guests write on other CPUs; and no VM ever sees a word that it has not
 //! written, with caches on or off.
 
-use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, VmId};
+use flatland::addr::{Addr, CpuId, Ipa, Pa, Size, VcpuId, VmId};
 use flatland::arm::desc::{Desc, Hole, MemType, Rights};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
@@ -812,4 +812,29 @@ fn a_page_that_nobody_shares_any_more_can_be_put_away() {
     assert_eq!((back, memory.resident().shared), ([7; 8], 0));
     memory.retire(&model, &pool);
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
+
+/// Nobody takes away what is not RAM, or what has to stay where it is.
+#[test]
+fn a_device_and_a_page_that_the_hardware_knows_are_not_discarded() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+    memory.prepare_shadows(1, 64);
+    let device: Addr<Ipa> = Addr::new(0x0800_0000);
+    memory.map_device(&model, &pool, device, Addr::new(0x0300_0000), 4096).unwrap();
+    assert_eq!(memory.discard(&model, &pool, device, Hole::Absent), Err(Refusal::Missing));
+    let again = memory.map_device(&model, &pool, device, Addr::new(0x0300_0000), 4096);
+    assert_eq!(again, Err(Refusal::Occupied), "it is still there");
+    // One of two pages of a block.
+    for page in [RAM_BASE, RAM_BASE + 0x1000] {
+        memory.write(&model, &pool, page, &[7; 8]).unwrap();
+    }
+    let at = memory.pin(&model, &pool, VcpuId(0), RAM_BASE).unwrap();
+    assert_eq!(memory.discard(&model, &pool, RAM_BASE + 8, Hole::Absent), Err(Refusal::Occupied));
+    let leaf = resolve(&mut memory, &model, &pool, RAM_BASE, Access::Read).unwrap();
+    assert_eq!(leaf.output_of(RAM_BASE), Some(at));
+    assert_eq!(memory.discard(&model, &pool, RAM_BASE + 0x1000, Hole::Absent), Ok(()));
+    assert!(memory.peek(&model, RAM_BASE + 0x1000).is_none());
 }

@@ -4,6 +4,7 @@ use crate::exits::model;
 use crate::pressure::{SECOND, manage};
 use flatland::frames::Work;
 use flatland::host::Host;
+use flatland::machine::Machine;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
 use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
@@ -169,12 +170,53 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
     cpu.pass(SECOND);
     manage(&cpu, host);
     assert_eq!(host.pressure.overcommit.lock().pace.percent_hundredths(), fast / 16);
-    // A third of all pages can be merged: as fast as it may.
-    fill(33);
+    // A twentieth of the pages can be merged, which is much of a round, however many went before: as fast as it may.
+    fill(5);
     let found: Vec<_> = (0..4).map(|_| round()).collect();
     // At once, whatever was read in vain before.
     assert!(found[..2].contains(&fast), "{found:?} of {fast}");
     // What was merged in earlier rounds does not count for later ones.
     let after: Vec<_> = (0..8).map(|_| round()).collect();
     assert_eq!(after.last(), Some(&(fast / 16)), "{after:?} of {fast}");
+}
+
+/// A frame that nobody changes any more is named by a page that nothing backs, and by no other; whoever writes to that page has a copy.
+#[test]
+fn a_shared_frame_is_lent_to_a_page_that_nothing_backs() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one", "two"]) });
+    run_all(host);
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    let at = |page: u64| RAM_BASE + (page << 12);
+    write(&cpu, host, one, 0, 7);
+    let content = |vm: &Vm, page: u64| {
+        let mut bytes = [0; 4096];
+        vm.memory.lock().read(&cpu, &host.pool, at(page), &mut bytes).unwrap();
+        bytes
+    };
+    let expected = content(one, 0);
+    let own = resolve(&mut one.memory.lock(), &cpu, &host.pool, at(0), Access::Read).unwrap().output_of(at(0)).unwrap();
+    assert!(!two.memory.lock().lend(&cpu, &host.pool, at(600), own), "its owner may still write to it");
+    let hash = host.pool.hash().of(cpu.frame(own));
+    let frame = one.memory.lock().freeze(&cpu, &host.pool, 0, hash).expect("it is the VM's alone");
+    let frames = host.pool.lock().counts();
+    assert!(two.memory.lock().lend(&cpu, &host.pool, at(600), frame));
+    assert_eq!(two.memory.lock().resident().shared, 1);
+    assert!(content(two, 600) == expected);
+    assert_eq!(host.pool.lock().counts().guest, frames.guest, "it takes no frame");
+    // Neither where something is, nor outside of RAM; and that takes no claim to the frame.
+    write(&cpu, host, two, 0, 8);
+    for page in [0, 600, 1 << 20] {
+        assert!(!two.memory.lock().lend(&cpu, &host.pool, at(page), frame), "page {page}");
+    }
+    assert_eq!(two.memory.lock().resident().shared, 1);
+    write(&cpu, host, two, 600, 9);
+    assert!(content(one, 0) == expected && content(two, 600) != expected);
+    assert_eq!(two.memory.lock().resident().shared, 0);
+    // The last that names it has it for itself.
+    write(&cpu, host, one, 0, 10);
+    assert_eq!(one.memory.lock().resident().shared, 0);
+    assert_eq!(host.pool.lock().counts().shared, 0);
+    assert_eq!(model.errors(), Vec::<String>::new());
 }

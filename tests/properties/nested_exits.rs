@@ -1,18 +1,22 @@
 //! What a hypervisor's guest does and what comes of it: which exits are its hypervisor's, and what that finds when they come to its
 //! EL2. The expectations are the Arm ARM's (D1.3, D19.2), said another way than the code does.
 
-use crate::exits::{here, model};
+use crate::exits::{
+    LEAF, VIRTUAL, begin, eret, here, leave, map_outer, model, outer_tables, ram, runs_guest, turn_on, write,
+};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::{Kind, psr};
 use flatland::arm::gic::Interface;
+use flatland::devices::UART;
 use flatland::exit::{self, nested::forward};
+use flatland::frames::{Order, Use};
 use flatland::hwstate::nested::{lists, timers, transition, traps};
 use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Timer;
 use flatland::vcpu::nested::{Guest, Own, World, page};
-use harness::cpu::{Cpu, host, split};
+use harness::cpu::{Cpu, host, shown, split};
 
 /// HCR_EL2.
 const TWI: u64 = 1 << 13;
@@ -267,4 +271,65 @@ fn each_timer_has_its_line_and_so_has_the_maintenance_interrupt() {
         timers::refresh(&mut here.vm.vgic.lock(), common, nested, &cpu);
         assert_eq!(nested.lines, lines, "{on:#b}");
     }
+}
+
+/// A guest's guest that comes to a device of ours, as its hypervisor maps it there, has it as the hypervisor would.
+#[test]
+fn a_guests_guest_reaches_a_device_of_ours_that_is_mapped_to_it() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    begin(&cpu, here, &mut vcpu, VIRTUAL);
+    outer_tables(&cpu, here);
+    map_outer(&cpu, here, 5, UART, 3);
+    eret(&cpu, here, &mut vcpu, 0x1000, psr::EL1H);
+    assert!(runs_guest(&vcpu));
+    let _ = shown(here.host);
+    for byte in *b"x\n" {
+        vcpu.registers.x[1] = byte.into();
+        (vcpu.registers.far, vcpu.registers.hpfar) = (5 << 12, 5 << 4);
+        let pc = vcpu.registers.pc;
+        // ISV, 4 bytes of W1, written; a translation fault at level 3, or 1, as it is filled or was not.
+        let iss = 1 << 24 | 2 << 22 | 1 << 16 | 1 << 6 | 0b0111;
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::DABT_LOWER, iss), Next::Resume);
+        assert!(runs_guest(&vcpu), "its hypervisor is not asked");
+        assert_eq!(vcpu.registers.pc, pc + 4);
+    }
+    assert_eq!(shown(here.host), "x\n");
+}
+
+/// AT while there is no memory for a table on the way says that a table is missing, in the walk of stage 1: whoever asks asks again.
+#[test]
+fn an_address_that_no_memory_can_be_had_for_is_not_there_just_now() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, true));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    begin(&cpu, here, &mut vcpu, VIRTUAL);
+    outer_tables(&cpu, here);
+    for n in 0..3 {
+        map_outer(&cpu, here, n, ram(20 + n), 3);
+    }
+    write(&cpu, here, ram(20), 1 << 12 | 3);
+    write(&cpu, here, ram(21), 2 << 12 | 3);
+    write(&cpu, here, ram(22) + 8 * 5, 5 << 12 | LEAF);
+    map_outer(&cpu, here, 5, ram(9), 3);
+    // The guest's stage 1 is on: it ran before.
+    eret(&cpu, here, &mut vcpu, 0x1000, psr::EL1H);
+    turn_on(&cpu, 0);
+    let _ = leave(&cpu, here, &mut vcpu, ec::HVC64, 0);
+    assert!(!runs_guest(&vcpu));
+    while let Some(frame) = here.host.pool.lock().take(Order::PAGE, here.vm.id, Use::Hypervisor) {
+        std::mem::forget(frame);
+    }
+    vcpu.registers.x[0] = 5 << 12;
+    // AT S12E1R.
+    let iss = 1 << 20 | 4 << 17 | 4 << 14 | 7 << 10 | 8 << 1;
+    assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, iss), Next::Resume);
+    let par = cpu.get(El1::Par);
+    // F, FST of a translation fault, PTW, S.
+    assert_eq!((par & 1, par >> 3 & 0xf, par >> 8 & 3), (1, 1, 3), "{par:#x}");
 }

@@ -6,13 +6,14 @@ use flatland::addr::VmId;
 use flatland::bundle::{Bundle, Limits};
 use flatland::host::{Host, heap_for};
 use flatland::machine::Machine;
-use flatland::memory::{Miss, RAM_BASE};
+use flatland::memory::{Access, Miss, RAM_BASE};
 use flatland::next::{Cause, Next};
 use flatland::policy::Level;
 use flatland::vm::Vm;
 use flatland::vm::device_tree::most_bytes;
-use harness::cpu::{BoardPlan, Cpu, bundle, host_on, run_all, shown};
+use harness::cpu::{BoardPlan, Cpu, bundle, host_on, run_all, shown, try_host};
 use harness::model::Model;
+use harness::touch::resolve;
 use std::sync::atomic::Ordering;
 
 /// Ticks of a second.
@@ -140,6 +141,22 @@ fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
         times[0]
     };
     let mut last = cpu.now() as f64 / SECOND as f64;
+    assert_eq!(touch(&cpu, host, &host.fleet.vms[1], 512), 0);
+    second(&cpu, host);
+    let said = shown(host);
+    let overcommit = host.pressure.overcommit.lock();
+    host.tell_memory(&overcommit, |_, rows| {
+        for row in rows {
+            let line = said.lines().find(|line| line.contains(&format!("vm={} ", row.name))).expect(&said);
+            let [private, active, entitled] = [row.private, row.active, row.entitled];
+            assert!(line.contains(&format!(" private={private} ")), "{row:?}: {line}");
+            assert!(line.contains(&format!(" active={active} ")), "{row:?}: {line}");
+            assert!(line.ends_with(&format!(" entitled={entitled}")), "{row:?}: {line}");
+        }
+        assert!(rows[0].active != rows[1].active, "{rows:?}");
+    });
+    drop(overcommit);
+    last += 1.0;
     for n in 0..4 {
         second(&cpu, host);
         let time = times();
@@ -191,4 +208,36 @@ fn whoever_gets_no_memory_waits_for_so_long_and_no_longer() {
     cpu.pass(SECOND * 19);
     assert_eq!(host.starve(&cpu, two), Next::Resume);
     assert_eq!(two.starving.load(Ordering::Relaxed), 0);
+}
+
+/// Blocks are split for watching who uses what only where memory is short.
+#[test]
+fn while_there_is_memory_blocks_stay_whole() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    cpu.pace.set(1);
+    let host = host_on(&model, &BoardPlan { pool: Some("12M"), ..PLAN });
+    run_all(host);
+    let vm = &host.fleet.vms[0];
+    let at = RAM_BASE + (512 << 12);
+    let _ = resolve(&mut vm.memory.lock(), &cpu, &host.pool, at, Access::Write);
+    let is_block = || vm.memory.lock().is_block(&cpu, at);
+    assert!(is_block());
+    // Two periods of the watch.
+    for _ in 0..70 {
+        second(&cpu, host);
+        assert_eq!(host.pressure.overcommit.lock().policy.level(), Level::High);
+    }
+    assert!(vm.memory.lock().sampled().0 > 0, "nobody watches");
+    assert!(is_block());
+}
+
+/// What its flash holds is memory that a VM needs beside its own.
+#[test]
+fn flash_counts_for_whether_there_is_enough_for_all() {
+    let plan = BoardPlan::new(1, &["one", "two", "three"]);
+    let image = vec![1; 1 << 20];
+    assert!(try_host(&model(), &plan, &[("kernel", &[0; 64])]).is_ok());
+    let refused = try_host(&model(), &plan, &[("kernel", &[0; 64]), ("flash", &image)]).err().expect("there is not");
+    assert!(refused.contains("KiB are wanted"), "{refused}");
 }

@@ -595,3 +595,27 @@ fn all_whose_time_has_come_are_woken_at_once() {
     run.sort_by_key(|id| *id != Some(ids[0]));
     assert_eq!(run, [Some(ids[0]), Some(ids[1])]);
 }
+
+/// Where there is always somebody in line the clock goes on all the same: who slept meanwhile is a credit behind and no more.
+#[test]
+fn who_slept_while_others_took_turns_does_not_have_the_cpu_for_all_that_time() {
+    let mut queue = Queue::new(1, SLICE);
+    let one = CpuSet::one(CpuId(0));
+    let [first, second, sleeper] = [0, 1, 2].map(|vm| queue.add(VmId(vm), VcpuId(0), 100, one).expect("there is room"));
+    let mut now = 1;
+    let _ = queue.start(sleeper, now);
+    assert_eq!(queue.pick(CpuId(0), now).run, Some(sleeper));
+    queue.block(sleeper, None, now);
+    let _ = (queue.start(first, now), queue.start(second, now));
+    let mut turn = |queue: &mut Queue| {
+        let run = queue.pick(CpuId(0), now).run;
+        now = queue.deadline(CpuId(0)).expect("somebody is in line");
+        run
+    };
+    for _ in 0..100 {
+        assert!(matches!(turn(&mut queue), Some(id) if id == first || id == second));
+    }
+    let _ = queue.wake(sleeper, 100 * SLICE);
+    let turns = (0..30).filter(|_| turn(&mut queue) == Some(sleeper)).count();
+    assert!((8..=15).contains(&turns), "{turns} of 30 turns");
+}

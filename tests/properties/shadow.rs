@@ -601,3 +601,31 @@ fn a_page_that_is_part_of_a_larger_leaf_goes_with_any_part_of_that() {
         assert_eq!(model.errors(), Vec::<String>::new());
     }
 }
+
+/// A shadow's leaf that allows what our own table does not is wrong, whatever the hypervisor allows.
+#[test]
+fn a_leaf_with_rights_that_ours_has_not_is_found() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1);
+    world.memory.prepare_shadows(1, 64);
+    spread(&mut world);
+    world.enter();
+    let ram: Addr<Ipa> = Addr::new(PAGES);
+    let frame = resolve(&mut world.memory, &model, &pool, ram, Access::Write).unwrap().output_of(ram).unwrap();
+    let hash = pool.hash().of(model.frame(frame));
+    let number = (ram.bits() - RAM_BASE.bits()) >> 12;
+    world.memory.freeze(&model, &pool, number as u32, hash).expect("it is the VM's alone");
+    let at: Addr<Ipa2> = Addr::new(5 << 21);
+    fill(&mut world.memory, &model, &pool, world.key, at, Access::Read).unwrap();
+    assert!(world.reach(at, Access::Read).is_some() && world.reach(at, Access::Write).is_none());
+    assert_eq!(world.memory.check(&model, &pool).wrong, 0);
+    // The descriptor, by the tables' addresses: 32 bits begin at level 2.
+    let root = world.memory.shadow(&model, &pool, world.key).unwrap();
+    let table = root.vttbr(&model, &world.vmids, GUEST) & 0xffff_ffff_f000;
+    let leaf = Addr::new(model.load(Addr::new(table + (at.bits() >> 21) * 8)) & 0xffff_ffff_f000);
+    model.store(leaf, model.load(leaf) | 1 << 7);
+    let checked = world.memory.check(&model, &pool);
+    assert_eq!((checked.leaves, checked.wrong), (1, 1), "{checked:?}");
+}

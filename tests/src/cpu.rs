@@ -135,9 +135,22 @@ pub fn bundle(board: &BoardPlan<'_>, files: &[(&str, &[u8])]) -> Vec<u8> {
     archive
 }
 
+/// Whether such a board can be; the first thing that is wrong.
+pub fn try_host(model: &Model, board: &BoardPlan<'_>, files: &[(&str, &[u8])]) -> Result<&'static Host, String> {
+    build_of(model, board, false, bundle(board, files).leak())
+}
+
 fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[u8])]) -> &'static Host {
+    build_of(model, board, aarch32, bundle(board, files).leak()).unwrap()
+}
+
+fn build_of(
+    model: &Model,
+    board: &BoardPlan<'_>,
+    aarch32: bool,
+    images: &'static [u8],
+) -> Result<&'static Host, String> {
     let BoardPlan { n_cpus, lists, .. } = *board;
-    let images: &'static [u8] = bundle(board, files).leak();
     let records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize].leak();
     let ram = [(Addr::new(BOARD), BOARD_BYTES)];
     let mut pool = Pool::new(records, &ram).unwrap();
@@ -174,8 +187,8 @@ fn build(model: &Model, board: &BoardPlan<'_>, aarch32: bool, files: &[(&str, &[
         images: (images, Addr::new(0)),
     };
     let bundle = Bundle::open(images, &Limits::ANY_BOARD).unwrap();
-    let host = Host::build(model, pool, facts, bundle).map_err(|errors| errors[0].to_string()).unwrap();
-    Box::leak(Box::new(host))
+    let host = Host::build(model, pool, facts, bundle).map_err(|errors| errors[0].to_string())?;
+    Ok(Box::leak(Box::new(host)))
 }
 
 /// What there is on the console by now; it is gone then.

@@ -144,7 +144,7 @@ impl Memory {
         let table = Table::new(root.zero(m).into_table(), geometry);
         self.resident.tables += geometry.root_tables();
         let tag = self.shadows.tags.pop().unwrap_or_else(|| Arc::new(Tag::new()));
-        self.shadows.all.push(Shadow { key, table, tag, used: 0, tables: 0, root_parts: 0, parts: 0 });
+        self.shadows.all.push(Shadow { key, table, tag, used: 0, has_tables: false, root_parts: 0, parts: 0 });
         Ok(self.shadows.all.len() - 1)
     }
 
@@ -158,7 +158,7 @@ impl Memory {
                 return;
             }
             if self.shadows.unlinked.is_empty() {
-                let full = self.shadows.all.iter().enumerate().filter(|(_, shadow)| shadow.tables > 0);
+                let full = self.shadows.all.iter().enumerate().filter(|(_, shadow)| shadow.has_tables);
                 let Some((at, _)) = full.min_by_key(|(at, shadow)| (*at == n, shadow.used)) else { return };
                 self.empty(m, at);
                 self.shadows.counts.dropped += 1;
@@ -170,7 +170,7 @@ impl Memory {
     /// came free: some, as often as it is asked, until there is no more.
     pub fn drop_idle_shadow<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>) -> u64 {
         if self.shadows.unlinked.is_empty() {
-            let idle = |shadow: &Shadow| shadow.tables > 0 && Arc::strong_count(&shadow.tag) == 1;
+            let idle = |shadow: &Shadow| shadow.has_tables && Arc::strong_count(&shadow.tag) == 1;
             let idle = self.shadows.all.iter().enumerate().filter(|(_, shadow)| idle(shadow));
             let Some((at, _)) = idle.min_by_key(|(_, shadow)| shadow.used) else { return 0 };
             self.empty(m, at);
@@ -185,7 +185,7 @@ impl Memory {
         let Shadows { all, unlinked, .. } = &mut self.shadows;
         let Some(shadow) = all.get_mut(at).filter(|shadow| shadow.root_parts != 0) else { return };
         shadow.table.unlink(m, &shadow.tag, shadow.root_parts, |table, level| unlinked.push(m, table, level));
-        (shadow.parts, shadow.tables, shadow.root_parts) = (0, 0, 0);
+        (shadow.parts, shadow.has_tables, shadow.root_parts) = (0, false, 0);
     }
 
     /// Gives back some of the tables of shadows that were emptied. Returns how many frames.
@@ -310,7 +310,7 @@ impl Memory {
             let before = self.resident.tables;
             let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
             let ready = shadow.table.prepare(m, at.align_down(size), size, &mut supply);
-            shadow.tables += self.resident.tables - before;
+            shadow.has_tables |= self.resident.tables != before;
             self.resident.shadows += self.resident.tables - before;
             match ready {
                 Ok(ready) => {

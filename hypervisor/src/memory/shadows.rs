@@ -59,8 +59,8 @@ pub(super) struct Shadow {
     pub(super) table: Table<Ipa2, Pa>,
     pub(super) tag: Arc<Tag>,
     pub(super) used: u64,
-    /// Its frames of tables, the root's apart.
-    pub(super) tables: u64,
+    /// Whether it has tables besides its root.
+    pub(super) has_tables: bool,
     /// The parts of its root ([`Table::root_part`]) in which there may be something.
     pub(super) root_parts: u64,
     /// Whether some of its leaves are parts of larger ones of the hypervisor's: the marks.

@@ -577,3 +577,21 @@ fn one_that_is_pending_for_another_is_not_listed_so_where_it_is_active() {
         let _ = vgic.fold(CPU1, &mut lists[1]);
     }
 }
+
+#[test]
+fn one_that_is_active_is_not_pending_because_its_neighbour_is() {
+    let mut vgic = Vgic::new(Version::V2, 1, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 3), (0xc08, 0b1010), (0x820, 1), (0x821, 1)] {
+        put(&mut vgic, offset, if (0x820..0xc00).contains(&offset) { 1 } else { 4 }, value);
+    }
+    let mut lists = Lists::new();
+    let _ = vgic.pend(CPU0, IntId(32));
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert_eq!(take(&mut lists).intid, 32);
+    let _ = vgic.fold(CPU0, &mut lists);
+    let _ = vgic.pend(CPU0, IntId(33));
+    vgic.fill(CPU0, &mut lists, OPEN);
+    let mut entries = lists.lr[..2].iter().map(|lr| ListRegister::from_v2(*lr as u32));
+    let one = entries.find(|entry| entry.intid == 32).expect("it is listed");
+    assert_eq!((lists.used, one.active, one.pending), (2, true, false));
+}
