@@ -141,7 +141,12 @@ fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
         times[0]
     };
     let mut last = cpu.now() as f64 / SECOND as f64;
-    assert_eq!(touch(&cpu, host, &host.fleet.vms[1], 512), 0);
+    for page in 512..612 {
+        assert_eq!(touch(&cpu, host, &host.fleet.vms[1], page), 0);
+    }
+    // It does not use them for two periods of the watch.
+    (0..69).for_each(|_| second(&cpu, host));
+    let _ = shown(host);
     second(&cpu, host);
     let said = shown(host);
     let overcommit = host.pressure.overcommit.lock();
@@ -153,10 +158,10 @@ fn statistics_are_of_the_last_second_whenever_they_are_turned_on() {
             assert!(line.contains(&format!(" active={active} ")), "{row:?}: {line}");
             assert!(line.ends_with(&format!(" entitled={entitled}")), "{row:?}: {line}");
         }
-        assert!(rows[0].active != rows[1].active, "{rows:?}");
+        assert!(rows[1].active < rows[1].private, "{rows:?}");
     });
     drop(overcommit);
-    last += 1.0;
+    last += 70.0;
     for n in 0..4 {
         second(&cpu, host);
         let time = times();
