@@ -1,5 +1,6 @@
 //! What the architecture says: numbers and formats, no state.
 
+pub mod a64;
 pub mod debug;
 pub mod desc;
 pub mod el1;

@@ -13,6 +13,7 @@ mod exits;
 mod flash;
 mod forward;
 mod frames;
+mod instructions;
 mod life;
 mod loading;
 mod lz4;
