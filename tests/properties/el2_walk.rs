@@ -41,107 +41,153 @@ fn fault(wrong: Wrong, level: usize) -> Result<El2Leaf, Reason> {
     Err(Reason::Fault(NestedFault { wrong, level: level as u8 }))
 }
 
+/// The regime, by dice.
+struct Shape {
+    granule: u64,
+    tg: u64,
+    bits: u64,
+    outputs: u64,
+    ps: u64,
+    pa_bits: u32,
+    is_big: bool,
+    wxn: bool,
+    tbi: bool,
+    hpd: bool,
+    has_hpds: bool,
+}
+
+impl Shape {
+    fn roll(dice: &mut Dice) -> Self {
+        let (granule, tg) = dice.pick(&[(12, 0), (14, 2), (16, 1)]);
+        let bits = 25 + dice.below(24);
+        let (outputs, ps) = dice.pick(&[(32_u64, 0), (36, 1), (40, 2), (42, 3), (44, 4), (48, 5)]);
+        let pa_bits = dice.pick(&[40, 44, 48]);
+        let [is_big, wxn, tbi, hpd, has_hpds] = [0; 5].map(|_| dice.one_in(2));
+        let outputs = outputs.min(u64::from(pa_bits));
+        Self { granule, tg, bits, outputs, ps, pa_bits, is_big, wxn, tbi, hpd, has_hpds }
+    }
+
+    /// The indices of an address, from the last level to the first, whose has what is left.
+    fn indices(&self, va: u64) -> Vec<u64> {
+        let (mut left, mut rest, mut indices) = (va >> self.granule, self.bits - self.granule, Vec::new());
+        while rest > 0 {
+            let width = rest.min(self.granule - 3);
+            indices.push(left & ((1 << width) - 1));
+            (left, rest) = (left >> width, rest - width);
+        }
+        indices
+    }
+
+    /// The first level with blocks: with 4 KiB alone it is 1.
+    const fn first_leaf(&self) -> usize {
+        if self.granule == 12 { 1 } else { 2 }
+    }
+
+    fn flaw(&self, path: usize, dice: &mut Dice) -> Flawed {
+        let place = dice.below(path as u64) as usize;
+        match dice.below(8) {
+            0 if self.bits < 48 => Flawed::Address,
+            1 => Flawed::Invalid(place),
+            2 if self.outputs < 48 => Flawed::Size(place),
+            3 => Flawed::Outside(place),
+            4 => Flawed::Flag,
+            5 if dice.one_in(4) => Flawed::Reserved,
+            _ => Flawed::Nothing,
+        }
+    }
+
+    fn tcr(&self, flawed: Flawed, dice: &mut Dice) -> u64 {
+        let fields = self.tg << 14 | self.ps << 16 | u64::from(self.tbi) << 20 | u64::from(self.hpd) << 24;
+        let (other, size) = match (flawed, dice.below(3)) {
+            (Flawed::Reserved, 0) => (3 << 14, 64 - self.bits),
+            (Flawed::Reserved, 1) => (0, dice.below(16)),
+            (Flawed::Reserved, _) => (0, 40 + dice.below(24)),
+            _ => (0, 64 - self.bits),
+        };
+        fields | other | size | 1 << 31 | 1 << 23
+    }
+}
+
+/// The tables on the way to an address, and what they make of it.
+struct Tables {
+    flawed: Flawed,
+    /// 64 KiB apart; one may lie where no RAM is.
+    at: Vec<u64>,
+    read_only: bool,
+    no_exec: bool,
+    leaf: u64,
+}
+
+impl Tables {
+    /// The descriptor at place `n` of the way, at `level`; the last leads to `output`.
+    fn descriptor(&mut self, shape: &Shape, (n, level): (usize, usize), output: u64, dice: &mut Dice) -> u64 {
+        // What is ignored may be anything.
+        let mut word = dice.roll() & (0xf << 55 | 1 << 59);
+        let is_leaf = n + 1 == self.at.len();
+        if is_leaf {
+            word |= output | if level == 3 { 3 } else { 1 } | dice.roll() & 0xbfc | dice.roll() & (3 << 53);
+            word |= if self.flawed == Flawed::Flag { 0 } else { 1 << 10 };
+            let writes = !self.read_only && word >> 7 & 1 == 0;
+            self.no_exec |= word >> 54 & 1 != 0 || shape.wxn && writes;
+            self.read_only = !writes;
+            self.leaf = word;
+        } else {
+            let [ro, xn] = [0; 2].map(|_| dice.one_in(2));
+            word |= self.at[n + 1] | 3 | u64::from(ro) << 62 | u64::from(xn) << 60 | dice.roll() & (5 << 61);
+            word = if ro { word } else { word & !(1 << 62) };
+            if !(shape.hpd && shape.has_hpds) {
+                (self.read_only, self.no_exec) = (self.read_only | ro, self.no_exec | xn);
+            }
+        }
+        match self.flawed {
+            // A block where there are none is as good as none.
+            Flawed::Invalid(at) if at == n && !is_leaf && level < shape.first_leaf() && dice.one_in(2) => word & !2,
+            Flawed::Invalid(at) if at == n => word & !1,
+            Flawed::Size(at) if at == n => word | 1 << (shape.outputs + dice.below(48 - shape.outputs)),
+            _ => word,
+        }
+    }
+}
+
 /// Makes tables for an address.
 fn make(m: &Model, pool: &SharedPool<'_>, memory: &mut Memory, dice: &mut Dice) -> Case {
-    let (granule, tg) = dice.pick(&[(12, 0), (14, 2), (16, 1)]);
-    let bits = 25 + dice.below(24);
-    let (outputs, ps) = dice.pick(&[(32, 0), (36, 1), (40, 2), (42, 3), (44, 4), (48, 5)]);
-    let pa_bits = dice.pick(&[40, 44, 48]);
-    let outputs: u64 = outputs.min(u64::from(pa_bits));
-    let coin = |dice: &mut Dice| dice.one_in(2);
-    let [is_big, wxn, tbi, hpd, has_hpds] = [0; 5].map(|_| coin(dice));
-    let va = dice.roll() & ((1 << bits) - 1);
-    // The indices, from the last level to the first, whose has what is left.
-    let (mut left, mut rest, mut indices) = (va >> granule, bits - granule, Vec::new());
-    while rest > 0 {
-        let width = rest.min(granule - 3);
-        indices.push(left & ((1 << width) - 1));
-        (left, rest) = (left >> width, rest - width);
-    }
+    let shape = Shape::roll(dice);
+    let va = dice.roll() & ((1 << shape.bits) - 1);
+    let indices = shape.indices(va);
     let start = 4 - indices.len();
-    // Where the leaf is: there are no blocks at level 0, and with 4 KiB alone at level 1.
-    let first_leaf = if granule == 12 { 1 } else { 2 };
-    let leaf_level = start.max(first_leaf) + dice.below(4 - start.max(first_leaf) as u64) as usize;
+    let first_leaf = start.max(shape.first_leaf());
+    let leaf_level = first_leaf + dice.below(4 - first_leaf as u64) as usize;
     let path: Vec<usize> = (start..=leaf_level).collect();
-    let last = path.len() - 1;
-    let flawed = match dice.below(8) {
-        0 if !(tbi && bits + 8 > 56) => Flawed::Address,
-        1 => Flawed::Invalid(dice.below(path.len() as u64) as usize),
-        2 if outputs < 48 => Flawed::Size(dice.below(path.len() as u64) as usize),
-        3 => Flawed::Outside(dice.below(path.len() as u64) as usize),
-        4 => Flawed::Flag,
-        5 if dice.one_in(4) => Flawed::Reserved,
-        _ => Flawed::Nothing,
-    };
-    let span = granule + (3 - leaf_level as u64) * (granule - 3);
-    let output = dice.roll() & ((1 << outputs) - 1) >> span << span;
-    // Tables are 64 KiB apart; some lie where no RAM is.
-    let table = |n: usize| {
-        let outside = if flawed == Flawed::Outside(n) { 0x1000_0000 } else { 0 };
-        RAM_BASE.bits() + ((1 + n as u64) << 16) - outside
-    };
-    let (mut read_only, mut no_exec) = (false, false);
+    let flawed = shape.flaw(path.len(), dice);
+    let span = shape.granule + (3 - leaf_level as u64) * (shape.granule - 3);
+    let output = (dice.roll() & ((1 << shape.outputs) - 1)) >> span << span;
+    let outside = |n| if flawed == Flawed::Outside(n) { 0x1000_0000 } else { 0 };
+    let at = (0..path.len()).map(|n| RAM_BASE.bits() + ((1 + n as u64) << 16) - outside(n)).collect();
+    let mut tables = Tables { flawed, at, read_only: false, no_exec: false, leaf: 0 };
     for (n, level) in path.iter().enumerate() {
-        // What is above the level below, and what may be anything.
-        let mut word = dice.roll() & (0xf << 55 | 1 << 59);
-        if n < last {
-            let [ro, xn] = [0; 2].map(|_| coin(dice));
-            word |= table(n + 1) | 3 | u64::from(ro) << 62 | u64::from(xn) << 60 | dice.roll() & (1 << 61 | 1 << 63);
-            if !(hpd && has_hpds) {
-                (read_only, no_exec) = (read_only | ro, no_exec | xn);
-            }
-        } else {
-            word |= output | if *level == 3 { 3 } else { 1 } | dice.roll() & (0xfd << 2 | 3 << 8 | 1 << 11) & 0xfff;
-            word |= 1 << 10 | dice.roll() & (1 << 54 | 1 << 53);
-            if flawed == Flawed::Flag {
-                word &= !(1 << 10);
-            }
-        }
-        if flawed == Flawed::Invalid(n) {
-            // A block where there are none is as good as none.
-            word &= if n < last && *level < first_leaf && coin(dice) { !2 } else { !1 };
-        }
-        if flawed == Flawed::Size(n) {
-            word |= 1 << (outputs + dice.below(48 - outputs));
-        }
-        let bytes = if is_big { word.to_be_bytes() } else { word.to_le_bytes() };
-        let at = Addr::new(table(n) + 8 * indices[3 - level]);
+        let word = tables.descriptor(&shape, (n, *level), output, dice);
         if flawed != Flawed::Outside(n) {
-            memory.write(m, pool, at, &bytes).unwrap();
+            let bytes = if shape.is_big { word.to_be_bytes() } else { word.to_le_bytes() };
+            memory.write(m, pool, Addr::new(tables.at[n] + 8 * indices[3 - level]), &bytes).unwrap();
         }
-        if n == last {
-            let writes = !read_only && word >> 7 & 1 == 0;
-            (read_only, no_exec) = (!writes, no_exec || word >> 54 & 1 != 0 || wxn && writes);
-            left = word;
-        }
-    }
-    let t0sz = 64 - bits;
-    let mut tcr = t0sz | tg << 14 | ps << 16 | u64::from(tbi) << 20 | u64::from(hpd) << 24 | 1 << 31 | 1 << 23;
-    if flawed == Flawed::Reserved {
-        // TG0 0b11, T0SZ below 16 or above 39.
-        tcr = match dice.below(3) {
-            0 => tcr | 3 << 14,
-            1 => tcr & !0x3f | dice.below(16),
-            _ => tcr & !0x3f | 40 + dice.below(24),
-        };
     }
     let regime = El2Regime {
         // CnP, and what would be an ASID.
-        ttbr0: table(0) | 1 | dice.below(0x1_0000) << 48,
-        tcr,
-        sctlr: 1 | u64::from(wxn) << 19 | u64::from(is_big) << 25,
-        pa_bits,
-        has_hpds,
+        ttbr0: tables.at[0] | 1 | dice.below(0x1_0000) << 48,
+        tcr: shape.tcr(flawed, dice),
+        sctlr: 1 | u64::from(shape.wxn) << 19 | u64::from(shape.is_big) << 25,
+        pa_bits: shape.pa_bits,
+        has_hpds: shape.has_hpds,
     };
     let expected = match flawed {
         Flawed::Nothing => Ok(El2Leaf {
             ipa: Addr::new(output | va & ((1 << span) - 1)),
             bytes: 1 << span,
             level: leaf_level as u8,
-            writes: !read_only,
-            executes: !no_exec,
-            memory: (left >> 2 & 7) as u8,
-            shareability: (left >> 8 & 3) as u8,
+            writes: !tables.read_only,
+            executes: !tables.no_exec,
+            memory: (tables.leaf >> 2 & 7) as u8,
+            shareability: (tables.leaf >> 8 & 3) as u8,
         }),
         Flawed::Address | Flawed::Reserved => fault(Wrong::Translation, 0),
         Flawed::Invalid(n) => fault(Wrong::Translation, path[n]),
@@ -149,8 +195,8 @@ fn make(m: &Model, pool: &SharedPool<'_>, memory: &mut Memory, dice: &mut Dice) 
         Flawed::Outside(n) => fault(Wrong::External, path[n]),
         Flawed::Flag => fault(Wrong::AccessFlag, leaf_level),
     };
-    let above = if flawed == Flawed::Address { 1 << (bits + dice.below(56 - bits)) } else { 0 };
-    let top = if tbi { dice.roll() & 0xff << 56 } else { 0 };
+    let above = if flawed == Flawed::Address { 1 << (shape.bits + dice.below(56 - shape.bits)) } else { 0 };
+    let top = if shape.tbi { dice.roll() & 0xff << 56 } else { 0 };
     Case { regime, va: va | above | top, expected }
 }
 

@@ -218,7 +218,7 @@ impl Memory {
                 // 0 to 3; three bits; two.
                 level: level as u8,
                 writes,
-                executes: !no_exec && !STAGE1::XN.is_set(desc) && !(wxn && writes),
+                executes: !(no_exec || STAGE1::XN.is_set(desc) || wxn && writes),
                 memory: STAGE1::ATTR_INDX.read(desc) as u8,
                 shareability: STAGE1::SH.read(desc) as u8,
             });
