@@ -5,6 +5,8 @@
 //! instruction. [`syndrome`] has it say what FEAT_NV would have, so that the same code handles either.
 
 use super::esr::ec;
+use super::sysreg::ISS;
+use aarch64_cpu::registers::ESR_EL2;
 use tock_registers::register_bitfields;
 
 register_bitfields! {u32,
@@ -39,27 +41,32 @@ pub fn syndrome(word: u32) -> Option<u64> {
     let (class, iss) = if word == ERET {
         (ec::ERET, 0)
     } else if EXCEPTION::CLASS::Call.matches_all(word) {
-        let class = match EXCEPTION::LEVEL.read(word) {
-            0b00010 => ec::HVC64,
-            0b00011 => ec::SMC64,
-            _ => return None,
+        let class = match EXCEPTION::LEVEL.read_as_enum(word)? {
+            EXCEPTION::LEVEL::Value::Hvc => ec::HVC64,
+            EXCEPTION::LEVEL::Value::Smc => ec::SMC64,
         };
-        (class, EXCEPTION::IMM16.read(word))
+        (class, EXCEPTION::IMM16.read(word).into())
     } else if SYSTEM::CLASS::System.matches_all(word) {
         (ec::SYSREG, system(word)?)
     } else {
         return None;
     };
-    Some(class << 26 | 1 << 25 | u64::from(iss))
+    Some((ESR_EL2::EC.val(class) + ESR_EL2::IL::SET + ESR_EL2::ISS.val(iss)).value)
 }
 
 /// The ISS of a trapped access.
-fn system(word: u32) -> Option<u32> {
+fn system(word: u32) -> Option<u64> {
     let [op0, crn, rt] = [SYSTEM::OP0.read(word), SYSTEM::CRN.read(word), SYSTEM::RT.read(word)];
     // Hints and barriers are anybody's.
     if op0 == 0 && (crn != PSTATE || rt != 31 || SYSTEM::L.is_set(word)) {
         return None;
     }
-    let [op1, crm, op2] = [SYSTEM::OP1.read(word), SYSTEM::CRM.read(word), SYSTEM::OP2.read(word)];
-    Some(op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | SYSTEM::L.read(word))
+    let fields = ISS::Op0.val(op0.into())
+        + ISS::Op1.val(SYSTEM::OP1.read(word).into())
+        + ISS::CRn.val(crn.into())
+        + ISS::CRm.val(SYSTEM::CRM.read(word).into())
+        + ISS::Op2.val(SYSTEM::OP2.read(word).into())
+        + ISS::Rt.val(rt.into())
+        + ISS::Direction.val(SYSTEM::L.read(word).into());
+    Some(fields.value)
 }

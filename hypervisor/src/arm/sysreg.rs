@@ -6,7 +6,7 @@ use tock_registers::register_bitfields;
 
 register_bitfields! {u64,
     /// The syndrome of a trapped access (Arm ARM D24.2.40, ISS for EC 0x18).
-    ISS [
+    pub(super) ISS [
         Op0 OFFSET(20) NUMBITS(2) [],
         Op2 OFFSET(17) NUMBITS(3) [],
         Op1 OFFSET(14) NUMBITS(3) [],
