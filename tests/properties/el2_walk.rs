@@ -25,6 +25,8 @@ enum Flawed {
     Size(usize),
     /// The table that it is in is not in RAM.
     Outside(usize),
+    /// TTBR0_EL2 has a bit that no address has.
+    Root,
     /// The leaf's access flag.
     Flag,
     /// The granule, or the size of addresses.
@@ -78,6 +80,13 @@ impl Shape {
         indices
     }
 
+    /// How many bytes the root has, to which it is aligned: of an index of what the levels below leave, and 64 at least.
+    const fn root_bytes(&self) -> u64 {
+        let rest = (self.bits - self.granule) % (self.granule - 3);
+        let bytes = 8 << if rest == 0 { self.granule - 3 } else { rest };
+        if bytes < 64 { 64 } else { bytes }
+    }
+
     /// The first level with blocks: with 4 KiB alone it is 1.
     const fn first_leaf(&self) -> usize {
         if self.granule == 12 { 1 } else { 2 }
@@ -85,7 +94,8 @@ impl Shape {
 
     fn flaw(&self, path: usize, dice: &mut Dice) -> Flawed {
         let place = dice.below(path as u64) as usize;
-        match dice.below(8) {
+        match dice.below(9) {
+            6 if self.outputs < 48 => Flawed::Root,
             0 if self.bits < 48 => Flawed::Address,
             1 => Flawed::Invalid(place),
             2 if self.outputs < 48 => Flawed::Size(place),
@@ -162,7 +172,8 @@ fn make(m: &Model, pool: &SharedPool<'_>, memory: &mut Memory, dice: &mut Dice) 
     let span = shape.granule + (3 - leaf_level as u64) * (shape.granule - 3);
     let output = (dice.roll() & ((1 << shape.outputs) - 1)) >> span << span;
     let outside = |n| if flawed == Flawed::Outside(n) { 0x1000_0000 } else { 0 };
-    let at = (0..path.len()).map(|n| RAM_BASE.bits() + ((1 + n as u64) << 16) - outside(n)).collect();
+    let mut at: Vec<_> = (0..path.len()).map(|n| RAM_BASE.bits() + ((1 + n as u64) << 16) - outside(n)).collect();
+    at[0] += dice.below(0x1_0000 / shape.root_bytes()) * shape.root_bytes();
     let mut tables = Tables { flawed, at, read_only: false, no_exec: false, leaf: 0 };
     for (n, level) in path.iter().enumerate() {
         let word = tables.descriptor(&shape, (n, *level), output, dice);
@@ -171,9 +182,10 @@ fn make(m: &Model, pool: &SharedPool<'_>, memory: &mut Memory, dice: &mut Dice) 
             memory.write(m, pool, Addr::new(tables.at[n] + 8 * indices[3 - level]), &bytes).unwrap();
         }
     }
+    let beyond = if flawed == Flawed::Root { 1 << (shape.outputs + dice.below(48 - shape.outputs)) } else { 0 };
     let regime = El2Regime {
-        // CnP, and what would be an ASID.
-        ttbr0: tables.at[0] | 1 | dice.below(0x1_0000) << 48,
+        // CnP and what is reserved below the address, and what would be an ASID.
+        ttbr0: tables.at[0] | dice.below(shape.root_bytes()) | dice.below(0x1_0000) << 48 | beyond,
         tcr: shape.tcr(flawed, dice),
         sctlr: 1 | u64::from(shape.wxn) << 19 | u64::from(shape.is_big) << 25,
         pa_bits: shape.pa_bits,
@@ -192,6 +204,7 @@ fn make(m: &Model, pool: &SharedPool<'_>, memory: &mut Memory, dice: &mut Dice) 
         Flawed::Address | Flawed::Reserved => fault(Wrong::Translation, 0),
         Flawed::Invalid(n) => fault(Wrong::Translation, path[n]),
         Flawed::Size(n) => fault(Wrong::AddressSize, path[n]),
+        Flawed::Root => fault(Wrong::AddressSize, 0),
         Flawed::Outside(n) => fault(Wrong::External, path[n]),
         Flawed::Flag => fault(Wrong::AccessFlag, leaf_level),
     };

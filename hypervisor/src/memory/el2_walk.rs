@@ -149,10 +149,9 @@ impl Shape {
     }
 
     /// Where the root is, which is aligned to its own size and to 64 bytes.
-    const fn root(&self, ttbr: u64) -> u64 {
-        let entries = 1_u64 << (self.bits - self.shift(self.level));
-        let bytes = if entries < 8 { 64 } else { entries * 8 };
-        ttbr & 0xffff_ffff_fffe & !(bytes - 1)
+    fn root(&self, ttbr: u64) -> u64 {
+        let bytes = 8_u64 << (self.bits - self.shift(self.level));
+        ttbr & 0xffff_ffff_ffff & !(bytes.max(64) - 1)
     }
 }
 
