@@ -170,3 +170,27 @@ fn a_match_reaches_back_to_the_first_byte_and_no_further() {
         }
     }
 }
+
+/// Sequences of a byte and 63 that are repeated: a step does as many as its share of the work, and neither all nor one.
+#[test]
+fn a_step_expands_many_short_sequences_and_not_all() {
+    let mut block = vec![0xf0, 64 - 15];
+    // And four from where the first began.
+    block.extend((0..64).chain([64, 0]));
+    for n in 0..61 {
+        block.extend([0x1f, n, 64, 0, 63 - 4 - 15]);
+    }
+    block.extend([0xf0, 124 - 15]);
+    block.extend(0..124);
+    let mut room = [0; PAGE];
+    room[..block.len()].copy_from_slice(&block);
+    let (packed, mut back) = (page(&room), page(&[0; PAGE]));
+    let mut expansion = Expansion::default();
+    let mut steps = 1;
+    while let Outcome::More = expansion.step(&packed, block.len(), &mut back) {
+        steps += 1;
+        assert!(steps < 100);
+    }
+    assert_eq!(bytes_of(&back)[..66], (0..64).chain([0, 1]).collect::<Vec<u8>>()[..]);
+    assert!((3..=8).contains(&steps), "{steps} steps");
+}

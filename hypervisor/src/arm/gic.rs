@@ -362,7 +362,7 @@ impl Sgi {
 
 #[cfg(test)]
 mod tests {
-    use super::{ListRegister, Sgi, SgiTargets, affinity, vcpu_at};
+    use super::{ListRegister, Mask, Sgi, SgiTargets, affinity, vcpu_at};
     use crate::addr::{IntId, VcpuId};
 
     #[test]
@@ -379,6 +379,16 @@ mod tests {
         }
         assert_eq!(ListRegister::from_v3(level.v3()), level);
         assert_eq!(ListRegister::from_v3(timer.v3()).physical, Some(27));
+    }
+
+    #[test]
+    fn what_an_interface_lets_through_is_in_its_control_register() {
+        for (groups, priority) in (0..4).flat_map(|groups| [0, 0x80, 0xf8].map(|priority| (groups, priority))) {
+            let mask = Mask { priority, groups };
+            // VENG0 and VENG1 or VMGrp0En and VMGrp1En; VBPR, VCBPR, VEOIM and the like are not of it.
+            assert_eq!(Mask::from_ich_vmcr(u64::from(priority) << 24 | 0xff_fffc | u64::from(groups)), mask);
+            assert_eq!(Mask::from_gich_vmcr(u32::from(priority) << 24 | 0x7ff_fffc | u32::from(groups)), mask);
+        }
     }
 
     #[test]

@@ -332,7 +332,7 @@ impl Device for Uart {
 #[cfg(test)]
 mod tests {
     use super::{CR, DR, FR, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, ICR, IMSC, LCR_H, MIS, RIS, RSR, Uart};
-    use super::{INT_OE, INT_RT, INT_RX, INT_TX};
+    use super::{DMACR, FBRD, IBRD, IFLS, ILPR, INT_OE, INT_RT, INT_RX, INT_TX};
     use crate::devices::device::Device;
     use crate::devices::device::tests::Bench;
     use alloc::vec::Vec;
@@ -363,6 +363,18 @@ mod tests {
             sends
         });
         sent
+    }
+
+    #[test]
+    fn a_register_has_the_bits_of_the_book() {
+        let registers = [(ILPR, 0xff), (IBRD, 0xffff), (FBRD, 0x3f), (LCR_H, 0xff), (CR, 0xff87), (IFLS, 0x3f)];
+        for (register, mask) in registers.into_iter().chain([(IMSC, 0x7ff), (DMACR, 7)]) {
+            let mut uart = Uart::new();
+            for value in [u64::from(u32::MAX), 0, 0x5555_5555, 0xaaaa_aaaa] {
+                write(&mut uart, register, 4, value);
+                assert_eq!(read(&mut uart, register, 4), value & mask, "{register:#x}");
+            }
+        }
     }
 
     fn with_fifos() -> Uart {
