@@ -4,7 +4,7 @@ use tock_registers::register_bitfields;
 
 register_bitfields! {u64,
     /// SCTLR_EL1.
-    SCTLR [
+    pub(crate) SCTLR [
         /// What taking an exception makes of PSTATE.SSBS.
         DSSBS OFFSET(44) NUMBITS(1) [],
         /// Taking an exception leaves PSTATE.PAN alone.

@@ -10,6 +10,17 @@
 use crate::addr::{Addr, Pa, Size, Vmid};
 use crate::arm::idreg::field::{self, mmfr1};
 use aarch64_cpu::registers::{VTCR_EL2, VTTBR_EL2};
+use tock_registers::register_bitfields;
+
+register_bitfields! {u64,
+    /// Of TCR_EL2 without VHE, what aarch64-cpu lacks.
+    pub(crate) TCR_EL2_HPD [
+        /// TBI is for data only.
+        TBID OFFSET(29) NUMBITS(1) [],
+        /// Attributes of tables are ignored (FEAT_HPDS).
+        HPD OFFSET(24) NUMBITS(1) [],
+    ],
+}
 
 /// Descriptors in one 4 KiB table.
 pub const ENTRIES: u64 = 512;
@@ -19,6 +30,17 @@ pub const MAX_ROOT_TABLES: u64 = 16;
 
 /// The most bits of an output address without FEAT_LPA2.
 const MAX_BITS: u32 = 48;
+
+/// The address bits of the granule that TG0 says, in TCR_EL1, TCR_EL2 and VTCR_EL2 alike; nothing where it is reserved.
+#[inline(always)]
+pub const fn granule_of(tg0: u64) -> Option<u32> {
+    match tg0 {
+        0 => Some(12),
+        1 => Some(16),
+        2 => Some(14),
+        _ => None,
+    }
+}
 
 /// A level of the walk. The number grows towards the leaves, as in the Arm ARM.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -102,7 +124,8 @@ impl Level {
 pub struct PaRange(u8);
 
 impl PaRange {
-    /// Takes the field from the value of ID_AA64MMFR0_EL1. Boards take the least of all their CPUs.
+    /// Takes the field from the value of ID_AA64MMFR0_EL1, or from PS of TCR_EL2 or VTCR_EL2, which counts alike. Boards take the
+    /// least of all their CPUs.
     pub const fn from_mmfr0(value: u64) -> Self {
         // Four bits, so the cast keeps them all.
         Self((value & 0xf) as u8)

@@ -8,17 +8,13 @@
 use super::nested_walk::{NestedFault, Reason, Wrong};
 use super::{Access, Memory};
 use crate::addr::{Addr, Ipa, Va};
+use crate::arm::vmsa::{PaRange, TCR_EL2_HPD, granule_of};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use aarch64_cpu::registers::{SCTLR_EL2, TCR_EL2};
 use tock_registers::register_bitfields;
 
 register_bitfields! {u64,
-    /// Of TCR_EL2, what aarch64-cpu lacks.
-    TCR_EL2_HPD [
-        /// Attributes of tables are ignored (FEAT_HPDS).
-        HPD OFFSET(24) NUMBITS(1) [],
-    ],
     /// A descriptor of stage 1 (Arm ARM D8.3).
     STAGE1 [
         /// Of a table: nothing behind it is executed, nothing written.
@@ -119,25 +115,13 @@ struct Shape {
 impl Shape {
     /// Nothing where the fields are reserved.
     fn of(regime: &El2Regime) -> Option<Self> {
-        let granule = match TCR_EL2::TG0.read(regime.tcr) {
-            0 => 12,
-            1 => 16,
-            2 => 14,
-            _ => return None,
-        };
+        let granule = granule_of(TCR_EL2::TG0.read(regime.tcr))?;
         // At most 64.
         let bits = 64 - TCR_EL2::T0SZ.read(regime.tcr) as u32;
         if !(LEAST_BITS..=48).contains(&bits) {
             return None;
         }
-        let outputs = match TCR_EL2::PS.read(regime.tcr) {
-            0 => 32,
-            1 => 36,
-            2 => 40,
-            3 => 42,
-            4 => 44,
-            _ => 48,
-        };
+        let outputs = PaRange::from_mmfr0(TCR_EL2::PS.read(regime.tcr)).bits();
         // 1 to 4 levels, by the limits on `bits`.
         let level = 4 - (bits - granule).div_ceil(granule - 3);
         Some(Self { granule, bits, level, outputs: outputs.min(regime.pa_bits) })

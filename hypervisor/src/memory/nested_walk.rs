@@ -8,6 +8,7 @@ pub use super::shadows::Key;
 use super::{Access, Memory, Miss};
 use crate::addr::{Addr, Ipa, Ipa2, Size};
 use crate::arm::desc::{Attr, MemType, Rights};
+use crate::arm::vmsa::{PaRange, granule_of};
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::Leaf;
@@ -79,12 +80,7 @@ struct Shape {
 impl Shape {
     /// Nothing where the fields are reserved or do not go together.
     fn of(vtcr: u64) -> Option<Self> {
-        let granule = match VTCR_EL2::TG0.read(vtcr) {
-            0 => 12,
-            1 => 16,
-            2 => 14,
-            _ => return None,
-        };
+        let granule = granule_of(VTCR_EL2::TG0.read(vtcr))?;
         // At most 63.
         let bits = 64 - VTCR_EL2::T0SZ.read(vtcr) as u32;
         let start = VTCR_EL2::SL0.read(vtcr);
@@ -93,14 +89,7 @@ impl Shape {
             (14 | 16, 0..=2) => 3 - start as u32,
             _ => return None,
         };
-        let outputs = match VTCR_EL2::PS.read(vtcr) {
-            0 => 32,
-            1 => 36,
-            2 => 40,
-            3 => 42,
-            4 => 44,
-            _ => 48,
-        };
+        let outputs = PaRange::from_mmfr0(VTCR_EL2::PS.read(vtcr)).bits();
         let shape = Self { granule, bits, level, outputs };
         // The root has at least two entries and at most 16 tables of them.
         let low = shape.shift(level);

@@ -9,6 +9,7 @@
 
 use crate::addr::{Addr, Ipa, Va};
 use crate::arm::desc::Stage1;
+use crate::arm::vmsa::granule_of;
 use aarch64_cpu::registers::TCR_EL1;
 use arrayvec::ArrayVec;
 use core::fmt;
@@ -86,12 +87,7 @@ impl Regime {
             };
             (TCR_EL1::T1SZ, granule, TCR_EL1::EPD1, TCR_EL1::TBI1, self.ttbr1)
         } else {
-            let granule = match TCR_EL1::TG0.read(tcr) {
-                0 => 12,
-                1 => 16,
-                2 => 14,
-                _ => return Err(End::BadTcr),
-            };
+            let granule = granule_of(TCR_EL1::TG0.read(tcr)).ok_or(End::BadTcr)?;
             (TCR_EL1::T0SZ, granule, TCR_EL1::EPD0, TCR_EL1::TBI0, self.ttbr0)
         };
         // Six bits, so the cast keeps them all; less than 16 bits of address would have no level to start at.

@@ -10,7 +10,9 @@ use super::Traps;
 use super::nested::{Nested, Own, SCTLR, hcr, page, share};
 use super::timer::Timer;
 use crate::arm::el1::El1;
+use crate::arm::exception;
 use crate::arm::trap::cptr;
+use crate::arm::vmsa::TCR_EL2_HPD;
 use crate::machine::Machine;
 use aarch64_cpu::registers::{TCR_EL1, TCR_EL2};
 use tock_registers::register_bitfields;
@@ -20,13 +22,6 @@ register_bitfields! {u64,
     TCR_EL1_HPD [
         /// Hierarchical permissions are disabled.
         HPD0 OFFSET(41) NUMBITS(1) [],
-    ],
-    /// Of TCR_EL2 without VHE, what aarch64-cpu lacks.
-    TCR_EL2_HPD [
-        /// TBI is for data only.
-        TBID OFFSET(29) NUMBITS(1) [],
-        /// Hierarchical permissions are disabled.
-        HPD OFFSET(24) NUMBITS(1) [],
     ],
 }
 
@@ -85,9 +80,9 @@ impl Nested {
 
     /// VBAR_EL2 and SCTLR_EL2, while virtual EL2 runs: of SCTLR_EL2, what exceptions that it takes depend on.
     pub fn vectors<M: Machine>(&self, m: &M) -> (u64, u64) {
-        /// SCTLR_EL2.SPAN: taking an exception leaves PSTATE.PAN alone. It is for a host only.
-        const SPAN: u64 = 1 << 23;
-        (m.get(El1::Vbar), m.get(El1::Sctlr) | if self.is_host(m) { 0 } else { SPAN })
+        // SPAN is for a host only.
+        let span = if self.is_host(m) { 0 } else { exception::SCTLR::SPAN::SET.value };
+        (m.get(El1::Vbar), m.get(El1::Sctlr) | span)
     }
 
     /// ELR_EL2 and SPSR_EL2, while virtual EL2 runs.
