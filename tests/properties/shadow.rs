@@ -602,6 +602,36 @@ fn a_page_that_is_part_of_a_larger_leaf_goes_with_any_part_of_that() {
     }
 }
 
+/// Two blocks of a hypervisor's RAM that its guest finds twice each, one leaf of each in the list: when a page of one goes,
+/// both leaves of its block go and none of the other's, which go with a page of theirs.
+#[test]
+fn a_block_that_goes_takes_its_own_aliases_along_and_no_others() {
+    for first in [0_u64, 1] {
+        let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+        let mut records = records();
+        let pool = pool(&mut records);
+        let mut world = World::new(&model, &pool, 2);
+        let blocks = [0, 1].map(|n| PAGES + (n << 21));
+        for n in 0..4 {
+            world.store(TABLES + 0x1000 + n * 8, blocks[(n % 2) as usize] + 0x4fd);
+        }
+        world.enter();
+        for n in 0..4 {
+            fill(&mut world.memory, &model, &pool, world.key, Addr::new(n << 21), Access::Write).unwrap();
+            assert!(world.reach(Addr::new((n << 21) + 0x5000), Access::Write).is_some(), "{n} is a block");
+        }
+        for gone in [first, 1 - first] {
+            drop(world.memory.discard(&model, &pool, Addr::new(blocks[gone as usize] + 0x3000), Hole::Ballooned));
+            for n in 0..4 {
+                let there = gone == first && n % 2 != first;
+                assert_eq!(world.reach(Addr::new(n << 21), Access::Read).is_some(), there, "{n} after {gone}");
+            }
+            assert_eq!(world.memory.check(&model, &pool).wrong, 0);
+        }
+        assert_eq!(model.errors(), Vec::<String>::new());
+    }
+}
+
 /// A shadow's leaf that allows what our own table does not is wrong, whatever the hypervisor allows.
 #[test]
 fn a_leaf_with_rights_that_ours_has_not_is_found() {

@@ -191,7 +191,7 @@ impl Pool {
                 let bit = free.trailing_zeros();
                 *word |= 1 << bit;
                 let found = self.cursor / 64 * 64 + bit;
-                self.cursor = found + 1;
+                self.cursor = found;
                 return u16::try_from(found).ok();
             }
             self.cursor = (self.cursor / 64 + 1) * 64;
