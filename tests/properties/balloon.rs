@@ -89,7 +89,15 @@ impl Driver<'_, '_> {
         let mut bytes = [0; 2];
         let at = RAM_BASE + (RINGS + queue * 0x2000 + 0x1802);
         self.here.vm.memory.lock().read(self.cpu, &self.here.host.pool, at, &mut bytes).unwrap();
-        u16::from_le_bytes(bytes)
+        let index = u16::from_le_bytes(bytes);
+        // Each buffer came back in its order: its element names it (2.7.8).
+        for n in index.saturating_sub(8)..index {
+            let mut head = [0; 4];
+            let at = RAM_BASE + (RINGS + queue * 0x2000 + 0x1804 + u64::from(n % 8) * 8);
+            self.here.vm.memory.lock().read(self.cpu, &self.here.host.pool, at, &mut head).unwrap();
+            assert_eq!(u32::from_le_bytes(head), u32::from(n % 8), "buffer {n} of queue {queue}");
+        }
+        index
     }
 
     /// Sends page numbers.

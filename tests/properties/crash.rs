@@ -116,3 +116,21 @@ fn a_dump_shows_the_words_around_pc_and_those_on_the_stack() {
         (0..8).map(|n| row("stack", 0x2f40 + n * 32)).collect::<Vec<_>>().iter().collect::<Vec<_>>()
     );
 }
+
+/// A VM that is to start again when it crashes does so, but not for ever.
+#[test]
+fn who_crashes_again_and_again_is_left_alone() {
+    for (on_crash, most) in [(&b"restart\0"[..], 10), (b"stop\0", 0)] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let host = host_on(&model, &BoardPlan { keys: &[("on-crash", on_crash)], ..BoardPlan::new(1, &["one"]) });
+        let vm = &host.fleet.vms[0];
+        host.begin(&cpu, vm);
+        let crashes = (1..100).find(|_| {
+            host.stop(&cpu, vm, Cause::Crash("it fell"));
+            while host.settle(&cpu) {}
+            matches!(vm.life.state(), State::Ended(_))
+        });
+        assert_eq!(crashes, Some(most + 1));
+    }
+}

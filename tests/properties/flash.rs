@@ -298,6 +298,16 @@ fn what_changes_nothing_is_known_before() {
     assert!(!bank.ignores(0x0001_0001));
 }
 
+/// Nothing behind its end is looked at, though the board's RAM ends there.
+#[test]
+fn it_ends_where_it_ends() {
+    let model = Model::new(Addr::new(BOARD), BYTES, 5, Flaw::None);
+    let mut bank = Bank::new(Addr::new(BOARD), BYTES, true);
+    for at in [BYTES, BYTES + 4, BYTES * 2, u64::MAX - 3] {
+        assert_eq!(bank.read(&model, at, 4), 0, "{at:#x}");
+    }
+}
+
 #[test]
 fn words_of_another_stretch_are_no_part_of_a_buffer() {
     let model = erased();

@@ -8,7 +8,7 @@ use flatland::host::Host;
 use flatland::memory::RAM_BASE;
 use flatland::next::Cause;
 use flatland::vm::{State, Vm};
-use harness::cpu::{Cpu, host_of};
+use harness::cpu::{BoardPlan, Cpu, host_of, try_host};
 use harness::model::Dice;
 use std::sync::atomic::Ordering;
 
@@ -95,5 +95,31 @@ fn every_vm_begins_with_its_images_whole() {
             "{steps} steps, {resets} resets, {late} late"
         );
         println!("{steps} steps, {resets} resets, {late} found loading what ran when they went on");
+    }
+}
+
+/// Pages of an image that lie on a page in the bundle are lent to whoever merges, and are the guest's own once it writes to them.
+#[test]
+fn pages_of_an_image_are_lent_to_vms_that_merge() {
+    let kernel: Vec<u8> = (0..100_000_u32).map(|n| (n / 4096 + n % 251) as u8).collect();
+    for merges in [true, false] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let plan = BoardPlan { merges, lends: true, ..BoardPlan::new(1, &["one", "two"]) };
+        let host = try_host(&model, &plan, &[("kernel", &kernel)]).unwrap();
+        let free = host.pool.lock().counts().free;
+        host.begin_all(&cpu);
+        for vm in &host.fleet.vms {
+            while !pick(&cpu, host, vm) {}
+            assert!(read(&cpu, host, vm, RAM_BASE + 0x8_0000, kernel.len()) == kernel, "the image is whole");
+            // All of its 25 pages but the last, of which it has a part.
+            let shared = vm.memory.lock().resident().shared;
+            assert_eq!(shared, if merges { 24 } else { 0 });
+            let at = RAM_BASE + 0x8_1000;
+            vm.memory.lock().write(&cpu, &host.pool, at, &[0xee; 8]).unwrap();
+            assert_eq!(vm.memory.lock().resident().shared, if merges { 23 } else { 0 });
+            assert_eq!(read(&cpu, host, vm, at, 8), [0xee; 8]);
+        }
+        assert!(host.pool.lock().counts().free < free);
     }
 }

@@ -756,6 +756,9 @@ fn a_block_of_zeroes_is_dropped_in_steps_unless_it_is_written() {
     assert!(!touch(&mut memory, Access::Read).attr.rights.allows(Rights::W), "it may be read meanwhile");
     assert_eq!(drop(&mut memory, 200), (157, ZeroBlock::Dropped), "two pages a step, and one that begins");
     assert_eq!((memory.resident().frames, memory.resident().zero), (0, 512));
+    // What it has no page of can be in the balloon as well.
+    memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, &mut || false);
+    assert_eq!((memory.resident().zero, memory.resident().ballooned), (0, 512));
     // It is written while it is looked at: with zeroes, but who knows?
     touch(&mut memory, Access::Write);
     assert_eq!(drop(&mut memory, 100), (100, ZeroBlock::More));
@@ -777,6 +780,59 @@ fn a_block_of_zeroes_is_dropped_in_steps_unless_it_is_written() {
     touch(&mut memory, Access::Write);
     memory.retire(&model, &pool);
     assert_eq!(model.errors(), [] as [String; 0]);
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
+
+/// Each page that is watched counts once, when it is touched; others do not.
+#[test]
+fn pages_that_are_watched_are_counted_when_they_are_touched() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    let touch = |memory: &mut Memory, page: u64| {
+        resolve(memory, &model, &pool, RAM_BASE + (page << 12), Access::Write).unwrap();
+    };
+    (0..200).for_each(|page| touch(&mut memory, page));
+    let mut next = 0;
+    memory.sample(&model, &pool, false, || {
+        next += 1;
+        next % 60
+    });
+    let (watched, touched) = memory.sampled();
+    assert!(watched > 20 && touched == 0, "{watched}, {touched}");
+    let counts: Vec<u32> = (0..200)
+        .map(|page| {
+            touch(&mut memory, page);
+            touch(&mut memory, page);
+            memory.sampled().1
+        })
+        .collect();
+    assert!(counts.is_sorted_by(|a, b| *b == *a || *b == *a + 1) && counts[199] == watched, "{counts:?}");
+    memory.retire(&model, &pool);
+}
+
+/// A table of nothing but equal holes comes free, and no other.
+#[test]
+fn a_table_of_holes_that_are_all_alike_comes_free() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    for page in 0..512 {
+        resolve(&mut memory, &model, &pool, RAM_BASE + (page << 12), Access::Write).unwrap();
+    }
+    let tables = memory.resident().tables;
+    assert!(memory.join_holes(&model, &pool, RAM_BASE + 0x5000).is_err(), "pages are no holes");
+    for page in 0..512 {
+        assert!(memory.join_holes(&model, &pool, RAM_BASE).is_err(), "{page} are holes");
+        assert_eq!(memory.resident().tables, tables);
+        assert!(memory.drop_zeroes(&model, &pool, RAM_BASE + (page << 12)));
+    }
+    memory.join_holes(&model, &pool, RAM_BASE + 0x5000).unwrap();
+    assert_eq!(memory.resident().tables, tables - 1);
+    assert!(memory.join_holes(&model, &pool, RAM_BASE).is_err(), "there is none any more");
+    memory.retire(&model, &pool);
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 

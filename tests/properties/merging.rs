@@ -5,6 +5,7 @@ use crate::pressure::{SECOND, manage};
 use flatland::frames::Work;
 use flatland::host::Host;
 use flatland::machine::Machine;
+use flatland::memory::pack::Put;
 use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
 use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
@@ -184,6 +185,27 @@ fn who_finds_little_slows_down_and_who_is_short_hurries() {
     }
     let found: Vec<_> = (0..2).map(|_| round()).collect();
     assert!(found.contains(&fast), "{found:?} of {fast}");
+}
+
+/// What a page costs that is compressed in steps is what all of them cost.
+#[test]
+fn the_cost_of_a_compressed_page_is_that_of_all_its_steps() {
+    const EACH: u64 = 1000;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host_on(&model, &BoardPlan::new(1, &["one"]));
+    run_all(host);
+    let one = &host.fleet.vms[0];
+    let at = RAM_BASE + (5 << 12);
+    let bytes: Vec<u8> = (0..4096_u64).map(|n| (n % 3 * (n / 7)) as u8 & 7).collect();
+    let mut memory = one.memory.lock();
+    resolve(&mut memory, &cpu, &host.pool, at, Access::Write).unwrap();
+    memory.write(&cpu, &host.pool, at, &bytes).unwrap();
+    memory.split(&cpu, &host.pool, at).ok();
+    cpu.pace.set(EACH);
+    let steps = (1..1000).find(|_| memory.evict(&cpu, &host.pool, at) == Put::Packed).expect("it is small");
+    assert!(steps > 2, "{steps} steps");
+    assert_eq!(host.pool.costs().of(Work::Pack), (1, steps * EACH));
 }
 
 /// A frame that nobody changes any more is named by a page that nothing backs, and by no other; whoever writes to that page has a copy.

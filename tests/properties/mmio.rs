@@ -5,14 +5,15 @@ use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
 use flatland::arm::gic::gicr;
-use flatland::devices::{GICD, GICR, RTC, UART};
+use flatland::devices::{GICC, GICD, GICR, RTC, UART};
 use flatland::exit;
 use flatland::host::Here;
 use flatland::hwstate;
 use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
-use harness::cpu::{Cpu, host, shown};
+use flatland::vm::device_tree::Gic;
+use harness::cpu::{BoardPlan, Cpu, host, host_on, shown};
 
 /// Lets the guest load (nothing to write) or store a word with X3. Returns X3.
 pub(crate) fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
@@ -83,6 +84,21 @@ fn what_is_in_the_list_registers_is_read_of_the_redistributor() {
     cpu.lists.borrow_mut().0[0] ^= PENDING | ACTIVE;
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x300, None), 1 << 5, "it is active");
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x200, None), 0, "and not pending");
+}
+
+/// GICC_DIR, the one register of a GICv2's CPU interface that is not the hardware's.
+#[test]
+fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host_on(&model, &BoardPlan { gic: Gic::V2, ..BoardPlan::new(1, &["one"]) }));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // GICD_ISACTIVER1: SPIs 33 and 34.
+    access(here, &cpu, &mut vcpu, GICD + 0x304, Some(6));
+    access(here, &cpu, &mut vcpu, GICC + 0x1000, Some(33));
+    assert_eq!(access(here, &cpu, &mut vcpu, GICD + 0x304, None), 4);
+    assert_eq!(access(here, &cpu, &mut vcpu, GICC + 0x1000, None), 0);
 }
 
 #[test]

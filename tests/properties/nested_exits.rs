@@ -174,6 +174,8 @@ fn a_hypervisor_without_e2h_is_watched_until_its_first_guest() {
         (nested.vhe, nested.settled) = (vhe, settled);
         let found = nested.traps_of_hypervisor(0x410f_d083);
         assert_eq!(found.hcr & watched, traps, "E2H {vhe}, settled {settled}");
+        // PTW, TTLB, NV, AT, NV2.
+        assert_eq!(found.hcr & !watched, 1 << 2 | 1 << 25 | 1 << 42 | 1 << 44 | 1 << 45);
         assert_eq!((found.vpidr, found.vncr), (0x410f_d083, nested.page.0.bits()));
     }
 }

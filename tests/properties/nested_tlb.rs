@@ -150,6 +150,25 @@ fn a_tlbi_of_a_vmid_is_for_that_alone() {
     }
 }
 
+/// A TLBI of stage 1 by a hypervisor whose guest has a stage 2 is for the guest's VMID alone; without, both have the VM's.
+#[test]
+fn a_tlbi_of_stage_1_is_for_the_vmid_that_the_guest_has() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    for (value, forgotten) in [(VIRTUAL, 0), (VIRTUAL & !hcr::VM, 1)] {
+        begin(&cpu, here, vcpu, value);
+        let before = model.tally();
+        // VMALLE1IS. There is no shadow yet.
+        sys(&cpu, here, vcpu, [0, 8, 3, 0], 0);
+        let after = model.tally();
+        assert_eq!((after.vmids - before.vmids, after.leaves, after.alls), (forgotten, before.leaves, before.alls));
+    }
+}
+
 #[test]
 fn a_translation_is_answered_though_nothing_of_the_guests_tables_is_in_the_shadow() {
     let model = model();

@@ -73,11 +73,16 @@ fn rule(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 
 impl<'w> World<'w> {
     fn new(model: &'w Model, pool: &'w SharedPool<'w>, seed: u64) -> Self {
+        Self::of(model, pool, seed, RAM_BYTES)
+    }
+
+    /// One whose hypervisor has so many bytes of RAM.
+    fn of(model: &'w Model, pool: &'w SharedPool<'w>, seed: u64, bytes: u64) -> Self {
         let geometry = Geometry::of_bits(32).unwrap();
         let layout = Layout {
             owner: VmId(0),
             base: RAM_BASE,
-            bytes: RAM_BYTES,
+            bytes,
             geometry,
             vtcr: geometry.vtcr(PaRange::from_mmfr0(4), VmidBits::Eight),
             granule: if seed.is_multiple_of(2) { Granule::Block } else { Granule::Page },
@@ -501,12 +506,15 @@ fn shadows_have_no_more_tables_than_they_may() {
     assert_eq!(checked.wrong, 0, "{checked:?}");
     // What no vCPU is in can be had back, and no more than that.
     let mut freed = 0;
+    let dropped = world.memory.shadow_counts().dropped;
     while let n @ 1.. = world.memory.drop_idle_shadow(&model, &pool) {
         assert!(n <= MOST, "{n} at once");
         freed += n;
     }
     assert!(freed > 0);
     assert_eq!(world.memory.resident().shadows, 0, "nobody holds a root of these");
+    let emptied = world.memory.shadow_counts().dropped.wrapping_sub(dropped);
+    assert!((1..=3).contains(&emptied), "{emptied} of three");
     assert_eq!(model.errors(), Vec::<String>::new());
 }
 
@@ -600,6 +608,53 @@ fn a_page_that_is_part_of_a_larger_leaf_goes_with_any_part_of_that() {
         assert_eq!(world.reach(at, Access::Read).is_none(), is_block);
         assert_eq!(model.errors(), Vec::<String>::new());
     }
+}
+
+/// What shadows hold is given back some of it at a time, as often as it is asked.
+#[test]
+fn what_shadows_hold_goes_in_steps() {
+    const SPREAD: u64 = 60;
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::of(&model, &pool, 1, 128 << 20);
+    // A page in each of many blocks.
+    for n in 0..SPREAD {
+        world.store(TABLES + 0x2000 + n * 8, PAGES + (n << 21) + 0x4ff);
+        fill(&mut world.memory, &model, &pool, world.key, Addr::new(n << 12), Access::Write).unwrap();
+    }
+    let mut steps = 0;
+    while !world.memory.is_released() {
+        let before = world.memory.resident();
+        world.memory.release_some(&model, &pool, &mut || true);
+        let after = world.memory.resident();
+        if after.frames == before.frames && after.frames > 0 {
+            assert!(before.tables - after.tables <= 10, "{before:?}, then {after:?}");
+            steps += 1;
+        }
+    }
+    assert!(steps >= SPREAD / 10, "{steps} steps");
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
+/// An alias that the hypervisor has taken back makes room for the next: none that is there makes way for it.
+#[test]
+fn an_alias_that_is_gone_takes_no_room() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1);
+    for n in 0..1536 {
+        world.store(TABLES + 0x2000 + n * 8, PAGES + 0x4ff);
+    }
+    world.enter();
+    for n in 0..1536 {
+        let at: Addr<Ipa2> = Addr::new(n << 12);
+        fill(&mut world.memory, &model, &pool, world.key, at, Access::Write).unwrap();
+        world.memory.outer_forget(&model, Scope::Range(1, at, 4096));
+    }
+    assert_eq!(world.memory.shadow_counts().displaced, 0);
+    assert_eq!(model.errors(), Vec::<String>::new());
 }
 
 /// Two blocks of a hypervisor's RAM that its guest finds twice each, one leaf of each in the list: when a page of one goes,

@@ -60,10 +60,14 @@ pub struct BoardPlan<'n> {
     pub nested: bool,
     /// How many list registers a CPU has.
     pub lists: u8,
+    /// Its interrupt controller.
+    pub gic: Gic,
     /// How many times longer than on a fast board all that EL2 does takes.
     pub slow: u64,
     /// Whether its VMs share their pages.
     pub merges: bool,
+    /// Whether the bundle lies in the board's RAM, at its end, so that its pages can be lent.
+    pub lends: bool,
     /// How much memory they have together, if that is less than their sizes, of 8 MiB then; nobody looks for equal pages.
     pub pool: Option<&'n str>,
     /// Further keys of each VM in the manifest, with their values as the device tree has them.
@@ -73,7 +77,7 @@ pub struct BoardPlan<'n> {
 impl<'n> BoardPlan<'n> {
     /// A fast board whose VMs have nothing in common: what a test is not about.
     pub const fn new(n_cpus: usize, names: &'n [&'n str]) -> Self {
-        Self { n_cpus, names, nested: false, lists: 4, slow: 1, merges: false, pool: None, keys: &[] }
+        Self { n_cpus, names, nested: false, lists: 4, gic: Gic::V3, slow: 1, merges: false, lends: false, pool: None, keys: &[] }
     }
 }
 
@@ -150,11 +154,18 @@ fn build_of(
     aarch32: bool,
     images: &'static [u8],
 ) -> Result<&'static Host, String> {
-    let BoardPlan { n_cpus, lists, .. } = *board;
+    let BoardPlan { n_cpus, lists, gic, lends, .. } = *board;
     let records = vec![Record::RESERVED; (BOARD_BYTES / 4096) as usize].leak();
     let ram = [(Addr::new(BOARD), BOARD_BYTES)];
     let mut pool = Pool::new(records, &ram).unwrap();
-    pool.donate(ram[0]);
+    let at = if lends { BOARD_BYTES - (images.len() as u64).next_multiple_of(4096) } else { BOARD_BYTES };
+    pool.donate((Addr::new(BOARD), at));
+    let start = if lends { BOARD + at } else { 0 };
+    for (n, word) in (0..).zip(images.chunks(8)).filter(|_| lends) {
+        let mut bytes = [0; 8];
+        bytes[..word.len()].copy_from_slice(word);
+        model.cached_store(Addr::new(start + n * 8), u64::from_le_bytes(bytes));
+    }
     let raw = |crm, op2| match (crm, op2) {
         (4, 0) => {
             if aarch32 {
@@ -171,7 +182,7 @@ fn build_of(
     let ids = IdRegs::new(raw, Offer { gic_registers: true, pa_range: 4 });
     let facts = Facts {
         n_cpus,
-        gic: Gic::V3,
+        gic,
         gicv: None,
         lists,
         pa_range,
@@ -184,7 +195,7 @@ fn build_of(
         frequency: Frequency::new(62_500_000).unwrap(),
         own_bytes: 0,
         seed: 1,
-        images: (images, Addr::new(0)),
+        images: (images, Addr::new(start)),
     };
     let bundle = Bundle::open(images, &Limits::ANY_BOARD).unwrap();
     let host = Host::build(model, pool, facts, bundle).map_err(|errors| errors[0].to_string())?;

@@ -440,6 +440,30 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_a_vm_that_ends_is_shown_as_far_as_it_came() {
+        let mut console = two();
+        console.attend(Some(A));
+        shown(&mut console);
+        say(&mut console, A, "in the");
+        say(&mut console, B, "half");
+        console.finish(B);
+        assert_eq!(shown(&mut console), "in the\r\n[b] half\r\nin the");
+        console.finish(A);
+        assert_eq!(shown(&mut console), "\r\n");
+        console.finish(A);
+        console.finish(B);
+        assert_eq!(shown(&mut console), "", "nothing was left");
+        // The line goes to another.
+        say(&mut console, A, "half");
+        console.attend(Some(B));
+        let out = shown(&mut console);
+        assert!(out.starts_with("half\r\n") && !out.ends_with("half"), "{out:?}");
+        say(&mut console, B, "own");
+        assert_eq!(typed(&mut console, "\x1d"), []);
+        assert!(shown(&mut console).starts_with("own\r\n"));
+    }
+
+    #[test]
     fn the_only_vm_is_attended_and_goes_straight_through() {
         let mut console = Console::new(["solo"].into_iter());
         say(&mut console, A, "login: \x1b[1m");

@@ -115,7 +115,6 @@ impl Vgic {
         if bank.listed & bit == 0 {
             return Kicks::NONE;
         }
-        let returned = entry.pending && bank.lent & bit != 0;
         if entry.pending {
             bank.latch |= bank.lent & bit;
             bank.line |= bank.lent_line & bit;
@@ -134,7 +133,7 @@ impl Vgic {
         for word in [&mut bank.listed, &mut bank.lent, &mut bank.lent_line, &mut bank.written] {
             *word &= !bit;
         }
-        if sourced && returned {
+        if sourced && entry.pending {
             self.return_source(vcpu, at, entry.source);
         }
         match n.checked_sub(1) {

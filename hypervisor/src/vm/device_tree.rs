@@ -362,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn each_slot_that_has_a_device_is_where_it_is_looked_for() {
+        let bytes = Description { virtio: 0b1001, ..VM }.build();
+        let tree = Fdt::new(&bytes).unwrap();
+        for (name, at, spi) in [("/virtio_mmio@a000000", 0xa00_0000, 16), ("/virtio_mmio@a000600", 0xa00_0600, 19)] {
+            let virtio = tree.find_node(name).unwrap();
+            assert_eq!(cells(get(&virtio, "reg")), [0, at, 0, 0x200]);
+            assert_eq!(cells(get(&virtio, "interrupts")), [0, spi, 1]);
+        }
+    }
+
+    #[test]
     fn a_gicv2_board_has_its_cpu_interface_and_wires_ppis_to_its_cpus() {
         let bytes = Description { gic: Gic::V2, ..VM }.build();
         let tree = Fdt::new(&bytes).unwrap();

@@ -595,3 +595,37 @@ fn one_that_is_active_is_not_pending_because_its_neighbour_is() {
     let one = entries.find(|entry| entry.intid == 32).expect("it is listed");
     assert_eq!((lists.used, one.active, one.pending), (2, true, false));
 }
+
+/// Made active by decree while another has it in its list, an SPI stays where it is, wherever it is routed by then.
+#[test]
+fn one_made_active_while_a_list_has_it_stays_with_who_has_it() {
+    let mut vgic = Vgic::new(Version::V2, 2, 32, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 2), (0xc08, 0xa), (0x820, 0x0101), (0x204, 2)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = [Lists::new(), Lists::new()];
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    assert_eq!(take(&mut lists[0]).intid, 33);
+    put(&mut vgic, 0x821, 1, 2);
+    put(&mut vgic, 0x304, 4, 2);
+    let _ = vgic.fold(CPU0, &mut lists[0]);
+    vgic.fill(CPU0, &mut lists[0], OPEN);
+    vgic.fill(CPU1, &mut lists[1], OPEN);
+    assert_eq!((active(&lists[0]).len(), active(&lists[1]).len()), (1, 0));
+}
+
+/// A line that falls while it was low already is no news to who has its interrupt.
+#[test]
+fn a_line_that_is_low_does_not_fall() {
+    let mut vgic = Vgic::new(Version::V2, 1, 64, 4);
+    for (offset, value) in [(gicd::CTLR, 1), (0x104, 7)] {
+        put(&mut vgic, offset, 4, value);
+    }
+    let mut lists = Lists::new();
+    let _ = vgic.set_line(CPU0, IntId(32), Line::High);
+    let _ = vgic.set_line(CPU0, IntId(34), Line::High);
+    vgic.fill(CPU0, &mut lists, OPEN);
+    assert!(vgic.set_line(CPU0, IntId(32), Line::Low).contains(CPU0), "a list has it pending");
+    assert!(!vgic.set_line(CPU0, IntId(32), Line::Low).contains(CPU0));
+    assert!(!vgic.set_line(CPU0, IntId(33), Line::Low).contains(CPU0), "no list has it");
+}

@@ -167,6 +167,10 @@ fn elf_files_that_cannot_run_here_are_refused() {
     assert!(one(&elf(BASE, &[(BASE, 10, 10), (BASE + 9, 10, 10)])).contains("overlap"));
     assert!(one(&elf(BASE, &[])).contains("nothing to load"));
     assert!(one(&elf(BASE, &[(BASE, 0, 1); 33])).contains("more than 32 segments"));
+    // One right behind the other, in either order, is none.
+    for starts in [[BASE, BASE + 10], [BASE + 10, BASE]] {
+        plan(&vm(4 * M, &elf(BASE, &starts.map(|start| (start, 10, 10))), None)).unwrap();
+    }
     let fine = elf(BASE, &[(BASE, 10, 10)]);
     assert!(one(&fine[..fine.len() - 1]).contains("bytes that the file does not have"));
     assert!(one(&fine[..70]).contains("not at its start"));

@@ -464,6 +464,15 @@ fn hints_are_asked_of_who_agreed_to_them_by_ids_that_do_not_repeat() {
         guest.balloon.stop_hinting();
         assert!(!guest.balloon.line(), "it is told once");
     }
+    // Who says that it is done with what it has not begun with is not.
+    let mut guest = Guest::new(0x3f);
+    guest.balloon.start_hinting();
+    for (id, is_hinting) in [(0, true), (9, true), (0, true), (2, true), (0, false)] {
+        guest.put(BUFFER, &u32::to_le_bytes(id));
+        guest.send(3, &[(BUFFER, 4, 0)]);
+        while guest.serve(40) {}
+        assert_eq!(guest.balloon.is_hinting(), is_hinting, "after {id}");
+    }
     // A command id has four bytes; one of three breaks a rule.
     for (bytes, is_broken) in [(4, false), (8, false), (3, true)] {
         let mut guest = Guest::new(0x3f);
