@@ -618,3 +618,20 @@ fn an_access_to_nothing_is_told_once_for_each_place_and_ends_as_on_a_bus() {
     }
     assert!(here.vm.logged.lock().is_new(0x0bff_f000 | Access::Read as u64), "nobody was there");
 }
+
+/// What leaves the guest is counted by what it is; a timer's tick that comes without is no exit, an interrupt no sign of life.
+#[test]
+fn exits_and_signs_of_life_are_sums() {
+    use flatland::vcpu::Counter;
+    let model = model();
+    let here = here(host(&model, false, false));
+    let slot = here.slot;
+    for (n, counter) in Counter::ALL.into_iter().enumerate() {
+        let (exits, life) = (slot.exits(), slot.life());
+        (0..=n).for_each(|_| slot.count(counter));
+        let of = |is_it: bool| if is_it { 1 + n as u64 } else { 0 };
+        assert_eq!(slot.counted(counter), of(true));
+        assert_eq!(slot.exits() - exits, of(counter != Counter::Timer), "{counter:?}");
+        assert_eq!(slot.life() - life, of(counter != Counter::Interrupt), "{counter:?}");
+    }
+}

@@ -225,6 +225,14 @@ fn a_guest_reads_it_as_memory_until_it_writes() {
     assert_eq!(cpu.insist(here, vcpu, Op::Invalidate, FLASH_BANK).0, 1);
     assert!(matches!(cpu.insist(here, vcpu, Op::Write, FLASH_BANK), (1, Some((Outcome::Exit, Next::Resume)))));
     assert_eq!(load(&cpu, here, vcpu, FLASH_BANK + 8).1, 0x5a_0000, "which was refused");
+    // So is what lies behind it: the guest takes an abort.
+    let end = here.vm.flash.lock()[0].bytes();
+    assert_eq!(load(&cpu, here, vcpu, end - 4).1, 0xffff_ffff);
+    for at in [end, end + 4] {
+        vcpu.registers.pc = 0x5000;
+        let (exits, end) = cpu.insist(here, vcpu, Op::Read, at);
+        assert!(exits == 1 && matches!(end, Some((Outcome::Exit, Next::Resume))), "{at:#x}: {exits}, {end:?}");
+    }
     model.settle();
     assert_eq!(model.errors(), [""; 0]);
 }

@@ -221,6 +221,30 @@ fn frames_of_one_content_and_domain_are_nominated_to_each_other() {
     pool.check().unwrap();
 }
 
+/// A frame that changes from scan to scan is read ever less often, and as often as any other once it has kept still.
+#[test]
+fn a_restless_frame_is_passed_by() {
+    let ram = [(Addr::new(0x10_0000), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let frame = pool.take(Size::Page, VmId(1), Use::Guest).unwrap();
+    let at = frame.start();
+    std::mem::forget(frame);
+    let passed = |pool: &mut Pool<'_>| (0..100).find(|_| pool.is_due(at)).unwrap();
+    assert_eq!(passed(&mut pool), 0);
+    let mut skips = Vec::new();
+    for hash in 1..6 {
+        assert_eq!(pool.visit(at, 7, hash), None);
+        skips.push(passed(&mut pool));
+    }
+    assert_eq!(skips, [0, 1, 3, 7, 7]);
+    assert_eq!(pool.visit(at, 7, 5), None);
+    assert_eq!(passed(&mut pool), 0);
+    assert_eq!(pool.visit(at, 7, 6), None);
+    assert_eq!(passed(&mut pool), 1, "as if for the first time");
+}
+
 #[test]
 fn what_the_bundle_has_is_everybodys_to_read_and_stays() {
     let ram = [(Addr::new(0x10_0000), 64 << 12)];

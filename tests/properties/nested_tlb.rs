@@ -305,3 +305,47 @@ fn a_descriptor_that_is_none_at_its_level_is_a_fault_for_the_hypervisor() {
         }
     }
 }
+
+/// What has nothing to do with stage 2 is the guest's own to know, unless its hypervisor has a stage 2 for it or takes all of its
+/// exceptions.
+#[test]
+fn an_external_abort_is_for_the_guest_where_its_hypervisor_has_no_part_in_it() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    for (value, is_guests) in [(VIRTUAL & !hcr::VM, true), (VIRTUAL, false)] {
+        begin(&cpu, here, vcpu, value);
+        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+        // A data abort, external, not on a walk.
+        let _ = leave(&cpu, here, vcpu, ec::DABT_LOWER, 0b01_0000);
+        assert_eq!(runs_guest(vcpu), is_guests, "{value:#x}");
+    }
+}
+
+/// Whoever has shadow tables checked gets to know how many leaves there are, and that none is wrong.
+#[test]
+fn shadows_are_checked_where_that_is_wanted() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    for page in PAGES {
+        map_outer(&cpu, here, page, ram(page + 100), 7);
+    }
+    begin(&cpu, here, vcpu, VIRTUAL);
+    PAGES.for_each(|page| drop(read(&cpu, here, vcpu, page)));
+    for checks in [false, true] {
+        here.host.pressure.overcommit.lock().checks = checks;
+        cpu.pass(crate::pressure::SECOND);
+        crate::pressure::manage(&cpu, here.host);
+        let checked = here.host.pressure.overcommit.lock().checked;
+        assert_eq!((checked.leaves >= 16, checked.wrong), (checks, 0), "{checked:?}");
+    }
+}

@@ -20,6 +20,7 @@ fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
         ("help", 15, "this list"),
         ("vms", 2, "one"),
         ("mem", 14, "bytes of records a frame"),
+        ("mem", 14, "\none            4.0     0.0 "),
         ("top", 5, "board"),
         ("exits", 2, "all"),
         ("why one", 1, "nothing was taken"),

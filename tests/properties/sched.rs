@@ -619,3 +619,32 @@ fn who_slept_while_others_took_turns_does_not_have_the_cpu_for_all_that_time() {
     let turns = (0..30).filter(|_| turn(&mut queue) == Some(sleeper)).count();
     assert!((8..=15).contains(&turns), "{turns} of 30 turns");
 }
+
+/// Who wakes while others take turns interrupts the one that runs if it has had much less of the CPU, and else waits for its turn.
+#[test]
+fn who_wakes_interrupts_one_that_has_had_more_and_nobody_else() {
+    let mut queue = Queue::new(1, SLICE);
+    let cpu = CpuId(0);
+    let one = CpuSet::one(cpu);
+    let [first, second, sleeper] = [0, 1, 2].map(|vm| queue.add(VmId(vm), VcpuId(0), 100, one).expect("there is room"));
+    let mut now = 1;
+    let _ = queue.start(sleeper, now);
+    assert_eq!(queue.pick(cpu, now).run, Some(sleeper));
+    let _ = (queue.start(first, now), queue.start(second, now));
+    for (slices, interrupts) in [(1, false), (200, true)] {
+        // The sleeper has had all of the CPU so far, and then sleeps while the others take turns.
+        now += 10 * SLICE;
+        queue.block(sleeper, None, now);
+        for _ in 0..slices {
+            assert!(queue.pick(cpu, now).run.is_some_and(|run| run != sleeper));
+            now += SLICE - LATENCY;
+            now = now.max(queue.deadline(cpu).expect("somebody is in line"));
+        }
+        let _ = queue.pick(cpu, now);
+        assert_eq!(queue.wake(sleeper, now + SLICE / 4 * 3).contains(cpu), interrupts, "after {slices} slices");
+        now += SLICE;
+        while queue.pick(cpu, now).run != Some(sleeper) {
+            now = queue.deadline(cpu).expect("somebody is in line");
+        }
+    }
+}

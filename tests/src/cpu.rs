@@ -77,7 +77,18 @@ pub struct BoardPlan<'n> {
 impl<'n> BoardPlan<'n> {
     /// A fast board whose VMs have nothing in common: what a test is not about.
     pub const fn new(n_cpus: usize, names: &'n [&'n str]) -> Self {
-        Self { n_cpus, names, nested: false, lists: 4, gic: Gic::V3, slow: 1, merges: false, lends: false, pool: None, keys: &[] }
+        Self {
+            n_cpus,
+            names,
+            nested: false,
+            lists: 4,
+            gic: Gic::V3,
+            slow: 1,
+            merges: false,
+            lends: false,
+            pool: None,
+            keys: &[],
+        }
     }
 }
 

@@ -250,6 +250,45 @@ mod tests {
         assert!(ids.has_pan() && ids.has_ssbs());
     }
 
+    /// What is shown of a CPU whose fields are all one, and of one whose fields are all ones, register by register. A number higher than the last that
+    /// we know of is shown as that.
+    #[test]
+    fn each_register_shows_these_fields_and_no_others() {
+        const ALL: u64 = u64::MAX;
+        const ONES: u64 = ALL / 15;
+        // CRm, op2, and what is shown of ones and of all ones. What is AArch32's is shown as it is.
+        let shown: [(u8, u8, u64, u64); 16] = [
+            (1, 1, 0x1_0101, 0xf_0f0f),
+            (1, 2, 1, 6),
+            (1, 3, 0, 0),
+            (3, 3, 0, 0),
+            (3, 4, 0x11, 0xff),
+            (3, 5, 0, 0),
+            (3, 7, 0, 0),
+            (4, 0, 0x1101_0000_0111_0011, 0xf10f_0000_01ff_001f),
+            (4, 1, 0x11, 0x2f),
+            (5, 0, 0x10_1010_1006, 0xf0_5030_5006),
+            (6, 0, 0x1111_1111_1011_1110, 0xffff_ffff_f0ff_fff0),
+            (6, 1, 0x0011_1111_0011_1001, 0x00ff_f1ff_00ff_f00f),
+            (6, 2, 0x0010_0000_1010_0010, 0x0010_0000_f000_f0f0),
+            (7, 0, 0x0111_0112, 0xff1f_0ff2),
+            (7, 1, 0x1001_1010_0010_1001, 0xf00f_f0f0_00f0_2002),
+            (7, 2, 0x1011_0011_1010_0111, 0xf0ff_00ff_f0f0_0fff),
+        ];
+        for (raw, of_ones) in [(ONES, true), (ALL, false)] {
+            let ids = IdRegs::new(|_, _| raw, Offer { gic_registers: true, pa_range: 2 });
+            for (crm, op2) in (0..8).flat_map(|crm| (0..8).map(move |op2| (crm, op2))) {
+                let listed = shown.iter().find(|(m, n, ..)| (*m, *n) == (crm, op2));
+                let expected = match listed {
+                    Some((.., ones, all)) => *(if of_ones { ones } else { all }),
+                    None if (1..4).contains(&crm) => raw,
+                    None => 0,
+                };
+                assert_eq!(ids.get(crm, op2), expected, "CRm {crm}, op2 {op2} of {raw:#x}");
+            }
+        }
+    }
+
     #[test]
     fn what_pstate_has_is_said_by_fields_of_their_own() {
         let offer = || Offer { gic_registers: true, pa_range: 2 };
