@@ -245,6 +245,28 @@ fn a_restless_frame_is_passed_by() {
     assert_eq!(passed(&mut pool), 1, "as if for the first time");
 }
 
+/// No chain has more than so many frames: those that have no place in it are as if they had not been read.
+#[test]
+fn a_chain_is_no_longer_than_it_may_be() {
+    const MOST_LINKS: usize = 24;
+    let ram = [(Addr::new(0x10_0000), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let frames: Vec<_> = (0..60)
+        .map(|_| {
+            let frame = pool.take(Size::Page, VmId(1), Use::Guest).unwrap();
+            let at = frame.start();
+            std::mem::forget(frame);
+            at
+        })
+        .collect();
+    frames.iter().for_each(|at| drop(pool.visit(*at, 7, 5)));
+    frames.iter().for_each(|at| drop(pool.visit(*at, 7, 6)));
+    // Those that had a place are restless by now.
+    assert_eq!(frames.iter().filter(|at| !pool.is_due(**at)).count(), MOST_LINKS);
+}
+
 #[test]
 fn what_the_bundle_has_is_everybodys_to_read_and_stays() {
     let ram = [(Addr::new(0x10_0000), 64 << 12)];

@@ -277,6 +277,7 @@ fn what_wakes_depends_on_priority_and_groups() {
 fn a_reset_forgets_everything_but_the_mapping() {
     let mut vgic = Vgic::new(Version::V3, 2, 64, 4);
     vgic.map_hw(CPU1, IntId(27), IntId(27));
+    vgic.map_hw(CPU0, IntId(40), IntId(55));
     let new = format!("{vgic:?}");
     for (offset, value) in [(0, 3), (0x104, 9), (0x204, 9), (0x304, 2), (0x420, 8), (0x84, 7), (0xc08, 2)] {
         put(&mut vgic, offset, 4, value);
@@ -345,6 +346,13 @@ fn a_route_is_read_in_halves_as_it_is_whole() {
         let whole = vgic.dist_read(CPU0, at, 8);
         assert_eq!([0, 4].map(|half| get(&vgic, at + half)), [whole & 0xffff_ffff, whole >> 32], "SPI {intid}");
         assert_eq!((whole & 0xff, whole >> 32), (route & 0xff, route >> 32), "SPI {intid}");
+        // Each half alone, and the other stays.
+        for (half, value) in [(4, 0x34), (0, 2), (4, 0), (0, 1)] {
+            let before = vgic.dist_read(CPU0, at, 8);
+            put(&mut vgic, at + half, 4, value);
+            let expected = before & !(0xffff_ffff << (half * 8)) | value << (half * 8);
+            assert_eq!(vgic.dist_read(CPU0, at, 8), expected, "SPI {intid}, half {half}");
+        }
     }
 }
 
