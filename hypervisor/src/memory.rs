@@ -37,6 +37,7 @@ pub mod access;
 pub mod balloon;
 pub mod change;
 pub mod check;
+pub mod el2_shadow;
 pub mod el2_walk;
 pub mod fault;
 pub mod flush;

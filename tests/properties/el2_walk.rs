@@ -264,8 +264,8 @@ fn with_its_stage_1_off_an_address_is_the_same_as_far_as_there_are_any() {
 fn a_leaf_is_the_same_to_a_program_at_el0() {
     let leaf =
         El2Leaf { ipa: Addr::new(0), bytes: 4096, level: 3, writes: true, executes: true, memory: 0, shareability: 0 };
-    // nG clear, AF, AP[2:1] 0b01, PXN; a page, a block (Arm ARM D8.3.1).
-    let base = 1 << 53 | 1 << 10 | 1 << 6;
+    // nG, AF, AP[2:1] 0b01, PXN; a page, a block (Arm ARM D8.3.1).
+    let base = 1 << 53 | 1 << 11 | 1 << 10 | 1 << 6;
     assert_eq!([true, false].map(|is_page| leaf.descriptor(is_page)), [base | 3, base | 1]);
     assert_eq!(El2Leaf { writes: false, ..leaf }.descriptor(true), base | 3 | 1 << 7);
     assert_eq!(El2Leaf { executes: false, ..leaf }.descriptor(true), base | 3 | 1 << 54);

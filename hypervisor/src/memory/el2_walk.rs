@@ -23,6 +23,8 @@ register_bitfields! {u64,
         /// XN of a regime without EL0, UXN of one with.
         XN OFFSET(54) NUMBITS(1) [],
         PXN OFFSET(53) NUMBITS(1) [],
+        /// Not global: known by the ASID.
+        NG OFFSET(11) NUMBITS(1) [],
         AF OFFSET(10) NUMBITS(1) [],
         SH OFFSET(8) NUMBITS(2) [],
         /// AP[2]: read-only.
@@ -69,6 +71,30 @@ pub struct El2Leaf {
     pub shareability: u8,
 }
 
+/// Of SCTLR_EL2, what decides where an address leads and what may be done there: WXN, EE and M; and of TCR_EL2, T0SZ, TG0, PS, TBI and
+/// HPD.
+const SCTLR_PARTS: u64 = 1 << 19 | 1 << 25 | 1;
+const TCR_PARTS: u64 = 0x3f | 3 << 14 | 7 << 16 | 1 << 20 | 1 << 24;
+
+impl El2Regime {
+    /// The same with nothing in it but what decides: two that are equal then translate alike.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let sctlr = self.sctlr & SCTLR_PARTS;
+        if SCTLR_EL2::M.is_set(sctlr) {
+            return Self { tcr: self.tcr & TCR_PARTS, sctlr, ..*self };
+        }
+        let tcr = TCR_EL2::TBI.val(TCR_EL2::TBI.read(self.tcr)).value;
+        Self { ttbr0: 0, tcr, sctlr: 0, ..*self }
+    }
+
+    /// The address without its tag (TCR_EL2.TBI).
+    pub fn untagged(&self, va: u64) -> u64 {
+        let top = if TCR_EL2::TBI.is_set(self.tcr) { 8 } else { 0 };
+        va << top >> top
+    }
+}
+
 impl El2Leaf {
     /// Whether the hypervisor may have this.
     pub const fn allows(&self, access: Access) -> bool {
@@ -80,7 +106,8 @@ impl El2Leaf {
     }
 
     /// A descriptor of EL1's and EL0's regime that lets EL0 have the same and EL1 execute nothing: all of it but the output address, for
-    /// a leaf at level 3 (`is_page`) or above. It is global, as EL2 has no ASIDs.
+    /// a leaf at level 3 (`is_page`) or above. It is not global, though EL2 has no ASIDs: regimes are told apart by those
+    /// ([`super::el2_shadow`]).
     pub fn descriptor(&self, is_page: bool) -> u64 {
         let fields = STAGE1::VALID::SET
             + STAGE1::TABLE.val(is_page.into())
@@ -89,6 +116,7 @@ impl El2Leaf {
             + STAGE1::RO.val((!self.writes).into())
             + STAGE1::SH.val(self.shareability.into())
             + STAGE1::AF::SET
+            + STAGE1::NG::SET
             + STAGE1::PXN::SET
             + STAGE1::XN.val((!self.executes).into());
         fields.value
@@ -153,8 +181,7 @@ impl Memory {
         regime: &El2Regime,
         va: Addr<Va>,
     ) -> Result<El2Leaf, Reason> {
-        let top = if TCR_EL2::TBI.is_set(regime.tcr) { 8 } else { 0 };
-        let va = va.bits() << top >> top;
+        let va = regime.untagged(va.bits());
         if !SCTLR_EL2::M.is_set(regime.sctlr) {
             return off(regime, va);
         }

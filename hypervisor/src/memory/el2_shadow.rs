@@ -1,0 +1,350 @@
+//! Shadow tables of stage 1: a virtual EL2's addresses to the VM's, in tables that the hardware walks where it cannot walk the
+//! hypervisor's own (shadow paging, on a CPU without FEAT_NV).
+//!
+//! Such an EL2 runs at EL0, with one of these in TTBR0_EL1. The tables lie in a window of the VM's addresses in which it has nothing, where
+//! it may read and not write them, and lead to the VM's addresses, under its own stage 2: what becomes of a page there is no concern of
+//! theirs. A leaf is made on a fault, of the hypervisor's leaf ([`super::el2_walk`]), and goes with the hypervisor's TLBI
+//! ([`El2Shadows::forget`]). Until then the hardware may find what the hypervisor's tables said at any time since its last TLBI, as the
+//! architecture has it (Arm ARM D8.16).
+//!
+//! There are as many tables as the VM was given. When they are used up all shadows are emptied and filled anew. A shadow is known by the
+//! registers of its regime. It has an ASID of its own, as vCPUs with different ones may take turns on a CPU, and its leaves are not global.
+
+use super::el2_walk::El2Regime;
+use super::nested_walk::{NestedFault, Reason, Wrong};
+use super::{Access, Memory, Root};
+use crate::addr::{Addr, Ipa, Pa, Size, VcpuId, VmId};
+use crate::frames::{SharedPool, Use};
+use crate::machine::Machine;
+use crate::stage2::Refusal;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Where the tables are: between the devices and RAM.
+pub const WINDOW: Addr<Ipa> = Addr::new(0x2000_0000);
+/// The most tables a VM can be given: the window has room for them, and 2 MiB is more than any hypervisor's EL2 needs.
+pub const MOST_TABLES: usize = 512;
+
+/// Bits of an address: TCR_EL1.T0SZ is 16, whatever the hypervisor's is.
+const BITS: u32 = 48;
+/// The levels of a walk of so many bits with a granule of 4 KiB: 0 to 3.
+const LAST: u32 = 3;
+/// Entries of a table.
+const ENTRIES: u64 = 512;
+/// Shadows besides those that vCPUs are in: so that one is kept that is soon entered again.
+const SPARE: usize = 2;
+/// How many entries a TLBI of a range looks at before all of the shadow is emptied instead.
+const MOST_STEPS: u32 = 1024;
+
+/// VALID of a descriptor; and TABLE, which at the last level says that it is a page.
+const VALID: u64 = 1;
+const TABLE: u64 = 2;
+/// Bits 47 to 12.
+const ADDRESS: u64 = 0xffff_ffff_f000;
+
+/// What an entry at `level` spans.
+const fn span(level: u32) -> u64 {
+    1 << (BITS - 9 * (level + 1))
+}
+
+#[derive(Clone, Debug)]
+struct El2Shadow {
+    /// Whose it is; nobody's to begin with.
+    regime: Option<El2Regime>,
+    /// When it was entered last.
+    used: u64,
+    is_empty: bool,
+    /// The size of the hypervisor's largest leaf of which it has a smaller one: a TLBI for any address in it is for all of it.
+    parts_of: u64,
+}
+
+/// The shadows of a VM's virtual EL2s.
+#[derive(Debug)]
+pub struct El2Shadows {
+    owner: VmId,
+    /// What the VM is entered by: translations of stage 1 are known by its VMID.
+    root: Root,
+    /// The frames of all tables, in the order of the window. The first are the roots, one for each shadow.
+    tables: Vec<Addr<Pa>>,
+    /// The first that is not used.
+    next: usize,
+    all: Vec<El2Shadow>,
+    /// Which of them each vCPU is in.
+    held: Vec<Option<usize>>,
+    clock: u64,
+}
+
+impl El2Shadows {
+    /// Shadows for so many vCPUs that have `tables` tables between them, or a few more if that is too few. Takes their frames from the
+    /// pool; refuses where that has not enough ([`Refusal::Short`]).
+    pub fn new<M: Machine>(
+        m: &M,
+        pool: &SharedPool<'_>,
+        memory: &Memory,
+        vcpus: u16,
+        tables: usize,
+    ) -> Result<Self, Refusal> {
+        let roots = usize::from(vcpus) + SPARE;
+        let owner = memory.layout().owner;
+        let shadow = El2Shadow { regime: None, used: 0, is_empty: true, parts_of: 0 };
+        let mut new = Self {
+            owner,
+            root: memory.root(),
+            tables: Vec::new(),
+            next: roots,
+            all: vec![shadow; roots],
+            held: vec![None; usize::from(vcpus)],
+            clock: 0,
+        };
+        let tables = tables.min(MOST_TABLES).max(roots + LAST as usize);
+        new.tables.reserve_exact(tables);
+        for _ in 0..tables {
+            let Some(frame) = pool.lock().take(Size::Page, owner, Use::Table) else {
+                new.retire(pool);
+                return Err(Refusal::Short);
+            };
+            new.tables.push(frame.zero(m).into_table());
+        }
+        Ok(new)
+    }
+
+    /// Lets the VM's memory, which is new or was released, have the tables in its window.
+    pub fn map<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, memory: &mut Memory) -> Result<(), Refusal> {
+        for (n, table) in self.tables.iter().enumerate() {
+            memory.map_rom(m, pool, Self::address(n), *table)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the frames back. They are mapped nowhere any more.
+    pub fn retire(self, pool: &SharedPool<'_>) {
+        for table in self.tables {
+            super::give_back(pool, table, Size::Page, self.owner);
+        }
+    }
+
+    /// Where table `n` is.
+    fn address(n: usize) -> Addr<Ipa> {
+        WINDOW + n as u64 * Size::Page.bytes()
+    }
+
+    /// What TTBR0_EL1 is for `vcpu`, whose EL2 has this regime from now on.
+    pub fn enter<M: Machine>(&mut self, m: &M, vcpu: VcpuId, regime: &El2Regime) -> Option<u64> {
+        let regime = regime.canonical();
+        self.clock += 1;
+        // A vCPU that changes its mind leaves what it was in.
+        *self.held.get_mut(usize::from(vcpu.0))? = None;
+        let n = match self.all.iter().position(|shadow| shadow.regime == Some(regime)) {
+            Some(n) => n,
+            None => {
+                let free = self.all.iter().enumerate().filter(|(n, _)| !self.held.contains(&Some(*n)));
+                let (n, _) = free.min_by_key(|(_, shadow)| shadow.used)?;
+                if self.empty(m, n) {
+                    m.publish();
+                    self.root.forget(m);
+                }
+                self.all.get_mut(n)?.regime = Some(regime);
+                n
+            }
+        };
+        self.all.get_mut(n)?.used = self.clock;
+        *self.held.get_mut(usize::from(vcpu.0))? = Some(n);
+        // Below 2^8: there are fewer vCPUs. ASID 0 is nobody's.
+        Some(Self::address(n).bits() | (n as u64 + 1) << 48)
+    }
+
+    /// Adds the leaf for `va` that allows `access` of the EL2 of `vcpu`.
+    pub fn fill<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        memory: &mut Memory,
+        vcpu: VcpuId,
+        va: u64,
+        access: Access,
+    ) -> Result<(), Reason> {
+        let n = self.held.get(usize::from(vcpu.0)).copied().flatten();
+        let Some((n, regime)) = n.and_then(|n| Some((n, self.all.get(n)?.regime?))) else {
+            // It has entered none.
+            return Err(Reason::Fault(NestedFault { wrong: Wrong::Translation, level: 0 }));
+        };
+        let leaf = memory.walk_el2(m, pool, &regime, Addr::new(va))?;
+        if !leaf.allows(access) {
+            return Err(Reason::Fault(NestedFault { wrong: Wrong::Permission, level: leaf.level }));
+        }
+        // Where the tables are used up there are some after that.
+        for _ in 0..2 {
+            let place = Place { va: regime.untagged(va), bytes: leaf.bytes };
+            if self.place(m, n, place, leaf.ipa, |is_page| leaf.descriptor(is_page)) {
+                return Ok(());
+            }
+            self.empty_all(m);
+        }
+        Ok(())
+    }
+
+    /// Puts a leaf into shadow `n`, as large as the hypervisor's allows and the tables there do. False where a table is missing.
+    fn place<M: Machine>(
+        &mut self,
+        m: &M,
+        n: usize,
+        Place { va, bytes }: Place,
+        ipa: Addr<Ipa>,
+        descriptor: impl Fn(bool) -> u64,
+    ) -> bool {
+        let mut table = n;
+        // From here on there may be tables in it, if no leaf.
+        if let Some(shadow) = self.all.get_mut(n) {
+            shadow.is_empty = false;
+        }
+        for level in 0..=LAST {
+            let Some(at) = self.entry(table, level, va) else { return false };
+            let old = m.load(at);
+            let below = self.below(old, level);
+            if level == LAST || level > 0 && bytes >= span(level) && below.is_none() {
+                let output = ipa.bits() & !(span(level) - 1);
+                self.set(m, at, old, descriptor(level == LAST) | output);
+                if let Some(shadow) = self.all.get_mut(n).filter(|_| bytes > span(level)) {
+                    shadow.parts_of = shadow.parts_of.max(bytes);
+                }
+                return true;
+            }
+            table = match below {
+                Some(below) => below,
+                None => {
+                    let Some(new) = self.take(m) else { return false };
+                    // A leaf that is there is larger than the hypervisor's is by now.
+                    self.set(m, at, old, Self::address(new).bits() | TABLE | VALID);
+                    new
+                }
+            };
+        }
+        false
+    }
+
+    /// Replaces an entry: break-before-make where it was valid (Arm ARM D8.16.1).
+    fn set<M: Machine>(&self, m: &M, at: Addr<Pa>, old: u64, new: u64) {
+        if old == new {
+            return;
+        }
+        if old & VALID != 0 {
+            m.store(at, 0);
+            m.publish();
+            self.root.forget(m);
+        }
+        m.store(at, new);
+        m.publish();
+    }
+
+    /// The next table that nobody uses, zeroed.
+    fn take<M: Machine>(&mut self, m: &M) -> Option<usize> {
+        let frame = *self.tables.get(self.next)?;
+        m.zero(frame, 1);
+        // It is linked next: a walk must not find what it held.
+        m.publish();
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    /// Where the entry for `va` is in table `n`, which is of `level`.
+    fn entry(&self, n: usize, level: u32, va: u64) -> Option<Addr<Pa>> {
+        Some(*self.tables.get(n)? + va / span(level) % ENTRIES * 8)
+    }
+
+    /// Which table an entry at `level` leads to.
+    fn below(&self, entry: u64, level: u32) -> Option<usize> {
+        if entry & (VALID | TABLE) != VALID | TABLE || level == LAST {
+            return None;
+        }
+        let at: Addr<Ipa> = Addr::new(entry & ADDRESS);
+        Some((at.distance_from(WINDOW)? / Size::Page.bytes()) as usize)
+    }
+
+    /// The hypervisor's TLBI for EL2, of so many bytes from `va` on; of all there is where nothing is given. All its vCPUs forget it.
+    pub fn forget<M: Machine>(&mut self, m: &M, range: Option<(u64, u64)>) {
+        let Some((va, bytes)) = range else { return self.empty_all(m) };
+        let mut changed = false;
+        for n in 0..self.all.len() {
+            let Some(shadow) = self.all.get(n).filter(|shadow| !shadow.is_empty) else { continue };
+            // Powers of two.
+            let whole = shadow.parts_of.max(Size::Page.bytes());
+            let start = va & ((1 << BITS) - 1) & !(whole - 1);
+            let end = (va & ((1 << BITS) - 1)).saturating_add(bytes.max(1)).min(1 << BITS);
+            changed |= match self.remove(m, n, start, end.next_multiple_of(whole)) {
+                Some(removed) => removed,
+                None => self.empty(m, n),
+            };
+        }
+        if changed {
+            m.publish();
+            self.root.forget(m);
+        }
+    }
+
+    /// Removes from shadow `n` what translates any address of a range; whether there was something. Nothing where that is long work. What was
+    /// removed has to be published and forgotten.
+    fn remove<M: Machine>(&self, m: &M, n: usize, start: u64, end: u64) -> Option<bool> {
+        let (mut at, mut removed, mut steps) = (start, false, 0);
+        while at < end {
+            let (mut table, mut level) = (n, 0);
+            loop {
+                steps += 1;
+                if steps > MOST_STEPS {
+                    return None;
+                }
+                let place = self.entry(table, level, at)?;
+                let entry = m.load(place);
+                let is_all = at.is_multiple_of(span(level)) && end - at >= span(level);
+                if let Some(below) = self.below(entry, level).filter(|_| !is_all) {
+                    (table, level) = (below, level + 1);
+                    continue;
+                }
+                if entry & VALID != 0 {
+                    m.store(place, 0);
+                    removed = true;
+                }
+                break;
+            }
+            at = (at & !(span(level) - 1)) + span(level);
+        }
+        Some(removed)
+    }
+
+    /// Takes all out of shadow `n`; whether there was something. That has to be published and forgotten; its tables are not used again
+    /// before all shadows are emptied.
+    fn empty<M: Machine>(&mut self, m: &M, n: usize) -> bool {
+        let (Some(root), Some(shadow)) = (self.tables.get(n), self.all.get_mut(n)) else { return false };
+        if shadow.is_empty {
+            return false;
+        }
+        (shadow.is_empty, shadow.parts_of) = (true, 0);
+        for at in (0..ENTRIES).map(|index| *root + index * 8) {
+            // One by one, as a walk may be under way (Arm ARM B2.2.1).
+            if m.load(at) & VALID != 0 {
+                m.store(at, 0);
+            }
+        }
+        true
+    }
+
+    /// Empties all shadows, and has all tables but the roots to use again.
+    fn empty_all<M: Machine>(&mut self, m: &M) {
+        let mut changed = false;
+        for n in 0..self.all.len() {
+            changed |= self.empty(m, n);
+        }
+        if changed {
+            m.publish();
+            self.root.forget(m);
+        }
+        // Only now: until then a walk may have been in any of them.
+        self.next = self.all.len();
+    }
+}
+
+/// An address, and the size of the hypervisor's leaf around it.
+#[derive(Clone, Copy)]
+struct Place {
+    va: u64,
+    bytes: u64,
+}
