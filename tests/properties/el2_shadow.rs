@@ -327,3 +327,120 @@ fn a_virtual_el2_at_el0_sees_what_its_tables_say() {
         assert_eq!(pool.lock().counts().free, crate::memory::BOARD_BYTES / Size::Page.bytes());
     }
 }
+
+/// Leaves stay where they are until their TLBI, which takes no others: nothing is filled twice, and no CPU has to forget what it need not.
+#[test]
+fn what_was_filled_stays_until_it_is_forgotten() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1, 64);
+    for block in 0..BLOCKS {
+        for page in [0, 1, 5, 511] {
+            world.put(0, 0x2000 + block * 0x1000 + page * 8, RAM_BASE.bits() + (2 << 20) + (page << 12) | 0x703);
+        }
+    }
+    let ttbr = world.regimes[0].1;
+    let fill = |world: &mut World<'_>, va| {
+        world.shadows.fill(&model, &pool, &mut world.memory, VcpuId(0), va, Access::Write).unwrap();
+    };
+    marks().for_each(|va| fill(&mut world, va));
+    marks().for_each(|va| fill(&mut world, va));
+    assert_eq!(world.forgotten(), 0);
+    let found = |world: &mut World<'_>| -> Vec<u64> {
+        let there = |va: &u64| world.reach(ttbr, *va, Access::Write).is_some();
+        marks().filter(there).collect()
+    };
+    assert_eq!(found(&mut world), marks().collect::<Vec<_>>());
+    // By the page, by the block and a page behind it, of what is not there, of all.
+    let page = |block: u64, page: u64| block << 21 | page << 12;
+    for (range, gone) in [
+        (Some((page(0, 1) + 0x123, 4096)), vec![page(0, 1)]),
+        (Some((page(2, 511), 1)), vec![page(2, 511)]),
+        (Some((page(1, 0), 0x20_1000)), vec![page(1, 0), page(1, 1), page(1, 5), page(1, 511), page(2, 0)]),
+        (Some((page(7, 0), 1 << 29)), vec![]),
+        (Some((page(0, 6), 4096)), vec![]),
+        (None, marks().collect()),
+    ] {
+        let before = world.forgotten();
+        world.shadows.forget(&model, range);
+        assert_eq!(world.forgotten() - before, u64::from(!gone.is_empty()), "{range:x?}");
+        world.drop_if(before);
+        let left: Vec<u64> = marks().filter(|va| !gone.contains(va)).collect();
+        assert_eq!(found(&mut world), left, "{range:x?}");
+        marks().for_each(|va| fill(&mut world, va));
+    }
+    // A range of many pages, each by itself, is not gone through: all of it goes.
+    let before = world.forgotten();
+    world.shadows.forget(&model, Some((0x5000, (BLOCKS << 21) - 0x6000)));
+    assert_eq!(world.forgotten() - before, 1);
+    world.drop_if(before);
+    assert!(found(&mut world).iter().all(|va| *va < 0x5000 || *va >= (BLOCKS << 21) - 0x1000));
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
+/// A vCPU that comes back to a regime finds what it had, if it was away for a short time; and no two share one by mistake.
+#[test]
+fn who_comes_back_finds_what_was_filled() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1, 64);
+    for root in 0..4 {
+        world.put(root, 0x2000, RAM_BASE.bits() + (root << 21) | 0x703);
+    }
+    let enter = |world: &mut World<'_>, vcpu: u16, root: u64| {
+        world.shadows.enter(&model, VcpuId(vcpu), &regime(root)).expect("there is one for each")
+    };
+    let ttbr = enter(&mut world, 0, 0);
+    world.shadows.fill(&model, &pool, &mut world.memory, VcpuId(0), 0, Access::Read).unwrap();
+    let bits = |regime: El2Regime| El2Regime {
+        tcr: regime.tcr | 1 << 31 | 3 << 8,
+        sctlr: regime.sctlr | 0x30c5_0834,
+        ..regime
+    };
+    for away in [1, 2] {
+        (0..away).for_each(|n| drop(enter(&mut world, 0, 3 + n)));
+        // Bits that decide nothing make no other of it.
+        assert_eq!(world.shadows.enter(&model, VcpuId(0), &bits(regime(0))), Some(ttbr), "away for {away}");
+        assert!(world.reach(ttbr, 0, Access::Read).is_some());
+    }
+    for other in [
+        El2Regime { tcr: TCR | 1 << 20, ..regime(0) },
+        El2Regime { sctlr: 1 | 1 << 19, ..regime(0) },
+        El2Regime { ttbr0: regime(0).ttbr0 + 0x1000, ..regime(0) },
+        El2Regime { sctlr: 0, ..regime(0) },
+    ] {
+        let ttbr = enter(&mut world, 0, 0);
+        assert_ne!(world.shadows.enter(&model, VcpuId(0), &other), Some(ttbr), "{other:x?}");
+    }
+    // One that there is not has none; one that has entered none finds nothing.
+    assert_eq!(world.shadows.enter(&model, VcpuId(VCPUS), &regime(0)), None);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+    let mut shadows = El2Shadows::new(&model, &pool, &memory, VCPUS, 0).unwrap();
+    assert!(shadows.fill(&model, &pool, &mut memory, VcpuId(0), 0, Access::Read).is_err());
+}
+
+/// It takes as many frames as it may, and none where there are not enough.
+#[test]
+fn shadows_take_as_many_tables_as_they_may() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+    let free = || pool.lock().counts().free;
+    for (asked, taken) in [(0, 8), (7, 8), (9, 9), (64, 64), (5000, 512)] {
+        let before = free();
+        let shadows = El2Shadows::new(&model, &pool, &memory, VCPUS, asked).unwrap();
+        assert_eq!(before - free(), taken);
+        shadows.retire(&pool);
+        assert_eq!(free(), before);
+    }
+    let mut hoard = Vec::new();
+    while free() > 20 {
+        hoard.extend(pool.lock().take(Size::Page, memory.layout().owner, flatland::frames::Use::Table));
+    }
+    assert!(matches!(El2Shadows::new(&model, &pool, &memory, VCPUS, 64), Err(flatland::stage2::Refusal::Short)));
+    assert_eq!(free(), 20);
+    hoard.into_iter().for_each(std::mem::forget);
+}

@@ -245,6 +245,25 @@ fn a_restless_frame_is_passed_by() {
     assert_eq!(passed(&mut pool), 1, "as if for the first time");
 }
 
+/// What has come out of its chain is found no more; whoever asks for it gets to know whether that was work.
+#[test]
+fn contents_that_are_forgotten_are_not_found() {
+    let ram = [(Addr::new(0x10_0000), 64 << 12)];
+    let mut records = records(&ram);
+    let mut pool = Pool::new(&mut records, &ram).unwrap();
+    pool.donate(ram[0]);
+    let frame = pool.take(Order::holding(4).unwrap(), VmId(1), Use::Guest).unwrap();
+    let first = frame.start();
+    std::mem::forget(frame);
+    let at = |n: u64| first + n * 4096;
+    assert_eq!((pool.visit(at(1), 7, 5), pool.visit(at(3), 8, 5)), (None, Some(Match::Hint(VmId(1), 7))));
+    assert!(!pool.forget_contents(at(0), 1) && !pool.forget_contents(at(2), 1), "they hang in none");
+    assert!(pool.forget_contents(at(0), 2));
+    assert!(!pool.forget_contents(at(0), 2), "again");
+    assert_eq!(pool.visit(at(2), 9, 5), Some(Match::Hint(VmId(1), 8)));
+    assert!(pool.forget_contents(at(0), 4) && !pool.forget_contents(at(0), 4));
+}
+
 /// No chain has more than so many frames: those that have no place in it are as if they had not been read.
 #[test]
 fn a_chain_is_no_longer_than_it_may_be() {

@@ -783,6 +783,31 @@ fn a_block_of_zeroes_is_dropped_in_steps_unless_it_is_written() {
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
+/// A block that is made ready for a first touch is not put where its pages went into the balloon meanwhile, which come back full of the
+/// guest's poison.
+#[test]
+fn a_block_is_not_what_it_was_begun_for_once_it_was_in_the_balloon() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    for given_up in [false, true] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+        memory.set_filling(0xaaaa_aaaa);
+        resolve(&mut memory, &model, &pool, RAM_BASE, Access::Write).unwrap();
+        let at = RAM_BASE + (2 << 20);
+        assert_eq!(memory.resolve(&model, &pool, at, Access::Write), Err(Miss::Again));
+        if given_up {
+            memory.give_up(&model, &pool, at, 512, Hole::Ballooned, &mut || false);
+            assert_eq!(memory.resident().ballooned, 512);
+        }
+        let leaf = resolve(&mut memory, &model, &pool, at, Access::Write).unwrap();
+        let word = model.cached(leaf.output_of(at).unwrap());
+        assert_eq!(word, if given_up { 0xaaaa_aaaa_aaaa_aaaa } else { 0 });
+        memory.retire(&model, &pool);
+    }
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
+
 /// Each page that is watched counts once, when it is touched; others do not.
 #[test]
 fn pages_that_are_watched_are_counted_when_they_are_touched() {

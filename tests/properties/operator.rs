@@ -59,6 +59,10 @@ fn an_answer_comes_a_line_at_a_time_and_what_is_typed_waits_for_its_end() {
             }
             assert!(!operator::may_take(host, &cpu, &mut typing));
         }
+        if command == "regs one" {
+            let rows = text.lines().filter(|line| line.starts_with("X0  0x")).count();
+            assert!(rows == 2 && text.contains("  X1  0x") && !text.contains("   X"), "{text}");
+        }
         if command == "exits" {
             let counts: Vec<_> =
                 text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(_, count)| count).collect();

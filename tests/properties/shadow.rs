@@ -8,7 +8,7 @@ use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::frames::hints::Match;
 use flatland::frames::{Pool, Record, SharedPool};
 use flatland::machine::Machine;
-use flatland::memory::nested_walk::{Key, Wrong};
+use flatland::memory::nested_walk::{Key, NestedFault, Wrong};
 use flatland::memory::pack::Put;
 use flatland::memory::shadow::{Fill, Scope};
 use flatland::memory::share::PageClass;
@@ -607,6 +607,40 @@ fn a_page_that_is_part_of_a_larger_leaf_goes_with_any_part_of_that() {
         world.memory.outer_forget(&model, Scope::Range(1, Addr::new(BLOCK + 0x5000), 4096));
         assert_eq!(world.reach(at, Access::Read).is_none(), is_block);
         assert_eq!(model.errors(), Vec::<String>::new());
+    }
+}
+
+/// What a leaf lacks is a fault of the hypervisor's to handle, at the level of the leaf.
+#[test]
+fn a_leaf_without_a_right_or_its_access_flag_is_a_fault_at_its_level() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1);
+    const ALL: u64 = 0x4fc;
+    let (flag, read, write, exec) = (1 << 10, 1 << 6, 1 << 7, 1 << 54);
+    for (lacks, has, access, wrong) in [
+        (0, 0, Access::Write, None),
+        (flag, 0, Access::Read, Some(Wrong::AccessFlag)),
+        (read, 0, Access::Read, Some(Wrong::Permission)),
+        (write, 0, Access::Write, Some(Wrong::Permission)),
+        (write, 0, Access::Read, None),
+        (0, exec, Access::Execute, Some(Wrong::Permission)),
+        (0, exec, Access::Write, None),
+        (flag | write, exec, Access::Write, Some(Wrong::AccessFlag)),
+    ] {
+        let leaf = PAGES & !0x1f_ffff | ALL & !lacks | has;
+        for (level, at, word) in [(3, TABLES + 0x2000, leaf | 3), (2, TABLES + 0x1000, leaf | 1)] {
+            world.store(TABLES + 0x1000, TABLES + 0x2000 + 3);
+            world.store(at, word);
+            world.memory.outer_forget(&model, Scope::All);
+            let filled = fill(&mut world.memory, &model, &pool, world.key, Addr::new(0), access);
+            let expected = match wrong {
+                Some(wrong) => Err(Fill::Fault(NestedFault { wrong, level })),
+                None => Ok(()),
+            };
+            assert_eq!(filled, expected, "{word:#x}, {access:?}");
+        }
     }
 }
 

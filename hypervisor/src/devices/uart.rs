@@ -398,6 +398,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_it_received_is_lost_where_its_fifos_are_switched_and_nowhere_else() {
+        for (before, after, is_kept) in [(0x70, 0x60, false), (0x60, 0x70, false), (0x70, 0x10, true), (0x60, 0, true)]
+        {
+            let mut uart = Uart::new();
+            write(&mut uart, LCR_H, 4, before);
+            write(&mut uart, CR, 4, 0x301);
+            assert!(uart.receive(b'a'));
+            write(&mut uart, LCR_H, 4, after);
+            let flags = read(&mut uart, FR, 4);
+            assert_eq!(flags & u64::from(FR_RXFE) == 0, is_kept, "{before:#x} to {after:#x}");
+            let waits = u64::from(INT_RX | INT_RT);
+            assert_eq!(read(&mut uart, RIS, 4) & waits != 0, is_kept, "{before:#x} to {after:#x}");
+        }
+    }
+
     fn flag(uart: &mut Uart, flag: u32) -> bool {
         read(uart, FR, 4) & u64::from(flag) != 0
     }

@@ -273,6 +273,24 @@ fn what_wakes_depends_on_priority_and_groups() {
     assert!(shown.contains("enabled 00000002") && shown.contains("active 00000000"), "{shown}");
 }
 
+/// Both groups are on; what the CPU interface does not let through of them wakes nobody.
+#[test]
+fn a_group_that_is_closed_wakes_nobody() {
+    let mut vgic = Vgic::new(Version::V3, 1, 32, 4);
+    put(&mut vgic, gicd::CTLR, 4, 3);
+    // SPI 32 in group 0, 33 in group 1.
+    put(&mut vgic, 0x84, 4, 2);
+    put(&mut vgic, 0x104, 4, 3);
+    for (pending, groups, wakes) in
+        [(1, 1, true), (1, 2, false), (2, 1, false), (2, 2, true), (3, 1, true), (3, 2, true), (3, 0, false)]
+    {
+        put(&mut vgic, 0x284, 4, 3);
+        put(&mut vgic, 0x204, 4, pending);
+        let mask = Mask { priority: 0xf8, groups };
+        assert_eq!(vgic.deliverable(CPU0, mask), wakes, "{pending:#b} through {groups:#b}");
+    }
+}
+
 #[test]
 fn a_reset_forgets_everything_but_the_mapping() {
     let mut vgic = Vgic::new(Version::V3, 2, 64, 4);

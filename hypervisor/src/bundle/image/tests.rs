@@ -186,6 +186,26 @@ fn elf_files_that_cannot_run_here_are_refused() {
     assert!(change(54, 32).contains("32 bytes each"));
 }
 
+/// An entry point may be a virtual address: of code, in a segment that is linked elsewhere than it is loaded.
+#[test]
+fn an_entry_point_may_be_a_virtual_address_of_code() {
+    const HIGH: u64 = 0xffff_0000_0000_0000;
+    let file = elf(BASE | HIGH | 4, &[(BASE, 10, 10)]);
+    assert_eq!(plan(&vm(4 * M, &file, None)).unwrap().entry.bits(), BASE + 4);
+    let change = |file: &[u8], at: usize, to: &[u8]| {
+        let mut file = file.to_vec();
+        file[at..at + to.len()].copy_from_slice(to);
+        plan(&vm(4 * M, &file, None)).map(|plan| plan.entry.bits())
+    };
+    // p_flags without PF_X; behind what is loaded; at the end of that.
+    assert!(change(&file, 64 + 4, &[4]).is_err(), "no code");
+    assert_eq!(change(&file, 24, &[8]), Ok(BASE + 8));
+    assert!(change(&file, 24, &[12]).is_err(), "behind what the file has");
+    // Linked where it is loaded, its entry is what it says.
+    let same = elf(BASE + 4, &[(BASE, 10, 10)]);
+    assert_eq!(change(&same, 64 + 16, &BASE.to_le_bytes()), Ok(BASE + 4));
+}
+
 #[test]
 fn anything_else_is_a_flat_binary_where_qemu_puts_it() {
     let plan = plan(&vm(2 * M, b"\x00\x00\x00\x14", None)).unwrap();
