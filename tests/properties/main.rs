@@ -27,6 +27,7 @@ mod nested_lists;
 mod nested_registers;
 mod nested_tlb;
 mod nested_transitions;
+mod nested_walk;
 mod operator;
 mod policy;
 mod pressure;

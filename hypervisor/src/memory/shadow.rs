@@ -245,7 +245,6 @@ impl Memory {
             let tables = shadow.table.geometry().root_tables();
             if let Some(order) = Order::holding(tables) {
                 give_back(pool, shadow.table.root(), order, self.layout.owner);
-                self.resident.tables -= tables;
             }
         }
     }

@@ -114,6 +114,12 @@ impl Guest {
 
     /// Makes a chain available on `queue` and notifies: address, length, flags without NEXT.
     fn send(&mut self, queue: u64, chain: &[(u64, u32, u16)]) {
+        self.offer(queue, chain);
+        self.balloon.write(0x50, 4, queue);
+    }
+
+    /// Makes it available and does not say so.
+    fn offer(&mut self, queue: u64, chain: &[(u64, u32, u16)]) {
         let base = RAM + queue * 0x2000;
         for (n, (at, bytes, flags)) in chain.iter().enumerate() {
             let next = u16::from(n + 1 < chain.len());
@@ -129,7 +135,6 @@ impl Guest {
         let made = made.to_le_bytes();
         self.put(base + 0x1004 + slot * 2, &[0, 0]);
         self.put(base + 0x1002, &made);
-        self.balloon.write(0x50, 4, queue);
     }
 
     fn serve(&mut self, budget: usize) -> bool {
@@ -167,6 +172,46 @@ fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
     guest.until_short = usize::MAX;
     assert!(!guest.serve(40));
     assert_eq!((guest.done.last(), guest.used(1)), (Some(&Done::Deflate(0x4000_0000, 2)), 1));
+}
+
+#[test]
+fn a_queue_that_nobody_spoke_of_is_not_looked_at() {
+    let mut guest = Guest::new(0x3f);
+    let length = guest.pfns(0x4_0000..0x4_0002);
+    for queue in [0, 1] {
+        guest.offer(queue, &[(BUFFER, length, 0)]);
+    }
+    assert!(!guest.balloon.has_work() && !guest.serve(40));
+    guest.balloon.write(0x50, 4, 1);
+    assert!(guest.balloon.has_work());
+    guest.serve(40);
+    assert_eq!([0, 1].map(|queue| guest.used(queue)), [0, 1]);
+}
+
+/// A queue that the driver takes back and sets up again begins anew, with rings that are anew (virtio 1.2, 2.6.1).
+#[test]
+fn a_queue_that_is_set_up_again_begins_anew() {
+    let mut guest = Guest::new(0x3f);
+    for life in 0..3 {
+        let length = guest.pfns(0x4_0000..0x4_0002);
+        for n in 0..=life {
+            guest.send(0, &[(BUFFER, length, 0)]);
+            while guest.serve(40) {}
+            assert_eq!(guest.used(0), n + 1, "life {life}");
+        }
+        // One is under way.
+        let length = guest.pfns((0..300).map(|n| 0x8_0000 + 2 * n));
+        guest.send(0, &[(BUFFER, length, 0)]);
+        assert!(guest.serve(40));
+        for (offset, value) in [(0x30, 0), (0x44, 0)] {
+            guest.balloon.write(offset, 4, value);
+        }
+        while guest.serve(40) {}
+        assert_eq!(guest.used(0), life + 1, "what was under way is not");
+        guest.put(RAM, &[0; 0x2000]);
+        guest.made[0] = 0;
+        guest.balloon.write(0x44, 4, 1);
+    }
 }
 
 /// However long a buffer is, others wait for a few pages of it only.
