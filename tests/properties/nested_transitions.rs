@@ -1,13 +1,14 @@
 //! From a hypervisor to its guest and back: where an ERET leads, what is trapped of the guest, and whose timers, debug registers and
 //! interrupt interface are on the CPU then. Expectations are those of the Arm ARM (D1.4, D12.2, J1.1) and of IHI 0069H 12.4.
 
-use crate::exits::{here, leave, model};
+use crate::exits::{VIRTUAL, begin, here, leave, model};
 use flatland::addr::IntId;
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
 use flatland::arm::gic::gicr;
 use flatland::exit;
+use flatland::hwstate;
 use flatland::hwstate::nested::{interfaces, lists, timers, traps};
 use flatland::machine::Machine;
 use flatland::next::Next;
@@ -209,6 +210,44 @@ fn the_end_of_a_guests_interrupt_ends_its_hypervisors() {
     assert_eq!(is_active(&vgic), 1, "the second has");
     // It tells of that once.
     assert_eq!(cpu.lists.borrow().0[1], 0);
+}
+
+/// What a guest ended has come again for another vCPU of its hypervisor's, which gets to know though the guest's world ends meanwhile.
+#[test]
+fn who_waits_for_what_a_guest_ended_gets_to_know_whatever_else_comes() {
+    for is_due in [false, true] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = here(host(&model, true, false));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        begin(&cpu, here, &mut vcpu, VIRTUAL | IMO);
+        let other = &here.vm.slots[1];
+        {
+            let mut vgic = here.vm.vgic.lock();
+            // All of group 1 and on; SPI 33 is active here, on, and routed to the other vCPU, for which it is pending.
+            for (offset, size, value) in
+                [(0, 4, 3), (0x84, 4, 2), (0x104, 4, 2), (0x304, 4, 2), (0x6108, 8, 1), (0x204, 4, 2)]
+            {
+                let _ = vgic.dist_write(vcpu.id, offset, size, value);
+            }
+            let sgis = gicr::SGI_FRAME;
+            for (offset, value) in [(0x80, 0xffff_ffff), (0x100, 8), (0x200, if is_due { 8 } else { 0 })] {
+                let _ = vgic.redist_write(vcpu.id, sgis + offset, 4, value);
+            }
+        }
+        let (common, nested) = split(&mut vcpu);
+        common.interface.vmcr = 0xf8 << 24 | 2;
+        nested.world = World::Guest(Guest { lends_interface: true, ..Guest::default() });
+        nested.page.write(&cpu, page::ICH_LR, 1 << 63 | 1 << 61 | 33 << 32 | 40);
+        nested.page.write(&cpu, page::ICH_HCR, 1);
+        lists::lend(&cpu, nested);
+        cpu.lists.borrow_mut().0[0] = 0;
+        other.requests.store(0, Ordering::Relaxed);
+        hwstate::refill(here, &cpu, &mut vcpu);
+        assert_eq!(vcpu.nested().unwrap().guest().is_none(), is_due);
+        assert!(other.requests.load(Ordering::Relaxed) != 0, "an interrupt is due: {is_due}");
+    }
 }
 
 #[test]

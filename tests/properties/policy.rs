@@ -398,3 +398,37 @@ fn a_balloon_that_moves_is_not_stuck_and_one_that_stands_still_is() {
         assert_eq!(is_stuck, stands, "{moves} pages a second: {why:?}");
     }
 }
+
+/// A balloon that stood still is not trusted because nothing is asked of it, but because it has moved.
+#[test]
+fn who_stood_still_has_to_move_to_be_trusted_again() {
+    for (moved, is_stuck) in [(0, true), (1, false)] {
+        let mut policy = Policy::new(Settings::default(), 20_000, 2);
+        let mut vm = Vm {
+            min: 1000,
+            max: 18_000,
+            shares: 100,
+            used: 18_000,
+            active: 0,
+            balloon: 0,
+            target: 0,
+            has_balloon: true,
+            running: true,
+        };
+        let other = Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..vm };
+        let mut seconds = 0;
+        let mut tick = |vm: &Vm| {
+            seconds += 1;
+            let _ = policy.tick(1000 * seconds, 150, &[*vm, other]);
+            policy.journal().of(VmId(0)).filter(|event| event.to_string().contains("stood still")).count()
+        };
+        vm.target = 4 * MIB;
+        let told = (0..20).map(|_| tick(&vm)).last().unwrap();
+        assert!(told > 0);
+        // It is where it should be, for a while.
+        (vm.balloon, vm.target) = (moved, moved);
+        let told = (0..3).map(|_| tick(&vm)).last().unwrap();
+        vm.target = 4 * MIB;
+        assert_eq!(tick(&vm) > told, is_stuck, "after {moved} pages");
+    }
+}
