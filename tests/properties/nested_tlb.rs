@@ -9,13 +9,13 @@ use flatland::arm::desc::{Desc, MemType};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
-use flatland::devices::UART;
+use flatland::devices::{FLASH_BANK, UART};
 use flatland::host::Here;
 use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
 use flatland::vcpu::nested::{hcr, page};
-use harness::cpu::{Cpu, Op, Outcome, host};
+use harness::cpu::{BoardPlan, Cpu, Op, Outcome, host, try_host};
 
 /// The guest's pages that are looked at.
 const PAGES: std::ops::Range<u64> = 64..80;
@@ -347,5 +347,31 @@ fn shadows_are_checked_where_that_is_wanted() {
         crate::pressure::manage(&cpu, here.host);
         let checked = here.host.pressure.overcommit.lock().checked;
         assert_eq!((checked.leaves >= 16, checked.wrong), (checks, 0), "{checked:?}");
+    }
+}
+
+/// Flash is for a hypervisor that starts in it: to its guest there is nothing.
+#[test]
+fn a_guests_guest_finds_no_flash() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let plan = BoardPlan { nested: true, ..BoardPlan::new(1, &["one"]) };
+    let host = try_host(&model, &plan, &[("flash", b"code"), ("flash-variables", &[0x5a; 5000])]).unwrap();
+    let here = super::exits::here(host);
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    map_outer(&cpu, here, 90, FLASH_BANK, 7);
+    for op in [Op::Read, Op::Write] {
+        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+        cpu.set(El1::Sctlr, 0);
+        let (exits, end) = cpu.insist(here, vcpu, op, 90 << 12);
+        assert!(exits < 4 && matches!(end, Some((Outcome::Exit, Next::Resume))), "{op:?}: {exits}, {end:?}");
+        // It has taken an external abort of its own.
+        assert!(runs_guest(vcpu));
+        assert_eq!(cpu.get(El1::Esr) & 0x3f, 0b01_0000, "{op:?}");
+        let _ = leave(&cpu, here, vcpu, ec::HVC64, 0);
     }
 }

@@ -2,7 +2,7 @@
 //! is typed meanwhile waits.
 
 use crate::exits::model;
-use crate::pressure::SECOND;
+use crate::pressure::{SECOND, manage};
 use flatland::addr::VmId;
 use flatland::host::operator;
 use flatland::monitor::Typing;
@@ -98,5 +98,25 @@ fn what_is_typed_waits_for_a_guest_that_reads_and_is_lost_for_one_that_does_not(
     for n in 0..3 {
         assert!(operator::may_take(host, &cpu, &mut typing) && !held());
         assert_eq!(shown(host).matches("does not read what is typed").count(), usize::from(n == 0), "{n}");
+    }
+}
+
+/// A balloon is never larger than its VM, whatever is typed.
+#[test]
+fn a_balloon_is_no_larger_than_its_vm() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host(&model, false, true);
+    operator::typed(host, &cpu, 0x1d);
+    for (amount, said) in [("1M", "1024 KiB"), ("64M", "4096 KiB")] {
+        for byte in format!("balloon one {amount}\r").bytes() {
+            operator::typed(host, &cpu, byte);
+        }
+        while operator::go_on(host, &cpu) {}
+        cpu.pass(SECOND);
+        manage(&cpu, host);
+        let overcommit = host.pressure.overcommit.lock();
+        let last = overcommit.policy.journal().of(VmId(0)).map(|event| event.to_string()).last().unwrap();
+        assert!(last.contains(said), "{last}");
     }
 }
