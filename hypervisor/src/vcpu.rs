@@ -3,6 +3,7 @@
 //! [`Vcpu`] is owned by whoever holds its lock: the CPU it is loaded on, for as long as it is loaded. Its EL1 registers
 //! ([`Common::saved`]) are then on that CPU and reached through [`Machine::get`].
 
+pub mod el0;
 pub mod nested;
 pub mod nv2;
 pub mod state;

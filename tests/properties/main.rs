@@ -8,6 +8,7 @@ mod caches;
 mod calls;
 mod crash;
 mod decoding;
+mod el0;
 mod el2_shadow;
 mod el2_walk;
 mod ends;

@@ -325,3 +325,25 @@ fn without_e2h_el1s_names_are_the_guests() {
         assert_eq!(read(here, &cpu, vcpu, parts), Some(value(n)), "{parts:?}");
     }
 }
+
+/// Whatever was in the page, after a reset there is in it what registers of EL1 and EL2 have then, and else nothing.
+#[test]
+fn a_page_is_reset_with_all_that_is_in_it() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    let nested = split(&mut vcpu).1;
+    (0..512).for_each(|n| nested.write(&cpu, n * 8, 0xdead_0000 + n));
+    nested.reset_page(&cpu, 0x410f_d083, 0x8000_0003);
+    for offset in (0..4096).step_by(8) {
+        // VPIDR_EL2, VMPIDR_EL2, SCTLR_EL1.
+        let expected = match offset {
+            0x88 => 0x410f_d083,
+            0x50 => 0x8000_0003,
+            0x110 => 0x30d0_0800,
+            _ => 0,
+        };
+        assert_eq!(nested.read(&cpu, offset), expected, "{offset:#x}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Virtual EL2 on a CPU without FEAT_NV: what EL1's registers are while it runs as a program at EL0.
+//!
+//! There every privileged instruction of its is UNDEFINED and comes to us ([`crate::arm::a64`]). What is not privileged has to be as at
+//! EL2, by EL1's controls over EL0: that is what is here. Its addresses are translated by a shadow of its own stage 1
+//! ([`crate::memory::el2_shadow`]), by way of TTBR0_EL1; the upper range has one page of ours, the exception vectors of EL1, by which all
+//! that EL0 raises comes to EL2.
+
+use super::nested::SCTLR;
+use crate::arm::trap::cptr;
+use aarch64_cpu::registers::{CNTKCTL_EL1, CPACR_EL1, SCTLR_EL1, SCTLR_EL2, TCR_EL1, TCR_EL2};
+
+/// Bits of the upper range: 64 - T1SZ, the fewest there can be without FEAT_TTST. With 4 KiB a walk begins at level 2, where 16 entries are.
+pub const UPPER_BITS: u32 = 25;
+/// Where the exception vectors are: the first page of the upper range.
+pub const VECTORS: u64 = u64::MAX << UPPER_BITS;
+/// The entries of a vector table, and the bytes of each (Arm ARM D1.3.1.5).
+pub const N_VECTORS: u16 = 16;
+const VECTOR_BYTES: usize = 0x80;
+
+/// The registers of a virtual EL2 that EL1's follow from, as it wrote them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct El2State {
+    /// SCTLR_EL2.
+    pub sctlr: u64,
+    /// TCR_EL2.
+    pub tcr: u64,
+    /// MAIR_EL2.
+    pub mair: u64,
+    /// CPTR_EL2.
+    pub cptr: u64,
+}
+
+impl El2State {
+    /// SCTLR_EL1. PSTATE.DAIF, cache maintenance by address, DC ZVA and CTR_EL0 are EL0's, as they are EL2's; WFI and WFE are for EL2's own
+    /// controls to trap. Alignment and byte order are as EL2 has them. Caches are never off: that is for [`Self::mair`] to say, as walks of
+    /// shadow tables are to see what is in caches (Arm ARM D24.2.174, C).
+    pub fn sctlr_el1(&self) -> u64 {
+        let own = SCTLR_EL2::A.read(self.sctlr);
+        let fields = SCTLR_EL1::M::Enable
+            + SCTLR_EL1::C::Cacheable
+            + SCTLR_EL1::A.val(own)
+            + SCTLR_EL1::SA0.val(SCTLR_EL2::SA.read(self.sctlr))
+            + SCTLR_EL1::UMA::DontTrap
+            + SCTLR_EL1::I.val(SCTLR_EL2::I.read(self.sctlr))
+            + SCTLR_EL1::DZE::DontTrap
+            + SCTLR_EL1::UCT::DontTrap
+            + SCTLR_EL1::NTWI::DontTrap
+            + SCTLR_EL1::NTWE::DontTrap
+            + SCTLR_EL1::E0E.val(SCTLR_EL2::EE.read(self.sctlr))
+            + SCTLR_EL1::UCI::DontTrap;
+        fields.value | RES1
+    }
+
+    /// TCR_EL1: 48 bits of 4 KiB below, whatever EL2's are, and the vectors above. Walks are cacheable, as our stores to the tables are.
+    /// `pa_range` is what ID_AA64MMFR0_EL1 says of the CPU.
+    pub fn tcr_el1(&self, pa_range: u64) -> u64 {
+        let lower = TCR_EL1::T0SZ.val(16)
+            + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::SH0::Inner
+            + TCR_EL1::TG0::KiB_4
+            + TCR_EL1::TBI0.val(TCR_EL2::TBI.read(self.tcr));
+        let upper = TCR_EL1::T1SZ.val((64 - UPPER_BITS).into())
+            + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::SH1::Inner
+            + TCR_EL1::TG1::KiB_4;
+        (lower + upper + TCR_EL1::IPS.val(pa_range)).value
+    }
+
+    /// MAIR_EL1: EL2's; where its MMU or its caches are off, what it has as Normal is not cacheable. With its MMU off all of its memory is of
+    /// the first kind, Normal: EL2's own data would be Device then, which differs in nothing that a program relies on but in what is
+    /// forbidden.
+    pub fn mair_el1(&self) -> u64 {
+        const NON_CACHEABLE: u64 = 0x44;
+        if !SCTLR_EL2::M.is_set(self.sctlr) {
+            return NON_CACHEABLE;
+        }
+        if SCTLR_EL2::C.is_set(self.sctlr) {
+            return self.mair;
+        }
+        let kinds = self.mair.to_le_bytes().map(|kind| {
+            // Device memory has nothing in the upper half (Arm ARM D24.2.108).
+            if kind & 0xf0 == 0 { kind } else { NON_CACHEABLE as u8 }
+        });
+        u64::from_le_bytes(kinds)
+    }
+
+    /// CPACR_EL1: FP is EL0's, unless EL2 traps its own.
+    pub fn cpacr_el1(&self) -> u64 {
+        if self.cptr & cptr::TFP != 0 { 0 } else { CPACR_EL1::FPEN::TrapNothing.value }
+    }
+
+    /// CNTKCTL_EL1: EL0 reads the counters. Timers come to us: those of EL1's are its guest's.
+    pub fn cntkctl_el1() -> u64 {
+        (CNTKCTL_EL1::EL0VCTEN::SET + CNTKCTL_EL1::EL0PCTEN::SET).value
+    }
+}
+
+/// Bits of SCTLR_EL1 that were one in Armv8.0: SPAN, EIS, EOS among them, and those of AArch32's.
+const RES1: u64 = 0x30d0_0800;
+/// The same of SCTLR_EL2 are more.
+const _: () = assert!(RES1 & !SCTLR == 1 << 20, "bit 20 is one at EL1 alone");
+
+/// The word at `n` of the page of vectors: an entry is HVC with the number of the vector, and what is never come to.
+pub const fn vector_word(n: usize) -> u32 {
+    const HVC: u32 = 0xd400_0002;
+    /// A branch to itself.
+    const STOP: u32 = 0x1400_0000;
+    let (vector, word) = (n * 4 / VECTOR_BYTES, n * 4 % VECTOR_BYTES);
+    // Below 2^16.
+    if word == 0 && vector < N_VECTORS as usize { HVC | (vector as u32) << 5 } else { STOP }
+}
