@@ -526,3 +526,29 @@ fn what_both_worlds_share_is_found_by_the_other_and_timers_stay_apart() {
         assert_eq!(cpu.get(El1::Cntkctl), if vhe { 0x3 } else { 0x101 }, "E2H {vhe}");
     }
 }
+
+/// The line of the timer that is on the CPU follows from that, and from nothing else.
+#[test]
+fn the_line_of_the_timer_on_the_cpu_is_what_the_cpu_says() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    begin(&cpu, here, &mut vcpu, VIRTUAL);
+    let (common, nested) = split(&mut vcpu);
+    let mut vgic = here.vm.vgic.lock();
+    // INTIDs 27 and 28.
+    for (world, vhe, line) in [
+        (World::Guest(Guest::default()), false, 1 << 11),
+        (World::Guest(Guest::default()), true, 1 << 11),
+        (World::Hypervisor, true, 1 << 12),
+    ] {
+        (nested.world, nested.vhe) = (world, vhe);
+        for (ctl, is_high) in [(0, false), (1, false), (5, true), (7, false), (4, false), (5, true)] {
+            cpu.set(El1::CntvCtl, ctl);
+            timers::refresh(&mut vgic, common, nested, &cpu);
+            assert_eq!(nested.lines & (1 << 11 | 1 << 12), if is_high { line } else { 0 }, "E2H {vhe}, {ctl:#b}");
+        }
+    }
+}

@@ -134,4 +134,12 @@ mod tests {
         assert_eq!(Amount(4 << 30).to_string(), "4G");
         assert_eq!(Amount(4097).to_string(), "4097 bytes");
     }
+
+    #[test]
+    fn text_of_anybodys_is_harmless_between_quotes() {
+        assert_eq!(super::quote("a b~"), "\"a b~\"");
+        assert_eq!(super::quote("\"\\\u{1b}\u{7f}\u{e9}"), "\"\\u{22}\\u{5c}\\u{1b}\\u{7f}\\u{e9}\"");
+        assert_eq!(super::quote(&"x".repeat(40)).len(), 42);
+        assert_eq!(super::quote(&"x".repeat(41)).len(), 42 + 3);
+    }
 }

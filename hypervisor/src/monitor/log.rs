@@ -150,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_while_it_is_shown_is_not_shown() {
+        let mut log = Log::new();
+        (0..4).for_each(|i| log.line(format_args!("{i}")));
+        let (mut out, mut at) = (String::new(), log.last(2));
+        assert!(log.show(&mut out, &mut at));
+        log.line(format_args!("new"));
+        assert!(log.show(&mut out, &mut at) && !log.show(&mut out, &mut at));
+        assert_eq!(out, "2\n3\n");
+    }
+
+    #[test]
     fn what_is_not_shown_is_passed_over_in_parts() {
         let mut log = Log::new();
         for i in 0..100 {

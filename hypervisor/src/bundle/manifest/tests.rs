@@ -223,6 +223,9 @@ fn the_nearest_key_is_found() {
     assert_eq!(distance("", "abc"), 3);
     assert_eq!(distance("abc", ""), 3);
     assert_eq!(distance("flaw", "lawn"), 2);
+    assert_eq!(distance("vcpuss", "vcpus"), 1);
+    assert_eq!(distance("abcd", "bd"), 2);
+    assert_eq!(distance("abc", "xyz"), 3);
     assert!(super::nearest("watchdog").contains("watchdog-seconds"));
     assert!(super::nearest("memo").contains("memory"));
 }
