@@ -246,3 +246,14 @@ fn flash_counts_for_whether_there_is_enough_for_all() {
     let refused = try_host(&model(), &plan, &[("kernel", &[0; 64]), ("flash", &image)]).err().expect("there is not");
     assert!(refused.contains("KiB are wanted"), "{refused}");
 }
+
+/// No frame more and none less than the manifest lets the VMs have is to be had.
+#[test]
+fn a_pool_has_as_much_as_the_manifest_says() {
+    for (pool, frames) in [("6M", 1536), ("8M", 2048), ("10M", 2560)] {
+        let model = model();
+        let host = host_on(&model, &BoardPlan { pool: Some(pool), ..PLAN });
+        let counts = host.pool.lock().counts();
+        assert_eq!(counts.free + counts.table + counts.guest + counts.shared + counts.store, frames, "{counts:?}");
+    }
+}

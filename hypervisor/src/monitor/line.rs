@@ -291,6 +291,52 @@ mod tests {
     }
 
     #[test]
+    fn each_key_does_what_it_does_elsewhere() {
+        for (keys, expected) in [
+            // As in Emacs and readline.
+            ("\x01", "Xabcd"),
+            ("\x02", "abcXd"),
+            ("\x02\x02\x06", "abcXd"),
+            ("\x01\x05", "abcdX"),
+            ("\x01\x04", "Xbcd"),
+            ("\x08", "abcX"),
+            ("\x7f", "abcX"),
+            ("\x02\x02\x0b", "abX"),
+            ("\x02\x15", "Xd"),
+            ("\x17", "X"),
+            // As terminals send them.
+            ("\x1b[D", "abcXd"),
+            ("\x1bOD\x1bOD\x1bOC", "abcXd"),
+            ("\x1b[D\x1b[D\x1b[C", "abcXd"),
+            ("\x1b[H", "Xabcd"),
+            ("\x1b[1~", "Xabcd"),
+            ("\x1b[7~", "Xabcd"),
+            ("\x01\x1b[F", "abcdX"),
+            ("\x01\x1b[4~", "abcdX"),
+            ("\x01\x1b[8~", "abcdX"),
+            ("\x01\x1b[3~", "Xbcd"),
+            // Nothing is there.
+            ("\x06\x1b[C\x04\x1b[3~", "abcdX"),
+            ("\x01\x02\x1b[D\x08\x7f", "Xabcd"),
+            ("\x01\x15\x17", "Xabcd"),
+        ] {
+            assert_eq!(line(&format!("abcd{keys}X")), expected, "{keys:?}");
+        }
+        for (older, newer) in [("\x10", "\x0e"), ("\x1b[A", "\x1b[B"), ("\x1bOA", "\x1bOB")] {
+            let mut editor = Editor::new();
+            for word in ["one", "two"] {
+                typed(&mut editor, word);
+                editor.take();
+            }
+            typed(&mut editor, "now");
+            for (key, expected) in [(older, "two"), (older, "one"), (older, "one"), (newer, "two"), (newer, "now")] {
+                typed(&mut editor, key);
+                assert_eq!(editor.text.as_str(), expected);
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_foreign_bytes_leave_no_trace() {
         assert_eq!(line("a\x1b[1;5Cb\x1b[15~c\x1bxd\u{e9}\x00\x1b[999999999~e"), "abcde");
     }

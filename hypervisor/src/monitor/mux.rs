@@ -534,6 +534,7 @@ mod tests {
     #[test]
     fn guests_cannot_fill_the_line_so_far_that_the_monitor_is_mute() {
         let mut console = two();
+        assert_eq!(console.lost(), 0);
         for i in 0..100_000u32 {
             say(&mut console, if i % 3 == 0 { A } else { B }, if i % 50 == 0 { "\n" } else { "y" });
             assert!(console.ring.len() < GUESTS + 1024);
