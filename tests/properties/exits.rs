@@ -626,6 +626,8 @@ fn exits_and_signs_of_life_are_sums() {
     let model = model();
     let here = here(host(&model, false, false));
     let slot = here.slot;
+    let names = ["hvc", "sysreg", "mmio", "memory", "irq", "timer", "wfx", "nested", "fp", "other"];
+    assert_eq!(Counter::ALL.map(Counter::name), names);
     for (n, counter) in Counter::ALL.into_iter().enumerate() {
         let (exits, life) = (slot.exits(), slot.life());
         (0..=n).for_each(|_| slot.count(counter));

@@ -86,6 +86,34 @@ fn what_is_in_the_list_registers_is_read_of_the_redistributor() {
     assert_eq!(access(here, &cpu, &mut vcpu, sgis + 0x200, None), 0, "and not pending");
 }
 
+#[test]
+fn what_is_in_the_list_registers_is_read_of_the_distributor() {
+    const PENDING: u64 = 1 << 62;
+    const ACTIVE: u64 = 1 << 63;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // Both groups on; SPI 33 is of group 1, on, and pending.
+    for (offset, value) in [(0, 3), (0x84, 2), (0x104, 2), (0x204, 2)] {
+        access(here, &cpu, &mut vcpu, GICD + offset, Some(value));
+    }
+    for (offset, before, after) in [(0x304, 0, 2), (0x204, 2, 0)] {
+        hwstate::refill(here, &cpu, &mut vcpu);
+        assert_eq!(access(here, &cpu, &mut vcpu, GICD + offset, None), before);
+        hwstate::refill(here, &cpu, &mut vcpu);
+        // The guest takes it.
+        let taken = |lr: u64| if lr & PENDING != 0 { lr ^ (PENDING | ACTIVE) } else { lr };
+        cpu.lists.borrow_mut().0.iter_mut().for_each(|lr| *lr = taken(*lr));
+        assert_eq!(access(here, &cpu, &mut vcpu, GICD + offset, None), after, "{offset:#x}");
+        // And ends it; it is pending again.
+        hwstate::refill(here, &cpu, &mut vcpu);
+        cpu.lists.borrow_mut().0.iter_mut().for_each(|lr| *lr &= !(PENDING | ACTIVE));
+        access(here, &cpu, &mut vcpu, GICD + 0x204, Some(2));
+    }
+}
+
 /// GICC_DIR, the one register of a GICv2's CPU interface that is not the hardware's.
 #[test]
 fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {

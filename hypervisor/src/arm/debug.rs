@@ -200,6 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn a_watchpoint_is_as_it_was_written_but_for_levels() {
+        let mut debug = Debug::new();
+        // E, PMC of EL1 and EL0, LSC of stores, BAS, MASK; HMC has EL2 watched, too.
+        let control = 1 | 0b11 << 1 | 0b10 << 3 | 0xa5 << 5 | 0b111 << 24;
+        debug.watchpoints[2] = Point { value: 0xffff_0000_1234_5678, control: control | HMC };
+        for at_el2 in [false, true] {
+            assert_eq!(debug.watchpoint(2, at_el2), Point { value: 0xffff_0000_1234_5678, control });
+            assert_eq!(debug.watchpoint(1, at_el2), Point::default());
+            assert_eq!(debug.watchpoint(4, at_el2), Point::default(), "there is none");
+        }
+        debug.watchpoints[2].control &= !HMC;
+        assert_eq!(debug.watchpoint(2, true).control, control & !2, "EL0 alone is left");
+        assert_eq!(debug.breakpoint(2, false), Point::default());
+    }
+
+    #[test]
     fn breakpoints_by_vmid_are_not_armed() {
         let mut debug = Debug::new();
         for bt in 0..16u64 {

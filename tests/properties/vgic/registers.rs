@@ -553,9 +553,18 @@ fn a_line_that_comes_again_while_it_is_in_a_list_is_pending() {
     vgic.fill(CPU0, &mut Lists::new(), OPEN);
     assert!(pends(&vgic) && vgic.hw_active(CPU0, timer), "in the list");
     let _ = vgic.set_line(CPU0, timer, Line::High);
-    assert!(pends(&vgic), "and again");
+    assert!(pends(&vgic) && vgic.hw_active(CPU0, timer), "and again");
     let _ = vgic.set_line(CPU0, timer, Line::Low);
     assert!(!pends(&vgic) && !vgic.hw_active(CPU0, timer));
+    // Active and pending again.
+    let _ = vgic.redist_write(CPU0, 0x1_0300, 4, 1 << 27);
+    assert!(vgic.hw_active(CPU0, timer));
+    let _ = vgic.set_line(CPU0, timer, Line::High);
+    assert!(vgic.hw_active(CPU0, timer));
+    let _ = vgic.redist_write(CPU0, 0x1_0380, 4, 1 << 27);
+    assert!(vgic.hw_active(CPU0, timer));
+    let _ = vgic.set_line(CPU0, timer, Line::Low);
+    assert!(!vgic.hw_active(CPU0, timer));
 }
 
 #[test]
