@@ -3,12 +3,13 @@
 
 use crate::exits::model;
 use flatland::addr::VmId;
+use flatland::arm::desc::Hole;
 use flatland::bundle::{Bundle, Limits};
 use flatland::host::{Host, heap_for};
 use flatland::machine::Machine;
 use flatland::memory::{Access, Miss, RAM_BASE};
 use flatland::next::{Cause, Next};
-use flatland::policy::Level;
+use flatland::policy::{Level, Pace};
 use flatland::vm::Vm;
 use flatland::vm::device_tree::most_bytes;
 use harness::cpu::{BoardPlan, Cpu, bundle, host_on, run_all, shown, try_host};
@@ -108,8 +109,20 @@ fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
         page += 1;
     }
     let before = host.pool.lock().counts().free;
+    // Whoever looks for equal pages and found few hurries now that memory is short, and only then.
+    let pace = || host.pressure.overcommit.lock().pace.percent_hundredths();
+    let slow = || {
+        let pace = &mut host.pressure.overcommit.lock().pace;
+        *pace = Pace::new(50);
+        (0..4).for_each(|_| pace.found(1000, 0));
+    };
+    slow();
+    assert_eq!(pace(), 5000 / 16);
     second(&cpu, host);
     assert_ne!(level(), Level::High);
+    assert_eq!(pace(), 5000);
+    // Nobody does, on this board.
+    host.pressure.overcommit.lock().pace = Pace::new(0);
     for _ in 0..30 {
         second(&cpu, host);
     }
@@ -120,6 +133,10 @@ fn the_policy_keeps_some_memory_free_and_watches_who_uses_it() {
         let sampled = vm.memory.lock().sampled().0;
         assert_eq!(sampled > 0, vm.id == VmId(0), "{sampled} pages of {} are watched", vm.name);
     }
+    slow();
+    host.fleet.vms[0].memory.lock().give_up(&cpu, &host.pool, RAM_BASE, 1024, Hole::Ballooned, &mut || false);
+    second(&cpu, host);
+    assert_eq!((level(), pace()), (Level::High, 5000 / 16), "having enough is no reason");
 }
 
 #[test]

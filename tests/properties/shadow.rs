@@ -691,6 +691,40 @@ fn an_alias_that_is_gone_takes_no_room() {
     assert_eq!(model.errors(), Vec::<String>::new());
 }
 
+/// The same of blocks: those for which there is no room make way, and what is left goes with a page of theirs.
+#[test]
+fn a_block_that_goes_takes_all_its_aliases_along_however_many_made_way() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 2);
+    let blocks = [0, 1].map(|n| PAGES + (n << 21));
+    // Each of 2048 addresses of blocks is one of 512.
+    for n in 0..512 {
+        if n < 4 {
+            world.store(TABLES + n * 8, TABLES + 0x1000 + 3);
+        }
+        world.store(TABLES + 0x1000 + n * 8, blocks[(n % 2) as usize] + 0x4fd);
+    }
+    world.enter();
+    for n in 0..1200 {
+        let at: Addr<Ipa2> = Addr::new(n << 21);
+        fill(&mut world.memory, &model, &pool, world.key, at, Access::Write).unwrap();
+        assert!(world.reach(at + 0x5000, Access::Write).is_some(), "{n} is a block");
+    }
+    // The first of each block has a place of its own, and 512 have one together.
+    assert_eq!(world.memory.shadow_counts().displaced, 1200 - 2 - 512);
+    let there =
+        |world: &World<'_>| (0..1200).filter(|n| world.reach(Addr::new(n << 21), Access::Read).is_some()).count();
+    assert_eq!(there(&world), 514);
+    drop(world.memory.discard(&model, &pool, Addr::new(blocks[1] + 0x3000), Hole::Ballooned));
+    assert_eq!(there(&world), 257);
+    drop(world.memory.discard(&model, &pool, Addr::new(blocks[0] + 0x3000), Hole::Ballooned));
+    assert_eq!(there(&world), 0);
+    assert_eq!(world.memory.check(&model, &pool).wrong, 0);
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
 /// Two blocks of a hypervisor's RAM that its guest finds twice each, one leaf of each in the list: when a page of one goes,
 /// both leaves of its block go and none of the other's, which go with a page of theirs.
 #[test]
