@@ -235,13 +235,13 @@ fn a_restless_frame_is_passed_by() {
     assert_eq!(passed(&mut pool), 0);
     let mut skips = Vec::new();
     for hash in 1..6 {
-        assert_eq!(pool.visit(at, 7, hash), None);
+        assert_eq!(pool.visit(at, 8, hash), None);
         skips.push(passed(&mut pool));
     }
     assert_eq!(skips, [0, 1, 3, 7, 7]);
-    assert_eq!(pool.visit(at, 7, 5), None);
+    assert_eq!(pool.visit(at, 8, 5), None);
     assert_eq!(passed(&mut pool), 0);
-    assert_eq!(pool.visit(at, 7, 6), None);
+    assert_eq!(pool.visit(at, 8, 6), None);
     assert_eq!(passed(&mut pool), 1, "as if for the first time");
 }
 

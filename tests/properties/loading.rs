@@ -122,4 +122,15 @@ fn pages_of_an_image_are_lent_to_vms_that_merge() {
         }
         assert!(host.pool.lock().counts().free < free);
     }
+    // What is unpacked lies nowhere in the bundle.
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let plan = BoardPlan { merges: true, lends: true, ..BoardPlan::new(1, &["one"]) };
+    let packed = pack(&kernel);
+    let host = try_host(&model, &plan, &[("kernel", &packed)]).unwrap();
+    host.begin_all(&cpu);
+    let vm = &host.fleet.vms[0];
+    while !pick(&cpu, host, vm) {}
+    assert!(read(&cpu, host, vm, RAM_BASE + 0x8_0000, kernel.len()) == kernel, "the image is whole");
+    assert_eq!(vm.memory.lock().resident().shared, 0);
 }

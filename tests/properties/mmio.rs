@@ -13,7 +13,9 @@ use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
 use flatland::vm::device_tree::Gic;
+use flatland::vm::request;
 use harness::cpu::{BoardPlan, Cpu, host, host_on, shown};
+use std::sync::atomic::Ordering;
 
 /// Lets the guest load (nothing to write) or store a word with X3. Returns X3.
 pub(crate) fn access(here: Here<'_>, cpu: &Cpu<'_>, vcpu: &mut Vcpu, ipa: u64, value: Option<u64>) -> u64 {
@@ -127,6 +129,24 @@ fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {
     access(here, &cpu, &mut vcpu, GICC + 0x1000, Some(33));
     assert_eq!(access(here, &cpu, &mut vcpu, GICD + 0x304, None), 4);
     assert_eq!(access(here, &cpu, &mut vcpu, GICC + 0x1000, None), 0);
+}
+
+/// ICC_DIR_EL1, where it traps.
+#[test]
+fn an_interrupt_is_deactivated_by_a_system_register() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    access(here, &cpu, &mut vcpu, GICD + 0x304, Some(6));
+    here.slot.requests.store(0, Ordering::Relaxed);
+    // MSR S3_0_C12_C11_1, X7.
+    vcpu.registers.x[7] = 33;
+    vcpu.registers.esr = ec::SYSREG << 26 | 1 << 25 | 3 << 20 | 1 << 17 | 12 << 10 | 7 << 5 | 11 << 1;
+    assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+    assert_eq!(access(here, &cpu, &mut vcpu, GICD + 0x304, None), 4);
+    assert_ne!(here.slot.requests.load(Ordering::Relaxed) & request::REFILL, 0, "others have room in the lists");
 }
 
 #[test]

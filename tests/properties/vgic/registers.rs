@@ -371,6 +371,11 @@ fn a_route_is_read_in_halves_as_it_is_whole() {
             let expected = before & !(0xffff_ffff << (half * 8)) | value << (half * 8);
             assert_eq!(vgic.dist_read(CPU0, at, 8), expected, "SPI {intid}, half {half}");
         }
+        let before = vgic.dist_read(CPU0, at, 8);
+        for byte in 0..8 {
+            put(&mut vgic, at + byte, 1, before >> (byte * 8) & 0xff);
+            assert_eq!(vgic.dist_read(CPU0, at, 8), before, "SPI {intid}, byte {byte}");
+        }
     }
 }
 
@@ -644,8 +649,8 @@ fn one_made_active_while_a_list_has_it_stays_with_who_has_it() {
     put(&mut vgic, 0x821, 1, 2);
     put(&mut vgic, 0x304, 4, 2);
     let _ = vgic.fold(CPU0, &mut lists[0]);
-    vgic.fill(CPU0, &mut lists[0], OPEN);
     vgic.fill(CPU1, &mut lists[1], OPEN);
+    vgic.fill(CPU0, &mut lists[0], OPEN);
     assert_eq!((active(&lists[0]).len(), active(&lists[1]).len()), (1, 0));
 }
 
