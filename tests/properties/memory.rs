@@ -808,6 +808,37 @@ fn a_block_is_not_what_it_was_begun_for_once_it_was_in_the_balloon() {
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
+/// Cleaning a range reaches all of its pages, wherever they lie, and nothing but them.
+#[test]
+fn a_range_is_cleaned_page_by_page() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    // Neighbours here are none there, and one is missing.
+    let place = |memory: &mut Memory, page: u64| {
+        let at = RAM_BASE + (page << 12);
+        resolve(memory, &model, &pool, at, Access::Write).unwrap().output_of(at).unwrap()
+    };
+    let pages = [4, 1, 6, 0, 2, 5].map(|page| (page, place(&mut memory, page)));
+    for (start, length) in [(0x800, 0x1000), (0x1ff8, 0x10), (0, 0x7000), (0x2800, 0x2000), (0x4008, 8), (0x5000, 0)] {
+        let word = |page: u64, pa: Addr<Pa>, at: u64| (page << 12 | at, pa + at);
+        let words: Vec<_> =
+            pages.iter().flat_map(|(page, pa)| [0, 8, 0x800, 0xff8].map(|at| word(*page, *pa, at))).collect();
+        for (at, pa) in &words {
+            model.guest_store(*pa, 1);
+            model.cached_store(*pa, 2 + *at);
+        }
+        memory.clean(&model, RAM_BASE + start, length);
+        for (at, pa) in &words {
+            // By lines of 64 bytes.
+            let is_clean = (start & !63..(start + length).next_multiple_of(64)).contains(at) && length > 0;
+            assert_eq!(model.uncached(*pa), if is_clean { 2 + *at } else { 1 }, "{at:#x} of {length:#x} at {start:#x}");
+        }
+    }
+    memory.retire(&model, &pool);
+}
+
 /// Each page that is watched counts once, when it is touched; others do not.
 #[test]
 fn pages_that_are_watched_are_counted_when_they_are_touched() {
