@@ -3,11 +3,14 @@
 
 use crate::exits::{here, leave, model};
 use flatland::addr::{IntId, VcpuId};
+use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::gic::{gicd, gicr, hcr};
 use flatland::host::Here;
 use flatland::hwstate::{lists, nested, refill};
+use flatland::machine::Machine;
 use flatland::next::Next;
+use flatland::vcpu::Timer;
 use flatland::vcpu::nested::{Guest, World, page};
 use flatland::vm::request;
 use harness::cpu::{Cpu, host, split};
@@ -125,5 +128,43 @@ fn what_a_guests_guest_ended_wakes_the_one_it_goes_to_now() {
         cpu.lists.borrow_mut().0[0] &= !STATE;
         look(here, &cpu, &mut vcpu);
         assert!(is_told(here), "nobody told the other {when}");
+    }
+}
+
+/// Who sleeps is woken when the first of its timers fires that will: the virtual one by its own counter, unless its interrupt is active
+/// already; the physical one, which is emulated, unless it has fired.
+#[test]
+fn who_sleeps_is_woken_by_the_first_of_its_timers() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.pass(10_000);
+    let now = cpu.now();
+    here.vm.offset.store(300, Relaxed);
+    let (enabled, masked) = (1, 3);
+    for (virt, is_active, phys, expected) in [
+        (None, false, None, None),
+        (Some((enabled, now + 500)), false, None, Some(now + 800)),
+        (Some((enabled, now + 500)), true, None, None),
+        (Some((masked, now + 500)), false, None, None),
+        // It has come; the vCPU is woken at once.
+        (Some((enabled, now - 500)), false, None, Some(now - 200)),
+        (None, false, Some((enabled, now + 1)), Some(now + 1)),
+        (None, false, Some((enabled, now)), None),
+        (None, false, Some((enabled, now - 1)), None),
+        (None, false, Some((masked, now + 1)), None),
+        (Some((enabled, now + 500)), false, Some((enabled, now + 700)), Some(now + 700)),
+        (Some((enabled, now + 500)), false, Some((enabled, now + 900)), Some(now + 800)),
+        (Some((enabled, now + 500)), true, Some((enabled, now + 900)), Some(now + 900)),
+    ] {
+        let (ctl, cval) = virt.unwrap_or_default();
+        vcpu.saved.set(El1::CntvCtl, ctl);
+        vcpu.saved.set(El1::CntvCval, cval);
+        vcpu.timer_active = is_active;
+        let (ctl, cval) = phys.unwrap_or_default();
+        vcpu.cntp = Timer { ctl, cval };
+        let found = flatland::hwstate::timers::sleep_deadline(here.vm, &vcpu, &cpu);
+        assert_eq!(found, expected, "{virt:?}, active {is_active}, {phys:?} at {now}");
     }
 }
