@@ -15,7 +15,7 @@ use flatland::machine::Machine;
 use flatland::next::Next;
 use flatland::vcpu::Vcpu;
 use flatland::vcpu::nested::{hcr, page};
-use harness::cpu::{BoardPlan, Cpu, Op, Outcome, host, try_host};
+use harness::cpu::{BoardPlan, Cpu, Op, Outcome, host, shown, try_host};
 
 /// The guest's pages that are looked at.
 const PAGES: std::ops::Range<u64> = 64..80;
@@ -340,6 +340,12 @@ fn shadows_are_checked_where_that_is_wanted() {
         map_outer(&cpu, here, page, ram(page + 100), 7);
     }
     begin(&cpu, here, vcpu, VIRTUAL);
+    let summed = || {
+        let _ = shown(here.host);
+        here.host.sum_up();
+        shown(here.host)
+    };
+    assert!(!summed().contains("shadows:"), "there was none");
     PAGES.for_each(|page| drop(read(&cpu, here, vcpu, page)));
     for checks in [false, true] {
         here.host.pressure.overcommit.lock().checks = checks;
@@ -348,6 +354,9 @@ fn shadows_are_checked_where_that_is_wanted() {
         let checked = here.host.pressure.overcommit.lock().checked;
         assert_eq!((checked.leaves >= 16, checked.wrong), (checks, 0), "{checked:?}");
     }
+    let sum = summed();
+    let filled = sum.split_once("shadows: filled=").and_then(|(_, rest)| rest.split_once(' ')?.0.parse::<u64>().ok());
+    assert!(filled >= Some(16) && sum.contains(" wrong=0 "), "{sum}");
 }
 
 /// Flash is for a hypervisor that starts in it: to its guest there is nothing.
