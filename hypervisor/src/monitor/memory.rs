@@ -196,7 +196,7 @@ pub fn vm_stats(out: &mut dyn Write, half: usize, millis: u64, row: &MemRow<'_>)
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, MemRow, mem, vm_stats};
+    use super::{Board, MemRow, board_stats, cost_stats, mem, vm_stats};
     use alloc::string::String;
 
     #[test]
@@ -232,6 +232,114 @@ mod tests {
         assert!(out.contains("unaccounted") && out.contains(" 8 KiB"), "{out}");
         let out = show(&Board { free: board.free + 4, ..board });
         assert!(out.contains("counted twice"), "{out}");
+    }
+
+    /// A board on which each number is another.
+    const BOARD: Board<'_> = Board {
+        level: "soft",
+        total: 65_536,
+        hypervisor: 1_001,
+        reserved: 1_002,
+        private: 10_003,
+        tables: 104,
+        shared: 205,
+        images: 306,
+        store: 407,
+        free: 508,
+        saved: 609,
+        reserve: (710, 811),
+        swap: (912, 13),
+        scan: [21, 22, 23, 24],
+        record_bytes: 16,
+    };
+
+    #[test]
+    fn each_number_is_in_its_place() {
+        let rows = [
+            MemRow {
+                name: "a",
+                configured: 4096,
+                private: 2100,
+                shared: 410,
+                saved: 320,
+                tables: 12,
+                ..MemRow::default()
+            },
+            MemRow { name: "b", zero: 40, packed: 1530, swapped: 64, balloon: 900, active: 52, ..MemRow::default() },
+        ];
+        let mut out = String::new();
+        let written =
+            (0..).map_while(|line| mem(&mut out, line, &BOARD, &rows)).filter(|written| written.is_ok()).count();
+        let lines: alloc::vec::Vec<_> = out.lines().collect();
+        assert_eq!(lines.len(), written);
+        let table = [
+            "MiB          SIZE    PRIV  SHARED   SAVED    ZERO  PACKED    SWAP   BALLN  ACTIVE",
+            "a              4.0     2.0     0.4     0.3     0.0     0.0     0.0     0.0     0.0",
+            "b              0.0     0.0     0.0     0.0     0.0     1.4     0.0     0.8     0.0",
+            "all            4.0     2.0     0.4     0.3     0.0     1.4     0.0     0.8     0.0",
+        ];
+        assert_eq!(lines[..4], table);
+        let known = 2100 + 205 + 407 + 12 + 306 + 1_002 + 1_001 + 508;
+        let parts: alloc::vec::Vec<_> =
+            lines[4..14].iter().map(|line| (line[..16].trim_end(), line[16..].trim())).collect();
+        let rest = alloc::format!("{} KiB", 65_536 - known);
+        let expected = [
+            ("guests' own", "2100 KiB"),
+            ("shared", "205 KiB"),
+            ("store", "407 KiB"),
+            ("tables", "12 KiB"),
+            ("images", "306 KiB"),
+            ("reserved", "1002 KiB"),
+            ("hypervisor", "1001 KiB"),
+            ("free", "508 KiB"),
+            ("board", "65536 KiB"),
+            ("unaccounted", rest.as_str()),
+        ];
+        assert_eq!(parts, expected);
+        let words = [
+            "level soft; sharing saves 609 KiB; copies may take 710 KiB at once, 811 KiB can be had",
+            "scanned 21 pages: 22 merged, 23 zero, 24 changed meanwhile",
+            "swap area 912 KiB, 13 used; 16 bytes of records a frame",
+        ];
+        assert_eq!(lines[14..], words);
+    }
+
+    #[test]
+    fn programs_get_each_number_by_its_name() {
+        let mut out = String::new();
+        for half in [0, 1] {
+            board_stats(&mut out, half, 61_007, &BOARD).unwrap();
+        }
+        let expected = "stats t=61.007 board level=soft total=65536 hypervisor=1001 reserved=1002 free=508 images=306 \
+                        shared=205 store=407 tables=104 private=10003 saved=609 reserve=710 swap=912 swapped=13 scanned=21 \
+                        merged=22 zeroed=23 differed=24";
+        assert_eq!(out, expected);
+        let row = MemRow {
+            name: "vm",
+            configured: 1,
+            private: 2,
+            shared: 3,
+            saved: 4,
+            zero: 5,
+            packed: 6,
+            packed_in: 7,
+            swapped: 8,
+            balloon: 9,
+            target: 10,
+            active: 11,
+            tables: 12,
+            entitled: 13,
+        };
+        let mut out = String::new();
+        for half in [0, 1] {
+            vm_stats(&mut out, half, 999, &row).unwrap();
+        }
+        let expected = "stats t=0.999 vm=vm configured=1 private=2 shared=3 saved=4 zero=5 packed=6 packed-in=7 swapped=8 \
+                        balloon=9 target=10 active=11 tables=12 entitled=13";
+        assert_eq!(out, expected);
+        let mut out = String::new();
+        cost_stats(&mut out, 1_000, &[("pack", 3, 4_000), ("merge", 5, 60)]).unwrap();
+        assert_eq!(out, "stats t=1.000 costs pack=3*4000 merge=5*60");
     }
 
     #[test]

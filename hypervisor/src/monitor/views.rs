@@ -243,6 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_cpus_stands_in_columns() {
+        let rows = [(Some(3), "running", 400), (None, "off", 0), (Some(12), "ready", 125)];
+        let row = |n: usize| {
+            let before = rows.iter().take(n).map(|(.., ticks)| ticks).sum();
+            let row =
+                rows.get(n).map(|&(cpu, state, ticks)| TopRow { name: "debian", vcpu: n as u16, cpu, state, ticks });
+            (before, row)
+        };
+        let out = shown(|out, line| top(out, line, (1000, 2), row, rows.len()));
+        let expected = [
+            "NAME             VCPU  CPU  STATE       SHARE",
+            "debian              0    3  running      40.0 %",
+            "debian              1    -  off           0.0 %",
+            "debian              2   12  ready        12.5 %",
+            "idle                                    147.5 %",
+            "board                                   200.0 %",
+        ];
+        assert!(out.lines().eq(expected), "{out}");
+    }
+
+    #[test]
     fn exits_are_summed_and_those_that_never_were_are_left_out() {
         let row = |cause, count| ExitRow { cause, count };
         let rows = [row("wfi", 10), row("hvc", 0), row("abort", 5)];
@@ -259,6 +280,10 @@ mod tests {
         let out = shown(|out, line| regs(out, line, &row));
         assert_eq!(out.lines().count(), 1 + 11 + 1);
         assert!(out.contains("X30 0xffffffffffffffe1") && out.contains("SCTLR_EL1  0x0000000000000001"));
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines[0], "vCPU 1, blocked: PC 0x0000000040080000, PSTATE 0x000003c5");
+        assert_eq!(lines[1], "X0  0xffffffffffffffff  X1  0xfffffffffffffffe  X2  0xfffffffffffffffd");
+        assert_eq!(lines[12], "SCTLR_EL1  0x0000000000000001  ELR_EL1    0x0000000000000002");
     }
 
     #[test]
