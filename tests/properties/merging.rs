@@ -2,6 +2,7 @@
 
 use crate::exits::model;
 use crate::pressure::{SECOND, manage};
+use flatland::arm::desc::Hole;
 use flatland::frames::Work;
 use flatland::host::Host;
 use flatland::machine::Machine;
@@ -10,6 +11,7 @@ use flatland::memory::{Access, RAM_BASE};
 use flatland::vm::Vm;
 use harness::cpu::{BoardPlan, Cpu, host_on, run_all, shown};
 use harness::touch::resolve;
+use std::sync::atomic::Ordering;
 
 /// Pages of a VM: two blocks.
 const PAGES: u64 = 1024;
@@ -247,4 +249,71 @@ fn a_shared_frame_is_lent_to_a_page_that_nothing_backs() {
     assert_eq!(one.memory.lock().resident().shared, 0);
     assert_eq!(host.pool.lock().counts().shared, 0);
     assert_eq!(model.errors(), Vec::<String>::new());
+}
+
+/// What is told of a VM's memory and the board's is what there is, each in its unit.
+#[test]
+fn what_is_told_of_memory_is_what_there_is() {
+    let model = model();
+    model.attach_disk(64);
+    let cpu = Cpu::new(&model);
+    let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one", "two"]) });
+    run_all(host);
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    // 20 pages that both have, 10 that are zero, some of their own, in blocks of which there are three.
+    for (n, vm) in [one, two].into_iter().enumerate() {
+        for page in 0..PAGES {
+            let content = match page {
+                0..20 => 1 + page,
+                20..30 => 0,
+                _ => 10_000 * (n as u64 + 1) + page,
+            };
+            if n == 0 || page < 512 {
+                write(&cpu, host, vm, page, content);
+            }
+        }
+    }
+    scan(&cpu, host);
+    // Some that compress, and some in the balloon.
+    let at = |page: u64| RAM_BASE + (page << 12);
+    for page in 40..43 {
+        // The half of it.
+        let half = |n: u64| if n < 2048 { (n * page).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33 } else { 0 };
+        let bytes: Vec<u8> = (0..4096_u64).map(|n| half(n) as u8).collect();
+        let mut memory = one.memory.lock();
+        memory.write(&cpu, &host.pool, at(page), &bytes).unwrap();
+        assert!((0..1000).any(|_| memory.evict(&cpu, &host.pool, at(page)) == Put::Packed));
+    }
+    two.memory.lock().give_up(&cpu, &host.pool, at(50), 7, Hole::Ballooned, &mut || false);
+    two.entitled.store(900, Ordering::Relaxed);
+    one.entitled.store(5000, Ordering::Relaxed);
+    let overcommit = host.pressure.overcommit.lock();
+    let counts = host.pool.lock().counts();
+    host.tell_memory(&overcommit, |board, rows| {
+        for (row, vm) in rows.iter().zip(&host.fleet.vms) {
+            let resident = vm.memory.lock().resident();
+            assert_eq!((row.name, row.configured), (vm.name.as_str(), 4096));
+            let told = [row.private, row.shared, row.zero, row.packed, row.swapped, row.tables];
+            let pages =
+                [resident.frames, resident.shared, resident.zero, resident.packed, resident.swapped, resident.tables];
+            assert_eq!(told, pages.map(|pages| pages * 4), "{row:?}");
+            // Units of 256 bytes.
+            assert_eq!(row.packed_in, resident.units / 4);
+            // Of a frame that two name each has a half.
+            assert_eq!((row.shared, row.saved, row.zero), (80, 40, 40), "{row:?}");
+        }
+        assert_eq!(rows.iter().map(|row| row.packed).collect::<Vec<_>>(), [12, 0]);
+        assert!(rows[0].packed_in > 0 && rows[0].packed_in < 12, "{rows:?}");
+        // No VM is meant to have more than it has at most.
+        assert_eq!(rows.iter().map(|row| row.entitled).collect::<Vec<_>>(), [4096, 3600]);
+        let told = [board.total, board.private, board.tables, board.shared, board.images, board.store, board.free];
+        let frames = [counts.total, counts.guest, counts.table, counts.shared, 0, counts.store, counts.free];
+        assert_eq!(told, frames.map(|frames| frames * 4), "{board:?}");
+        assert_eq!((board.saved, board.level), (80, "high"));
+        assert_eq!(board.scan[1..3], [20, 20], "{board:?}");
+        assert_eq!((board.hypervisor, board.reserved), (0, (counts.reserved + counts.hypervisor) * 4));
+    });
+    // Costs are of a page each.
+    let packs = host.costs().into_iter().find(|(name, ..)| *name == Work::Pack.name()).unwrap();
+    assert_eq!((packs.1, host.pool.costs().of(Work::Pack).0), (3, 3));
 }

@@ -461,6 +461,12 @@ fn no_register_is_read_by_a_size_or_at_an_address_that_it_has_not() {
         let _ = vgic.dist_write(CPU0, offset, size, u64::MAX);
         assert_eq!(vgic.dist_read(CPU0, 0x6100, 8), 0x12_0000_0001, "{size} bytes at {offset:#x}");
     }
+    // Nor are there parts of GICD_SGIR; of all of it, the sender's own SGI 0.
+    let mut v2 = Vgic::new(Version::V2, 2, 64, 4);
+    for (offset, size, value, pending) in [(3, 1, 2, 0), (2, 2, 0x200, 0), (0, 2, 0, 0), (0, 4, 0x200_0000, 1)] {
+        let _ = v2.dist_write(CPU0, gicd::SGIR + offset, size, value);
+        assert_eq!(v2.dist_read(CPU0, 0x200, 4), pending, "{size} bytes at {offset}");
+    }
     // A GICv2 has nothing of eight bytes, and no routes.
     let v2 = Vgic::new(Version::V2, 2, 64, 4);
     for offset in [0, 8, 0x400, 0x6100] {
