@@ -200,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_without_members_is_no_bundle() {
+        let mut archive = Vec::new();
+        cpio::finish(&mut archive);
+        assert_eq!(errors(&archive), ["archive: it has no members; make the bundle with scripts/bundle"]);
+        assert_eq!(errors(&archive[..20]).len(), 1, "what is cut off may have had some");
+    }
+
+    #[test]
     fn the_manifest_comes_first() {
         let mut bytes = Vec::new();
         cpio::append(&mut bytes, "Image", b"code").unwrap();

@@ -68,19 +68,9 @@ impl Policy {
         self.level
     }
 
-    /// The levels of the board.
-    pub fn levels(&self) -> &Levels {
-        &self.levels
-    }
-
     /// What was done, and why.
     pub fn journal(&self) -> &Journal {
         &self.journal
-    }
-
-    /// The same, to enter what was done elsewhere.
-    pub fn journal_mut(&mut self) -> &mut Journal {
-        &mut self.journal
     }
 
     /// Sets a VM's balloon to so many pages until told otherwise, or hands it back to the rules. Compression and swap take

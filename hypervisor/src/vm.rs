@@ -228,11 +228,6 @@ impl Vm {
         }
     }
 
-    /// All its vCPUs.
-    pub fn everybody(&self) -> Kicks {
-        self.slots.iter().enumerate().fold(Kicks::NONE, |kicks, (n, _)| kicks | Kicks::one(VcpuId(n as u16)))
-    }
-
     /// What is done when it crashes.
     pub fn on_crash(&self) -> OnCrash {
         self.spec.on_crash

@@ -73,3 +73,25 @@ fn what_ends_a_vcpu_or_its_vm_does_not_return() {
     assert_eq!(answer(vm, [0x8400_0012, 1 << 31, 0, 0]), INVALID_PARAMETERS, "a reset of the vendor's");
     assert_eq!(answer(vm, [0x8400_0005, 0, 0, 0]), -1, "MIGRATE");
 }
+
+/// What needs no VM to be answered: versions, features, that no trusted OS is there, and that there is no such call (DEN0022, DEN0028).
+#[test]
+fn facts_are_the_same_whoever_asks() {
+    for (function, x1, answer) in [
+        (0x8400_0000, 0, Some(0x1_0001)),
+        (0x8000_0000, 0, Some(0x1_0001)),
+        (0x8400_0006, 0, Some(2)),
+        (0x8400_000a, 0x8400_0000, Some(0)),
+        (0x8400_000a, 0xc400_0003, Some(0)),
+        (0x8400_000a, 0x8400_00ff, Some(-1)),
+        (0x8000_0001, 0x8000_0000, Some(0)),
+        (0x8000_0001, 0x8000_3f00, Some(-1)),
+        // ARCH_WORKAROUND_1: whoever knows the CPU has to say.
+        (0x8000_0001, 0x8000_8000, None),
+        (0xdead_beef, 0, Some(-1)),
+        (0x8400_0002, 0, None),
+        (0xc400_0003, 0, None),
+    ] {
+        assert_eq!(psci::fact(function, x1), answer, "{function:#x} of {x1:#x}");
+    }
+}

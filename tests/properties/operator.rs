@@ -4,10 +4,12 @@
 use crate::exits::model;
 use crate::pressure::{SECOND, manage};
 use flatland::addr::VmId;
-use flatland::host::operator;
+use flatland::host::{Host, operator};
 use flatland::monitor::Typing;
+use flatland::next::Cause;
 use flatland::vcpu::Counter;
-use harness::cpu::{Cpu, host, shown};
+use flatland::vm::State;
+use harness::cpu::{Cpu, host, run_all, shown};
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -98,6 +100,42 @@ fn what_is_typed_waits_for_a_guest_that_reads_and_is_lost_for_one_that_does_not(
     for n in 0..3 {
         assert!(operator::may_take(host, &cpu, &mut typing) && !held());
         assert_eq!(shown(host).matches("does not read what is typed").count(), usize::from(n == 0), "{n}");
+    }
+}
+
+/// Has a command carried out, and returns its answer.
+fn command(host: &Host, cpu: &Cpu<'_>, line: &str) -> String {
+    let _ = shown(host);
+    line.bytes().chain(*b"\r").for_each(|byte| operator::typed(host, cpu, byte));
+    while operator::go_on(host, cpu) {}
+    shown(host)
+}
+
+#[test]
+fn who_is_paused_can_be_stopped_and_restarted() {
+    for (line, cause) in [("stop one", Cause::Operator), ("restart one", Cause::Restart)] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let host = host(&model, false, true);
+        run_all(host);
+        let vm = &host.fleet.vms[0];
+        operator::typed(host, &cpu, 0x1d);
+        command(host, &cpu, "pause one");
+        assert_eq!(vm.life.state(), State::Paused);
+        command(host, &cpu, line);
+        assert_eq!(vm.life.state(), State::Stopping(cause), "{line}");
+    }
+}
+
+#[test]
+fn shadows_are_checked_for_whoever_wants_it() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host(&model, false, true);
+    operator::typed(host, &cpu, 0x1d);
+    for (line, checks) in [("check on", true), ("check off", false), ("check on", true)] {
+        let said = command(host, &cpu, line);
+        assert_eq!(host.pressure.overcommit.lock().checks, checks, "{line}: {said}");
     }
 }
 

@@ -725,6 +725,51 @@ fn a_block_that_goes_takes_all_its_aliases_along_however_many_made_way() {
     assert_eq!(model.errors(), Vec::<String>::new());
 }
 
+/// Parts of a leaf of 1 GiB go with any address in that; and a block is filled in pages where there are some already.
+#[test]
+fn parts_of_the_largest_leaf_go_with_any_part_of_it() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 2);
+    let ram = RAM_BASE.bits();
+    world.memory.outer_forget(&model, Scope::All);
+    // The hypervisor's first GiB is its own.
+    let mut root = [0; 4096];
+    root[..8].copy_from_slice(&(ram | 0x4fd).to_le_bytes());
+    world.memory.write(&model, &pool, Addr::new(TABLES), &root).unwrap();
+    let (low, high) = (PAGES - ram + 0x3000, PAGES - ram + (4 << 20));
+    for forgotten in [low, 0, (1 << 30) - 4096] {
+        world.enter();
+        for at in [low, high] {
+            fill(&mut world.memory, &model, &pool, world.key, Addr::new(at), Access::Write).unwrap();
+            assert!(world.reach(Addr::new(at), Access::Write).is_some(), "{at:#x}");
+        }
+        world.memory.outer_forget(&model, Scope::Range(1, Addr::new(forgotten), 4096));
+        assert!([low, high].iter().all(|at| world.reach(Addr::new(*at), Access::Read).is_none()), "{forgotten:#x}");
+    }
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
+#[test]
+fn a_block_is_filled_in_pages_where_pages_are() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 2);
+    world.store(TABLES + 0x2000, PAGES + 0x4ff);
+    world.enter();
+    fill(&mut world.memory, &model, &pool, world.key, Addr::new(0), Access::Write).unwrap();
+    // By now it is a block to the hypervisor, whose TLBI is yet to come.
+    world.store(TABLES + 0x1000, PAGES + 0x4fd);
+    fill(&mut world.memory, &model, &pool, world.key, Addr::new(0x5000), Access::Write).unwrap();
+    let there = |world: &World<'_>| [0, 0x4000, 0x5000].map(|at| world.reach(Addr::new(at), Access::Write).is_some());
+    assert_eq!(there(&world), [true, false, true]);
+    world.memory.outer_forget(&model, Scope::Range(1, Addr::new(0x7000), 4096));
+    assert_eq!(there(&world), [false; 3], "all of a block goes with a part of it");
+    assert_eq!(model.errors(), Vec::<String>::new());
+}
+
 /// Two blocks of a hypervisor's RAM that its guest finds twice each, one leaf of each in the list: when a page of one goes,
 /// both leaves of its block go and none of the other's, which go with a page of theirs.
 #[test]

@@ -211,6 +211,11 @@ mod tests {
         assert_eq!(read("log 7"), Ok(Command::Log(7)));
         assert_eq!(read("log"), Ok(Command::Log(20)));
         assert_eq!(read("balloon beta 64M"), Ok(Command::Balloon(VmId(1), Some(64 << 20))));
+        assert_eq!(read("balloon beta 4096K"), Ok(Command::Balloon(VmId(1), Some(4 << 20))));
+        assert_eq!(read("balloon beta 3G"), Ok(Command::Balloon(VmId(1), Some(3 << 30))));
+        assert_eq!(read("balloon beta 8k"), Ok(Command::Balloon(VmId(1), Some(8 << 10))));
+        assert_eq!(read("balloon beta 5m"), Ok(Command::Balloon(VmId(1), Some(5 << 20))));
+        assert_eq!(read("balloon beta 1g"), Ok(Command::Balloon(VmId(1), Some(1 << 30))));
         assert_eq!(read("balloon beta 0"), Ok(Command::Balloon(VmId(1), Some(0))));
         assert_eq!(read("balloon beta -"), Ok(Command::Balloon(VmId(1), None)));
         assert_eq!(read("reboot off"), Ok(Command::PowerOff));

@@ -322,6 +322,9 @@ mod tests {
         ] {
             assert_eq!(line(&format!("abcd{keys}X")), expected, "{keys:?}");
         }
+        let mut editor = Editor::new();
+        assert_eq!([editor.key(b'a'), editor.key(0x0c), editor.key(b'b')], [Key::Changed, Key::Clear, Key::Changed]);
+        assert_eq!(editor.text.as_str(), "ab", "the screen is cleared, and not the line");
         for (older, newer) in [("\x10", "\x0e"), ("\x1b[A", "\x1b[B"), ("\x1bOA", "\x1bOB")] {
             let mut editor = Editor::new();
             for word in ["one", "two"] {

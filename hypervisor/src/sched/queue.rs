@@ -163,12 +163,6 @@ impl Queue {
         Turn { run, kick: kick.without(cpu) }
     }
 
-    /// Charges what `cpu` runs, up to `now`. [`Queue::pick`] and everything that depends on it do so themselves; for
-    /// reports.
-    pub fn charge(&mut self, cpu: CpuId, now: u64) {
-        self.settle(usize::from(cpu.0), now);
-    }
-
     /// What `entity`, running, has come to: it waits for an interrupt, until `wake_at` at the longest (a past tick does
     /// not block, nor does a wake that came while it ran). Its CPU picks next.
     pub fn block(&mut self, entity: EntityId, wake_at: Option<u64>, now: u64) {

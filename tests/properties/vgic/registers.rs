@@ -642,6 +642,22 @@ fn one_that_is_active_is_not_pending_because_its_neighbour_is() {
     assert_eq!((lists.used, one.active, one.pending), (2, true, false));
 }
 
+/// GICR_TYPER, in words and whole: processor number, affinity, and whether it is the last.
+#[test]
+fn a_redistributor_says_whose_it_is() {
+    let vgic = Vgic::new(Version::V3, 18, 32, 4);
+    for n in 0..18_u16 {
+        let affinity = u64::from(n / 16) << 8 | u64::from(n % 16);
+        let expected = affinity << 32 | u64::from(n) << 8 | if n == 17 { 1 << 4 } else { 0 };
+        assert_eq!(vgic.redist_read(VcpuId(n), 8, 8), expected, "{n}");
+        assert_eq!(
+            [8, 12].map(|at| vgic.redist_read(VcpuId(n), at, 4)),
+            [expected & 0xffff_ffff, expected >> 32],
+            "{n}"
+        );
+    }
+}
+
 /// Made active by decree while another has it in its list, an SPI stays where it is, wherever it is routed by then.
 #[test]
 fn one_made_active_while_a_list_has_it_stays_with_who_has_it() {

@@ -175,6 +175,32 @@ fn pages_go_in_and_out_in_runs_and_a_buffer_can_wait_in_the_middle() {
 }
 
 #[test]
+fn what_it_is_and_what_its_queues_are_can_be_read() {
+    let mut guest = Guest::new(0x3f);
+    // The vendor; no shared memory regions (4.2.2).
+    assert_eq!(guest.balloon.read(0xc, 4), u64::from(u32::from_le_bytes(*b"FLAT")));
+    assert_eq!([0xb0, 0xb4, 0xb8, 0xbc].map(|at| guest.balloon.read(at, 4)), [0xffff_ffff; 4]);
+    // QueueNumMax, QueueReady; of a queue that there is not.
+    for (queue, sizes) in [(0, true), (4, true), (5, false), (u64::from(u32::MAX), false)] {
+        guest.balloon.write(0x30, 4, queue);
+        assert_eq!([0x34, 0x44].map(|at| guest.balloon.read(at, 4) != 0), [sizes; 2], "{queue}");
+    }
+    guest.balloon.write(0x30, 4, 1);
+    // What is set of a queue that is in use makes no difference, being ready neither.
+    let length = guest.pfns(0x4_0000..0x4_0002);
+    guest.send(1, &[(BUFFER, length, 0)]);
+    guest.serve(40);
+    for (offset, value) in [(0x38, 3), (0x80, 0), (0x84, 9), (0x90, 1), (0x94, 9), (0xa0, 1), (0xa4, 9), (0x44, 1)] {
+        guest.balloon.write(offset, 4, value);
+    }
+    guest.send(1, &[(BUFFER, length, 0)]);
+    guest.serve(40);
+    assert_eq!((guest.used(1), guest.balloon.broken()), (2, None));
+    guest.balloon.write(0x44, 4, 0);
+    assert_eq!(guest.balloon.read(0x44, 4), 0);
+}
+
+#[test]
 fn a_queue_that_nobody_spoke_of_is_not_looked_at() {
     let mut guest = Guest::new(0x3f);
     let length = guest.pfns(0x4_0000..0x4_0002);
