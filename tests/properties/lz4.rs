@@ -218,3 +218,18 @@ fn a_step_expands_some_long_literals_and_not_all() {
     assert_eq!(bytes_of(&back)[69..138], (0..64).chain(0..5).map(|at| at ^ 1).collect::<Vec<u8>>()[..]);
     assert!((5..=7).contains(&steps), "{steps} steps");
 }
+
+/// A step looks at its share of a page in which there is nothing to find, ever further apart, and no more.
+#[test]
+fn a_step_looks_for_matches_in_a_part_of_a_page() {
+    let mut dice = Dice::new(9);
+    for _ in 0..50 {
+        let mut bytes = [0; PAGE];
+        bytes.as_chunks_mut::<8>().0.iter_mut().for_each(|word| *word = dice.roll().to_le_bytes());
+        let mut room = page(&[0; PAGE]);
+        let (page, mut table) = (page(&bytes), [0; HASHES]);
+        let mut compression = Compression::begin(&mut table);
+        let steps = (1..100).find(|_| compression.step(&page, &mut table, &mut room, MOST) != Outcome::More).unwrap();
+        assert!((6..=7).contains(&steps), "{steps} steps");
+    }
+}

@@ -151,6 +151,8 @@ fn values_of_the_wrong_kind_are_told_apart() {
     assert!(one(key("bootargs", vec!["a", "b"])).contains("not one text"));
     assert!(one(key("bootargs", "x".repeat(2048))).contains("2047 at most"));
     assert!(one(key("initrd", "")).contains("a name of 0 bytes"));
+    assert!(one(key("initrd", "x".repeat(256))).contains("a name of 256 bytes"));
+    good(&manifest(vec![vm("a", vec![key("memory", "2M"), key("kernel", "x".repeat(255))])]));
     assert!(one(key("initrd", "manifest.dtb")).contains("the manifest itself"));
     assert!(one(key("on-crash", "reboot")).contains("\"restart\""));
     assert!(one(key("affinity", [0_u32, 4])).contains("there is no CPU 4"));
