@@ -317,3 +317,28 @@ fn what_is_told_of_memory_is_what_there_is() {
     let packs = host.costs().into_iter().find(|(name, ..)| *name == Work::Pack.name()).unwrap();
     assert_eq!((packs.1, host.pool.costs().of(Work::Pack).0), (3, 3));
 }
+
+/// A block of zeroes goes whole; of one with a word in it the page with that is left.
+#[test]
+fn a_block_of_zeroes_goes_whole() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host_on(&model, &BoardPlan { merges: true, ..BoardPlan::new(1, &["one", "two"]) });
+    run_all(host);
+    let one = &host.fleet.vms[0];
+    for page in 0..PAGES {
+        write(&cpu, host, one, page, u64::from(page == 700));
+    }
+    let before = one.memory.lock().resident();
+    assert_eq!(before.frames, PAGES);
+    scan(&cpu, host);
+    let after = one.memory.lock().resident();
+    // The second was split for what it has of them.
+    assert_eq!((after.frames, after.zero), (1, PAGES - 1));
+    let totals = host.pressure.scanner.lock().totals;
+    assert_eq!((totals.zeroed, totals.merged), (PAGES - 1, 0));
+    assert_eq!(after.tables, before.tables + 1);
+    let mut words = [0; 8];
+    one.memory.lock().read(&cpu, &host.pool, RAM_BASE + (700 << 12), &mut words).unwrap();
+    assert_ne!(words, [0; 8]);
+}

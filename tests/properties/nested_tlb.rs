@@ -384,3 +384,43 @@ fn a_guests_guest_finds_no_flash() {
         let _ = leave(&cpu, here, vcpu, ec::HVC64, 0);
     }
 }
+
+/// A walk of its guest's that comes to what its hypervisor has mapped as a device is a permission fault where that is protected (HCR_EL2.PTW),
+/// and else finds what is there.
+#[test]
+fn tables_of_a_guest_are_no_device_where_that_is_protected() {
+    let (ptw, device, normal) = (1 << 2, 0b0001, 0b1111);
+    for (protects, attr, is_walk, faults) in [
+        (ptw, device, true, true),
+        (ptw, device, false, false),
+        (ptw, normal, true, false),
+        (0, device, true, false),
+        (0, normal, true, false),
+    ] {
+        let model = model();
+        let cpu = Cpu::new(&model);
+        let here = super::exits::here(host(&model, true, false));
+        let mut vcpu = here.slot.vcpu.lock();
+        cpu.load(here, &vcpu);
+        let vcpu = &mut *vcpu;
+        outer_tables(&cpu, here);
+        begin(&cpu, here, vcpu, VIRTUAL | protects);
+        write(&cpu, here, ram(18) + 8 * 70, ram(170) | LEAF | attr << 2 | 3 << 6);
+        eret(&cpu, here, vcpu, 0x1000, psr::EL1H);
+        (vcpu.registers.far, vcpu.registers.hpfar) = (0x8000, 70 << 4);
+        // A read; a translation fault at level 3; on a walk of stage 1 (S1PTW).
+        let iss = if is_walk { 1 << 7 } else { 0 } | 0b00_0111;
+        let mut next = Next::Resume;
+        for _ in 0..8 {
+            if runs_guest(vcpu) {
+                next = leave(&cpu, here, vcpu, ec::DABT_LOWER, iss);
+            }
+        }
+        assert_eq!((next, runs_guest(vcpu)), (Next::Resume, !faults), "{protects:#x}, {attr:#b}, a walk {is_walk}");
+        if faults {
+            // ESR_EL2: the same with a permission fault at the level of the hypervisor's leaf; HPFAR_EL2 says which page.
+            assert_eq!(cpu.get(El1::Esr) & 0xff, 1 << 7 | 0b00_1111);
+            assert_eq!(vcpu.nested().unwrap().own.get(flatland::vcpu::nested::Own::Hpfar), 70 << 4);
+        }
+    }
+}
