@@ -258,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_that_is_cut_off_says_how_much_is_missing() {
+        let whole = archive(&[("Image", &[7; 100])]);
+        let end = whole.windows(100).position(|window| window == [7; 100]).unwrap() + 100;
+        for missing in [1_usize, 2, 99, 100] {
+            let text = open(&whole[..end - missing]).unwrap_err()[0].to_string();
+            let unit = if missing == 1 { "byte" } else { "bytes" };
+            assert!(text.contains(&format!("ends inside member \"Image\": {missing} {unit} missing")), "{text}");
+        }
+        assert!(open(&whole[..50]).unwrap_err()[0].to_string().contains(": 60 bytes missing"), "of a header");
+    }
+
+    #[test]
     fn sizes_that_wrap_are_only_too_large() {
         let mut bytes = archive(&[("a", b"123456789")]);
         bytes[6 + 8 * 6..][..8].copy_from_slice(b"ffffffff");

@@ -205,5 +205,9 @@ mod tests {
             assert!(find(ram(enough - 2 * M), kernel(0, kernel_bytes), initrd, Dtb::Behind).is_err(), "{text}");
         }
         assert!(remedy(u64::MAX, Some(u64::MAX)).to_string().contains("no VM"));
+        // The most that a VM can have is enough where it is.
+        let most = crate::bundle::Limits::ANY_BOARD.memory;
+        assert!(remedy(most - DTB_ROOM, None).contains("\"255G\""));
+        assert!(remedy(most - DTB_ROOM + 1, None).contains("no VM"));
     }
 }

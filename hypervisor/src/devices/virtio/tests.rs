@@ -356,6 +356,14 @@ fn agreement_takes_version_1_and_nothing_unknown() {
         }
         assert_eq!(balloon.read(0x70, 4) & 8 != 0, agreed, "{high:x} {low:x}");
     }
+    // A driver may say that it takes none of the features that there are no more of.
+    for (value, agreed) in [(0, true), (1, false)] {
+        let mut balloon = Balloon::new();
+        for (offset, value) in [(0x70, 3), (0x24, 2), (0x20, value), (0x24, 1), (0x20, 1), (0x70, 11)] {
+            balloon.write(offset, 4, value);
+        }
+        assert_eq!(balloon.read(0x70, 4) & 8 != 0, agreed, "{value}");
+    }
     let generation = |balloon: &Balloon| balloon.read(0xfc, 4);
     let mut guest = Guest::new(0x3f);
     let before = generation(&guest.balloon);
