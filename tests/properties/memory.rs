@@ -808,6 +808,32 @@ fn a_block_is_not_what_it_was_begun_for_once_it_was_in_the_balloon() {
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
+/// What goes is what was named: of a block, where it begins or not, some pages or all.
+#[test]
+fn no_page_goes_that_was_not_given_up() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    for (first, pages) in [(0, 1), (0, 100), (0, 511), (0, 512), (0, 513), (1, 512), (511, 2), (300, 900)] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+        for page in 0..1536 {
+            memory.write(&model, &pool, RAM_BASE + (page << 12), &[7; 8]).unwrap();
+        }
+        assert_eq!(memory.resident().frames, 1536);
+        let mut done = 0;
+        while done < pages {
+            let at = RAM_BASE + ((first + done) << 12);
+            done += memory.give_up(&model, &pool, at, pages - done, Hole::Ballooned, &mut || false);
+        }
+        assert_eq!((memory.resident().frames, memory.resident().ballooned), (1536 - pages, pages));
+        for page in 0..1536 {
+            let there = memory.peek(&model, RAM_BASE + (page << 12)).is_some();
+            assert_eq!(there, !(first..first + pages).contains(&page), "{page} of {pages} from {first}");
+        }
+        memory.retire(&model, &pool);
+    }
+}
+
 /// Cleaning a range reaches all of its pages, wherever they lie, and nothing but them.
 #[test]
 fn a_range_is_cleaned_page_by_page() {
@@ -859,6 +885,10 @@ fn pages_that_are_watched_are_counted_when_they_are_touched() {
     });
     let (watched, touched) = memory.sampled();
     assert!(watched > 20 && touched == 0, "{watched}, {touched}");
+    // The hardware says of these, and of no others, when they are used.
+    let mut flags = [0; 2];
+    memory.table().for_each(&model, |leaf| flags[usize::from(leaf.attr.accessed)] += 1);
+    assert_eq!(flags, [watched, 200 - watched]);
     let counts: Vec<u32> = (0..200)
         .map(|page| {
             touch(&mut memory, page);

@@ -648,3 +648,30 @@ fn who_wakes_interrupts_one_that_has_had_more_and_nobody_else() {
         }
     }
 }
+
+/// What a sleeper has saved up, half a slice where it has many shares, lets it run as soon as it wakes; with few it is less, and it waits
+/// until the one that runs has had that much.
+#[test]
+fn who_slept_has_a_credit_by_its_shares() {
+    for (shares, after, interrupts) in
+        [(1000, 0, true), (250, 0, true), (100, 0, false), (100, 100, false), (100, 1000, true), (100, 5000, true)]
+    {
+        let mut queue = Queue::new(1, SLICE);
+        let cpu = CpuId(0);
+        let one = CpuSet::one(cpu);
+        let [first, second, sleeper] =
+            [0, 1, 2].map(|vm| queue.add(VmId(vm), VcpuId(0), shares, one).expect("there is room"));
+        let mut now = 1;
+        let _ = (queue.start(first, now), queue.start(second, now), queue.start(sleeper, now));
+        while queue.pick(cpu, now).run != Some(sleeper) {
+            now = queue.deadline(cpu).expect("somebody is in line");
+        }
+        queue.block(sleeper, None, now);
+        for _ in 0..100 {
+            let _ = queue.pick(cpu, now);
+            now = queue.deadline(cpu).expect("somebody is in line");
+        }
+        let _ = queue.pick(cpu, now);
+        assert_eq!(queue.wake(sleeper, now + after).contains(cpu), interrupts, "{shares} shares, after {after}");
+    }
+}
