@@ -808,6 +808,32 @@ fn a_block_is_not_what_it_was_begun_for_once_it_was_in_the_balloon() {
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
+/// A device that cannot be handed through whole is not at all.
+#[test]
+fn a_device_is_handed_through_whole_or_not_at_all() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    // The last two pages below RAM.
+    let device = (1 << 30) - 0x2000;
+    let at: Addr<Ipa> = Addr::new(device);
+    assert_eq!(memory.map_device(&model, &pool, at, Addr::new(0x0310_0000), 0x4000), Err(Refusal::Occupied));
+    for (bytes, expected) in [(0x2000, Ok(())), (0x1000, Err(Refusal::Occupied))] {
+        assert_eq!(memory.map_device(&model, &pool, at, Addr::new(0x0310_0000), bytes), expected);
+    }
+    // Up to what is there already.
+    let before: Addr<Ipa> = Addr::new(device - 0x3000);
+    assert_eq!(memory.map_device(&model, &pool, before, Addr::new(0x0320_0000), 0x4000), Err(Refusal::Occupied));
+    for page in 0..3 {
+        let found = memory.table().walk(&model, before + page * 4096);
+        assert!(matches!(found, Found::Gap(_)), "{page} stayed: {found:?}");
+    }
+    assert!(matches!(memory.table().walk(&model, at), Found::Leaf(_)), "what was there stays");
+    memory.retire(&model, &pool);
+    assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
+}
+
 /// What goes is what was named: of a block, where it begins or not, some pages or all.
 #[test]
 fn no_page_goes_that_was_not_given_up() {

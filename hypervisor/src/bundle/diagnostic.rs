@@ -136,6 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn amounts_are_told_in_the_largest_unit_that_they_are_whole_in() {
+        for (bytes, told) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (2, "2 bytes"),
+            (1023, "1023 bytes"),
+            (1 << 10, "1K"),
+            ((1 << 20) + 1024, "1025K"),
+            (3 << 20, "3M"),
+            (1 << 30, "1G"),
+            ((1 << 30) + 1, "1073741825 bytes"),
+        ] {
+            assert_eq!(Amount(bytes).to_string(), told);
+        }
+    }
+
+    #[test]
     fn text_of_anybodys_is_harmless_between_quotes() {
         assert_eq!(super::quote("a b~"), "\"a b~\"");
         assert_eq!(super::quote("\"\\\u{1b}\u{7f}\u{e9}"), "\"\\u{22}\\u{5c}\\u{1b}\\u{7f}\\u{e9}\"");

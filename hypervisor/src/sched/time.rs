@@ -66,6 +66,13 @@ mod tests {
     use super::{Frequency, earliest};
 
     #[test]
+    fn a_board_that_does_not_say_counts_as_qemus_do() {
+        for (says, hz) in [(54_000_000, 54_000_000), (0, 62_500_000), (1 << 32, 62_500_000), (1, 1)] {
+            assert_eq!(Frequency::of_board(says).hz(), hz);
+        }
+    }
+
+    #[test]
     fn the_earliest_is_of_those_that_there_are() {
         assert_eq!(earliest([None, None]), None);
         assert_eq!(earliest([None, Some(7), Some(3), None, Some(5)]), Some(3));

@@ -158,6 +158,16 @@ fn an_elf_file_is_loaded_by_its_physical_addresses() {
 }
 
 #[test]
+fn kinds_and_failures_are_told_in_words() {
+    use alloc::string::ToString;
+    let kinds = [Format::Image, Format::Elf, Format::Flat].map(|format| format.to_string());
+    assert_eq!(kinds, ["Linux Image", "ELF", "flat binary"]);
+    let short = Failure::Short(Short { at: Addr::new(0x4020_0000) }).to_string();
+    assert!(short.contains("memory ran out") && short.contains("0x40200000"), "{short}");
+    assert_eq!(Failure::Corrupt("it is cut off").to_string(), "the kernel cannot be unpacked: it is cut off");
+}
+
+#[test]
 fn elf_files_that_cannot_run_here_are_refused() {
     let one = |file: &[u8]| plan(&vm(4 * M, file, None)).unwrap_err().remove(0);
     assert!(one(&elf(BASE, &[(0x1000, 10, 10)])).contains("is not in RAM, 0x40000000 to 0x40400000"));
