@@ -371,6 +371,7 @@ fn a_route_is_read_in_halves_as_it_is_whole() {
             let expected = before & !(0xffff_ffff << (half * 8)) | value << (half * 8);
             assert_eq!(vgic.dist_read(CPU0, at, 8), expected, "SPI {intid}, half {half}");
         }
+        put(&mut vgic, at + 4, 4, 0x34);
         let before = vgic.dist_read(CPU0, at, 8);
         for byte in 0..8 {
             put(&mut vgic, at + byte, 1, before >> (byte * 8) & 0xff);
