@@ -67,7 +67,7 @@ fn vectors_say_which_they_are() {
         let (vector, word) = (n / 32, n % 32);
         let expected = match word {
             // HVC, its number in bits 20 to 5 (C6.2.130); B to itself (C6.2.25).
-            0 if vector < usize::from(N_VECTORS) => 0b1101_0100_000 << 21 | (vector as u32) << 5 | 0b00010,
+            0 if vector < usize::from(N_VECTORS) => 0b110_1010_0000 << 21 | (vector as u32) << 5 | 0b00010,
             _ => 0b000101 << 26,
         };
         assert_eq!(vector_word(n), expected, "word {n}");

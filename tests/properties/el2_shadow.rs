@@ -167,7 +167,8 @@ impl<'w> World<'w> {
             4 => self.put(root, 0, self.table(root, 1) | 3),
             _ => {
                 let page = self.dice.pick(&[0, 1, 5, 511]);
-                let word = if self.dice.one_in(3) { 0 } else { target + (self.dice.below(512) << 12) | rights | 0x703 };
+                let word =
+                    if self.dice.one_in(3) { 0 } else { target + (self.dice.below(512) << 12) + (rights | 0x703) };
                 self.put(root, 0x2000 + block * 0x1000 + page * 8, word);
             }
         }
@@ -337,7 +338,7 @@ fn what_was_filled_stays_until_it_is_forgotten() {
     let mut world = World::new(&model, &pool, 1, 64);
     for block in 0..BLOCKS {
         for page in [0, 1, 5, 511] {
-            world.put(0, 0x2000 + block * 0x1000 + page * 8, RAM_BASE.bits() + (2 << 20) + (page << 12) | 0x703);
+            world.put(0, 0x2000 + block * 0x1000 + page * 8, RAM_BASE.bits() + (2 << 20) + (page << 12) + 0x703);
         }
     }
     let ttbr = world.regimes[0].1;
@@ -387,7 +388,7 @@ fn who_comes_back_finds_what_was_filled() {
     let pool = pool(&mut records);
     let mut world = World::new(&model, &pool, 1, 64);
     for root in 0..4 {
-        world.put(root, 0x2000, RAM_BASE.bits() + (root << 21) | 0x703);
+        world.put(root, 0x2000, RAM_BASE.bits() + (root << 21) + 0x703);
     }
     let enter = |world: &mut World<'_>, vcpu: u16, root: u64| {
         world.shadows.enter(&model, VcpuId(vcpu), &regime(root)).expect("there is one for each")
@@ -400,7 +401,9 @@ fn who_comes_back_finds_what_was_filled() {
         ..regime
     };
     for away in [1, 2] {
-        (0..away).for_each(|n| drop(enter(&mut world, 0, 3 + n)));
+        for n in 0..away {
+            enter(&mut world, 0, 3 + n);
+        }
         // Bits that decide nothing make no other of it.
         assert_eq!(world.shadows.enter(&model, VcpuId(0), &bits(regime(0))), Some(ttbr), "away for {away}");
         assert!(world.reach(ttbr, 0, Access::Read).is_some());

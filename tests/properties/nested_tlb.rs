@@ -346,7 +346,9 @@ fn shadows_are_checked_where_that_is_wanted() {
         shown(here.host)
     };
     assert!(!summed().contains("shadows:"), "there was none");
-    PAGES.for_each(|page| drop(read(&cpu, here, vcpu, page)));
+    for page in PAGES {
+        read(&cpu, here, vcpu, page);
+    }
     for checks in [false, true] {
         here.host.pressure.overcommit.lock().checks = checks;
         cpu.pass(crate::pressure::SECOND);

@@ -717,9 +717,9 @@ fn a_block_that_goes_takes_all_its_aliases_along_however_many_made_way() {
     let there =
         |world: &World<'_>| (0..1200).filter(|n| world.reach(Addr::new(n << 21), Access::Read).is_some()).count();
     assert_eq!(there(&world), 514);
-    drop(world.memory.discard(&model, &pool, Addr::new(blocks[1] + 0x3000), Hole::Ballooned));
+    let _ = world.memory.discard(&model, &pool, Addr::new(blocks[1] + 0x3000), Hole::Ballooned);
     assert_eq!(there(&world), 257);
-    drop(world.memory.discard(&model, &pool, Addr::new(blocks[0] + 0x3000), Hole::Ballooned));
+    let _ = world.memory.discard(&model, &pool, Addr::new(blocks[0] + 0x3000), Hole::Ballooned);
     assert_eq!(there(&world), 0);
     assert_eq!(world.memory.check(&model, &pool).wrong, 0);
     assert_eq!(model.errors(), Vec::<String>::new());
@@ -789,7 +789,7 @@ fn a_block_that_goes_takes_its_own_aliases_along_and_no_others() {
             assert!(world.reach(Addr::new((n << 21) + 0x5000), Access::Write).is_some(), "{n} is a block");
         }
         for gone in [first, 1 - first] {
-            drop(world.memory.discard(&model, &pool, Addr::new(blocks[gone as usize] + 0x3000), Hole::Ballooned));
+            let _ = world.memory.discard(&model, &pool, Addr::new(blocks[gone as usize] + 0x3000), Hole::Ballooned);
             for n in 0..4 {
                 let there = gone == first && n % 2 != first;
                 assert_eq!(world.reach(Addr::new(n << 21), Access::Read).is_some(), there, "{n} after {gone}");
