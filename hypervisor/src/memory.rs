@@ -5,7 +5,8 @@
 //! guest's faults and for our own copies ([`access`]) alike, so that a page comes back whoever asks, from wherever it is.
 //! [`change`] maps devices, splits and joins, and gives everything back; [`share`] merges pages, [`pack`] compresses and
 //! swaps them, [`balloon`] takes what the guest gives, [`sample`] notices which are used. [`stage1`] reads a guest's own
-//! tables for crash reports.
+//! tables for crash reports. A guest hypervisor's tables are read by [`nested_walk`] and folded with ours by [`shadow`]; those of its
+//! own EL2, where the hardware cannot walk them, by [`el2_walk`] and [`el2_shadow`].
 //!
 //! ```text
 //!              ┌──────────── share ───────────┐        leaf, written by whoever may

@@ -171,6 +171,20 @@ fn a_match_reaches_back_to_the_first_byte_and_no_further() {
     }
 }
 
+/// How many steps it takes to expand the block, and to what.
+fn steps(block: &[u8]) -> (u32, [u8; PAGE]) {
+    let mut room = [0; PAGE];
+    room[..block.len()].copy_from_slice(block);
+    let (packed, mut back) = (page(&room), page(&[0; PAGE]));
+    let mut expansion = Expansion::default();
+    let mut steps = 1;
+    while let Outcome::More = expansion.step(&packed, block.len(), &mut back) {
+        steps += 1;
+        assert!(steps < 100);
+    }
+    (steps, bytes_of(&back))
+}
+
 /// Sequences of a byte and 63 that are repeated: a step does as many as its share of the work, and neither all nor one.
 #[test]
 fn a_step_expands_many_short_sequences_and_not_all() {
@@ -182,16 +196,8 @@ fn a_step_expands_many_short_sequences_and_not_all() {
     }
     block.extend([0xf0, 124 - 15]);
     block.extend(0..124);
-    let mut room = [0; PAGE];
-    room[..block.len()].copy_from_slice(&block);
-    let (packed, mut back) = (page(&room), page(&[0; PAGE]));
-    let mut expansion = Expansion::default();
-    let mut steps = 1;
-    while let Outcome::More = expansion.step(&packed, block.len(), &mut back) {
-        steps += 1;
-        assert!(steps < 100);
-    }
-    assert_eq!(bytes_of(&back)[..66], (0..64).chain([0, 1]).collect::<Vec<u8>>()[..]);
+    let (steps, back) = steps(&block);
+    assert_eq!(back[..66], (0..64).chain([0, 1]).collect::<Vec<u8>>()[..]);
     assert!((3..=8).contains(&steps), "{steps} steps");
 }
 
@@ -206,16 +212,8 @@ fn a_step_expands_some_long_literals_and_not_all() {
     }
     block.extend([0xf0, 94 - 15]);
     block.extend(0..94);
-    let mut room = [0; PAGE];
-    room[..block.len()].copy_from_slice(&block);
-    let (packed, mut back) = (page(&room), page(&[0; PAGE]));
-    let mut expansion = Expansion::default();
-    let mut steps = 1;
-    while let Outcome::More = expansion.step(&packed, block.len(), &mut back) {
-        steps += 1;
-        assert!(steps < 100);
-    }
-    assert_eq!(bytes_of(&back)[69..138], (0..64).chain(0..5).map(|at| at ^ 1).collect::<Vec<u8>>()[..]);
+    let (steps, back) = steps(&block);
+    assert_eq!(back[69..138], (0..64).chain(0..5).map(|at| at ^ 1).collect::<Vec<u8>>()[..]);
     assert!((5..=7).contains(&steps), "{steps} steps");
 }
 

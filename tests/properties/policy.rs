@@ -368,23 +368,25 @@ proptest! {
     }
 }
 
+/// A VM that has all it may have and uses none of it.
+const IDLE: Vm = Vm {
+    min: 1000,
+    max: 18_000,
+    shares: 100,
+    used: 18_000,
+    active: 0,
+    balloon: 0,
+    target: 0,
+    has_balloon: true,
+    running: true,
+};
+
 #[test]
 fn a_balloon_that_moves_is_not_stuck_and_one_that_stands_still_is() {
     // How many pages it moves a second, towards a target that stays ahead; whether it is given up on.
     for (moves, stands) in [(MIB, false), (2 * MIB, false), (0, true), (MIB - 1, false), (1, true)] {
         let mut policy = Policy::new(Settings::default(), 20_000, 2);
-        let mut vm = Vm {
-            min: 1000,
-            max: 18_000,
-            shares: 100,
-            used: 18_000,
-            active: 0,
-            balloon: 0,
-            target: 0,
-            has_balloon: true,
-            running: true,
-        };
-        let other = Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..vm };
+        let (mut vm, other) = (IDLE, Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..IDLE });
         for second in 0..20 {
             // The board is short, whatever is given.
             let decisions = policy.tick(1000 * second, 150, &[vm, other]);
@@ -404,18 +406,7 @@ fn a_balloon_that_moves_is_not_stuck_and_one_that_stands_still_is() {
 fn who_stood_still_has_to_move_to_be_trusted_again() {
     for (moved, is_stuck) in [(0, true), (1, false)] {
         let mut policy = Policy::new(Settings::default(), 20_000, 2);
-        let mut vm = Vm {
-            min: 1000,
-            max: 18_000,
-            shares: 100,
-            used: 18_000,
-            active: 0,
-            balloon: 0,
-            target: 0,
-            has_balloon: true,
-            running: true,
-        };
-        let other = Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..vm };
+        let (mut vm, other) = (IDLE, Vm { active: 2000, used: 2000, min: 2000, max: 2000, has_balloon: false, ..IDLE });
         let mut seconds = 0;
         let mut tick = |vm: &Vm| {
             seconds += 1;

@@ -71,21 +71,23 @@ pub struct El2Leaf {
     pub shareability: u8,
 }
 
-/// Of SCTLR_EL2, what decides where an address leads and what may be done there: WXN, EE and M; and of TCR_EL2, T0SZ, TG0, PS, TBI and
-/// HPD.
-const SCTLR_PARTS: u64 = 1 << 19 | 1 << 25 | 1;
-const TCR_PARTS: u64 = 0x3f | 3 << 14 | 7 << 16 | 1 << 20 | 1 << 24;
-
 impl El2Regime {
-    /// The same with nothing in it but what decides: two that are equal then translate alike.
+    /// The same with nothing in it but what decides where an address leads and what may be done there: two that are equal then
+    /// translate alike.
     #[must_use]
     pub fn canonical(&self) -> Self {
-        let sctlr = self.sctlr & SCTLR_PARTS;
-        if SCTLR_EL2::M.is_set(sctlr) {
-            return Self { tcr: self.tcr & TCR_PARTS, sctlr, ..*self };
+        let tbi = TCR_EL2::TBI.val(TCR_EL2::TBI.read(self.tcr)).value;
+        if !SCTLR_EL2::M.is_set(self.sctlr) {
+            return Self { ttbr0: 0, tcr: tbi, sctlr: 0, ..*self };
         }
-        let tcr = TCR_EL2::TBI.val(TCR_EL2::TBI.read(self.tcr)).value;
-        Self { ttbr0: 0, tcr, sctlr: 0, ..*self }
+        let [mut sctlr, mut tcr] = [0, tbi | TCR_EL2_HPD::HPD.val(TCR_EL2_HPD::HPD.read(self.tcr)).value];
+        for field in [SCTLR_EL2::M, SCTLR_EL2::WXN, SCTLR_EL2::EE] {
+            sctlr |= field.val(field.read(self.sctlr)).value;
+        }
+        for field in [TCR_EL2::T0SZ, TCR_EL2::TG0, TCR_EL2::PS] {
+            tcr |= field.val(field.read(self.tcr)).value;
+        }
+        Self { tcr, sctlr, ..*self }
     }
 
     /// The address without its tag (TCR_EL2.TBI).
