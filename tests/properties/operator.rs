@@ -3,13 +3,14 @@
 
 use crate::exits::model;
 use crate::pressure::{SECOND, manage};
-use flatland::addr::VmId;
-use flatland::host::{Host, operator};
+use flatland::addr::{CpuId, VmId};
+use flatland::host::{Host, Shutdown, operator};
+use flatland::machine::Machine;
 use flatland::monitor::Typing;
 use flatland::next::Cause;
 use flatland::vcpu::Counter;
-use flatland::vm::State;
-use harness::cpu::{Cpu, host, run_all, shown};
+use flatland::vm::{Slot, State, Vm};
+use harness::cpu::{BoardPlan, Cpu, host, host_of, host_on, run_all, shown};
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -157,4 +158,108 @@ fn a_balloon_is_no_larger_than_its_vm() {
         let last = overcommit.policy.journal().of(VmId(0)).map(|event| event.to_string()).last().unwrap();
         assert!(last.ends_with(&format!("balloon set to {said}")), "{last}");
     }
+}
+
+/// Each command does what it says, says what it did, and says so where there is nothing to do.
+#[test]
+fn a_command_does_what_it_says_or_says_why_not() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host_of(&model, &["one", "two"], &[("kernel", &[0; 64])]);
+    run_all(host);
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    operator::typed(host, &cpu, 0x1d);
+    let say = |line: &str, expected: &str| {
+        let said = command(host, &cpu, line);
+        assert!(said.contains(&format!("\x1b[K{expected}\r\n")), "{line}: {said}");
+    };
+    let over = |vm: &Vm| {
+        while host.settle(&cpu) {}
+        assert!(matches!(vm.life.state(), State::Ended(_)));
+    };
+    say("pause one", "paused");
+    assert_eq!((one.life.state(), two.life.state()), (State::Paused, State::Running));
+    say("pause one", "it does not run");
+    say("resume one", "resumed");
+    assert_eq!(one.life.state(), State::Running);
+    say("resume one", "it is not paused");
+    for (line, said, is_on) in
+        [("stats on", "a line for each VM every second", true), ("stats off", "no more lines", false)]
+    {
+        say(line, said);
+        assert_eq!(host.pressure.overcommit.lock().stats.is_on, is_on);
+    }
+    say("balloon one 1M", "it has no driver for its balloon; when it gets one, so be it");
+    say("balloon one -", "it has no driver for its balloon; when it gets one, so be it");
+    say("stop two", "stopping");
+    over(two);
+    say("stop two", "it is over already");
+    say("balloon two 1M", "it does not run; when it does, so be it");
+    say("pause two", "it does not run");
+    say("restart two", "restarting");
+    assert_eq!(two.life.state(), State::Loading);
+    let vcpu = one.slots[0].vcpu.lock();
+    say("regs one", "vCPU 0 is loaded on a CPU; `pause` it and look again");
+    drop(vcpu);
+    for (line, said, shutdown) in
+        [("reboot", "restarting the board", Shutdown::Restart), ("reboot off", "powering off", Shutdown::Off)]
+    {
+        say(line, said);
+        assert_eq!(*host.fleet.shutdown.lock(), Some(shutdown));
+    }
+    for (line, attended) in [("attach two", Some(VmId(1))), ("attach -", None), ("attach one", Some(VmId(0)))] {
+        command(host, &cpu, line);
+        assert_eq!(host.console.lock().attended(), attended, "{line}");
+        operator::typed(host, &cpu, 0x1d);
+    }
+}
+
+/// What VMs and vCPUs do, and what they have had, is told of each.
+#[test]
+fn what_vms_and_vcpus_do_stands_in_the_tables() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = host_on(&model, &BoardPlan::new(2, &["one", "two"]));
+    run_all(host);
+    operator::typed(host, &cpu, 0x1d);
+    let row = |line: &str, name: &str, n: usize| {
+        let said = command(host, &cpu, line);
+        let rows: Vec<_> = said.lines().filter(|line| line.contains(name)).map(str::to_string).collect();
+        rows.get(n).unwrap_or_else(|| panic!("{line}: {said}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let [one, two] = [0, 1].map(|n| &host.fleet.vms[n]);
+    let now = cpu.now();
+    // Of the first, one vCPU runs and one is in line; of the second one waits. All of them can have either CPU.
+    let run = |n: u16, slot: &Slot| {
+        slot.turn_on(0, 0);
+        let _ = slot.started();
+        let _ = host.queue.lock().start(slot.entity, now);
+        assert_eq!(host.queue.lock().pick(CpuId(n), now).run, Some(slot.entity));
+    };
+    run(0, &one.slots[0]);
+    for slot in [&one.slots[1], &two.slots[0]] {
+        run(1, slot);
+        host.queue.lock().block(slot.entity, None, now);
+    }
+    assert_eq!(host.queue.lock().pick(CpuId(1), now).run, None);
+    let _ = host.queue.lock().wake(one.slots[1].entity, now);
+    for (counter, times) in [(Counter::Hypercall, 3), (Counter::Timer, 9), (Counter::Wait, 2)] {
+        (0..times).for_each(|_| one.slots[0].count(counter));
+    }
+    two.slots[1].count(Counter::Wait);
+    command(host, &cpu, "top");
+    cpu.pass(SECOND * 2);
+    assert_eq!(row("top", "one ", 0), "one 0 - running 100.0 %");
+    assert_eq!(row("top", "one ", 1), "one 1 - ready 0.0 %");
+    assert_eq!(row("top", "two ", 0), "two 0 - waiting 0.0 %");
+    assert_eq!(row("top", "two ", 1), "two 1 - off 0.0 %");
+    assert_eq!(row("vms", "one", 0), "0 one running 2/2 4 MiB 2.000 5");
+    assert_eq!(row("vms", "two", 0), "1 two running 1/2 4 MiB 0.000 1");
+    host.pause(&cpu, two);
+    assert_eq!(row("top", "two ", 0), "two 0 - paused 0.0 %");
+    assert_eq!([row("exits", "wfx", 0), row("exits", "all", 0)], ["wfx 3", "all 6"]);
+    assert_eq!([row("exits one", "wfx", 0), row("exits two", "all", 0)], ["wfx 2", "all 1"]);
+    host.console.lock().attend(Some(VmId(1)));
+    operator::typed(host, &cpu, 0x1d);
+    assert_eq!(row("vms", "two", 0), "* 1 two paused 1/2 4 MiB 0.000 1");
 }
