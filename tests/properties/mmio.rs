@@ -5,7 +5,7 @@ use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
 use flatland::arm::gic::gicr;
-use flatland::devices::{GICC, GICD, GICR, RTC, UART};
+use flatland::devices::{GICC, GICD, GICR, GICR_STRIDE, RTC, UART};
 use flatland::exit;
 use flatland::host::Here;
 use flatland::hwstate;
@@ -129,6 +129,35 @@ fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {
     access(here, &cpu, &mut vcpu, GICC + 0x1000, Some(33));
     assert_eq!(access(here, &cpu, &mut vcpu, GICD + 0x304, None), 4);
     assert_eq!(access(here, &cpu, &mut vcpu, GICC + 0x1000, None), 0);
+}
+
+/// ICC_SGI1R_EL1: to another vCPU, which gets to know, and to itself, which looks before it goes on.
+#[test]
+fn an_sgi_goes_to_whom_it_names() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let slots = &here.vm.slots;
+    let sgis = |n: u64| GICR + n * GICR_STRIDE + gicr::SGI_FRAME;
+    for n in 0..2 {
+        // All of group 1 and on.
+        access(here, &cpu, &mut vcpu, sgis(n) + 0x80, Some(0xffff_ffff));
+        access(here, &cpu, &mut vcpu, sgis(n) + 0x100, Some(0xffff_ffff));
+    }
+    access(here, &cpu, &mut vcpu, GICD, Some(3));
+    for (sgi, targets, who) in [(5, 0b10, [false, true]), (6, 0b01, [true, false]), (7, 0b11, [true, true])] {
+        slots.iter().for_each(|slot| slot.requests.store(0, Ordering::Relaxed));
+        // MSR S3_0_C12_C11_5, X7.
+        vcpu.registers.x[7] = sgi << 24 | targets;
+        vcpu.registers.esr = ec::SYSREG << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 7 << 5 | 11 << 1;
+        assert_eq!(exit::handle(here, &cpu, &mut vcpu), Next::Resume);
+        let told = [0, 1].map(|n| slots[n].requests.load(Ordering::Relaxed) & request::REFILL != 0);
+        assert_eq!(told, who, "SGI {sgi}");
+        let pends = [0, 1].map(|n| access(here, &cpu, &mut vcpu, sgis(n) + 0x200, None) >> sgi & 1 != 0);
+        assert_eq!(pends, who, "SGI {sgi}");
+    }
 }
 
 /// ICC_DIR_EL1, where it traps.

@@ -4,12 +4,13 @@
 use crate::exits::{
     LEAF, VIRTUAL, begin, eret, leave, map_outer, model, outer_tables, ram, runs_guest, turn_on, write,
 };
-use flatland::addr::{Addr, CpuId};
+use flatland::addr::{Addr, CpuId, Size};
 use flatland::arm::desc::{Desc, MemType};
 use flatland::arm::el1::El1;
 use flatland::arm::esr::ec;
 use flatland::arm::exception::psr;
 use flatland::devices::{FLASH_BANK, UART};
+use flatland::frames::{HYPERVISOR, Use};
 use flatland::host::Here;
 use flatland::machine::Machine;
 use flatland::next::Next;
@@ -425,4 +426,28 @@ fn tables_of_a_guest_are_no_device_where_that_is_protected() {
             assert_eq!(vcpu.nested().unwrap().own.get(flatland::vcpu::nested::Own::Hpfar), 70 << 4);
         }
     }
+}
+
+/// Where a frame is wanted and the pool has none, tables of shadows that no vCPU is in are given back.
+#[test]
+fn shadows_that_nobody_is_in_are_given_back_where_frames_are_wanted() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = super::exits::here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    let vcpu = &mut *vcpu;
+    outer_tables(&cpu, here);
+    map_outer(&cpu, here, 64, ram(164), 7);
+    begin(&cpu, here, vcpu, VIRTUAL);
+    read(&cpu, here, vcpu, 64);
+    let before = here.vm.memory.lock().resident();
+    assert!(before.shadows > 0);
+    let mut hoard = Vec::new();
+    while let Some(frame) = here.host.pool.lock().take(Size::Page, HYPERVISOR, Use::Hypervisor) {
+        hoard.push(std::mem::ManuallyDrop::new(frame));
+    }
+    assert_eq!(here.host.starve(&cpu, here.vm), Next::Resume);
+    assert_eq!(here.vm.memory.lock().resident().shadows, 0);
+    assert!(here.host.pool.lock().counts().free >= before.shadows);
 }

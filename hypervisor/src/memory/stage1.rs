@@ -245,6 +245,48 @@ mod tests {
         }
     }
 
+    /// Of any granule, size and half, to a leaf of any level: the tables lie 16 MiB apart, each index on the way has its descriptor.
+    #[test]
+    fn an_address_of_any_shape_leads_where_its_tables_say() {
+        let mut seed = 7_u64;
+        let mut next = |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        for _ in 0..4000 {
+            // log2 of the granule, TG0 and TG1.
+            let (granule, tg0, tg1) = [(12, 0, 2), (14, 2, 1), (16, 1, 3)][next(3) as usize];
+            let (bits, is_high) = (25 + next(24), next(2) == 1);
+            let low = next(1 << bits);
+            // The upper half is all that has ones above.
+            let va = if is_high { low | u64::MAX << bits } else { low };
+            let levels = (bits - granule).div_ceil(granule - 3);
+            let first_leaf = if granule == 12 { 1 } else { 2 }.max(4 - levels);
+            let leaf = first_leaf + next(4 - first_leaf);
+            let table = |level: u64| (1 + level) << 24;
+            let span = |level: u64| granule + (3 - level) * (granule - 3);
+            let output = next(1 << 44) >> span(leaf) << span(leaf);
+            let mut words = BTreeMap::new();
+            for level in 4 - levels..=leaf {
+                let width = if level == 4 - levels { bits - span(level) } else { granule - 3 };
+                let word =
+                    if level < leaf { table(level + 1) | 3 } else { output | 1 << 10 | if level == 3 { 3 } else { 1 } };
+                words.insert(table(level) | (low >> span(level) & ((1 << width) - 1)) << 3, word);
+            }
+            let size = 64 - bits;
+            let other = 16;
+            let (t0sz, t1sz) = if is_high { (other, size) } else { (size, other) };
+            let tcr = t0sz | t1sz << 16 | tg0 << 14 | tg1 << 30;
+            let [ttbr0, ttbr1] = if is_high { [0, table(4 - levels)] } else { [table(4 - levels), 0] };
+            let regime = Regime { ttbr0, ttbr1, tcr, sctlr: 1 };
+            let found = walk(&regime, Addr::new(va), |at: Addr<_>| words.get(&at.bits()).copied());
+            let expected = End::Output(Addr::new(output | low & ((1 << span(leaf)) - 1)));
+            assert_eq!((found.end, found.steps.len() as u64), (expected, leaf + levels - 3), "{va:#x} by {regime:x?}");
+        }
+    }
+
     #[test]
     fn a_root_begins_at_a_multiple_of_its_size() {
         // 39 bits: a root of 4096 bytes; 25 bits: two levels, a root of 128 bytes.

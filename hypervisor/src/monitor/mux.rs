@@ -556,6 +556,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_attends_a_vm_that_there_is_not() {
+        let mut console = two();
+        for (vm, attended) in [(1, Some(B)), (2, None), (0, Some(A)), (u16::MAX, None)] {
+            console.attend(Some(VmId(vm)));
+            assert_eq!(console.attended(), attended);
+        }
+    }
+
+    #[test]
     fn the_keyboard_is_a_guests_while_the_monitor_is_closed() {
         let mut console = two();
         console.attend(Some(B));
