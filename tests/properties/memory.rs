@@ -834,6 +834,66 @@ fn a_device_is_handed_through_whole_or_not_at_all() {
     assert_eq!(pool.lock().counts().free, BOARD_BYTES / 4096);
 }
 
+/// A block that comes back from the balloon is full of the guest's poison from its first word to its last.
+#[test]
+fn a_block_from_the_balloon_is_full_of_poison() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    for (filling, expected) in [(0, 0), (0xa5a5_0001, 0xa5a5_0001_a5a5_0001)] {
+        let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
+        memory.set_filling(filling);
+        for page in 0..512 {
+            memory.write(&model, &pool, RAM_BASE + (page << 12), &[7; 4096]).unwrap();
+        }
+        memory.give_up(&model, &pool, RAM_BASE, 512, Hole::Ballooned, &mut || false);
+        assert_eq!(memory.resident().ballooned, 512);
+        let leaf = resolve(&mut memory, &model, &pool, RAM_BASE + 0x5000, Access::Read).unwrap();
+        assert_eq!((leaf.size, memory.resident().ballooned), (Size::Block, 0));
+        for at in (0..Size::Block.bytes()).step_by(8) {
+            let pa = leaf.output_of(RAM_BASE + at).unwrap();
+            assert_eq!([model.cached(pa), model.uncached(pa)], [expected; 2], "{at:#x}");
+        }
+        memory.retire(&model, &pool);
+    }
+}
+
+/// A page that comes back is counted no more as what it was.
+#[test]
+fn a_page_that_comes_back_is_no_hole_any_more() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Page)).unwrap();
+    let touch = |memory: &mut Memory, page: u64| {
+        resolve(memory, &model, &pool, RAM_BASE + (page << 12), Access::Write).unwrap();
+    };
+    (0..512).for_each(|page| touch(&mut memory, page));
+    for page in 0..10 {
+        while memory.evict(&model, &pool, RAM_BASE + ((20 + page) << 12)) == Put::Begun {}
+        memory.give_up(&model, &pool, RAM_BASE + ((40 + page) << 12), 1, Hole::Ballooned, &mut || false);
+    }
+    let counts = |memory: &Memory| {
+        let resident = memory.resident();
+        [resident.frames, resident.zero, resident.ballooned]
+    };
+    let [frames, zero, ballooned] = counts(&memory);
+    assert_eq!((frames + zero + ballooned, ballooned), (512, 10));
+    // What is a hole can be in the balloon as well.
+    while memory.evict(&model, &pool, RAM_BASE + (60 << 12)) == Put::Begun {}
+    let [_, zero, _] = counts(&memory);
+    memory.give_up(&model, &pool, RAM_BASE + (60 << 12), 1, Hole::Ballooned, &mut || false);
+    assert_eq!(counts(&memory)[1..], [zero - 1, 11]);
+    touch(&mut memory, 60);
+    for n in 0..10 {
+        touch(&mut memory, 20 + n);
+        touch(&mut memory, 40 + n);
+        let [now, zero, ballooned] = counts(&memory);
+        assert_eq!((now + zero + ballooned, ballooned), (512, 9 - n));
+    }
+    memory.retire(&model, &pool);
+}
+
 /// What goes is what was named: of a block, where it begins or not, some pages or all.
 #[test]
 fn no_page_goes_that_was_not_given_up() {

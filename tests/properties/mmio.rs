@@ -129,6 +129,19 @@ fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {
     access(here, &cpu, &mut vcpu, GICC + 0x1000, Some(33));
     assert_eq!(access(here, &cpu, &mut vcpu, GICD + 0x304, None), 4);
     assert_eq!(access(here, &cpu, &mut vcpu, GICC + 0x1000, None), 0);
+    // There is nothing beside it, and of a GICv3 not even that: an external abort.
+    let v3 = super::exits::here(host(&model, false, false));
+    let mut other = v3.slot.vcpu.lock();
+    let refused = |here: Here<'_>, vcpu: &mut Vcpu, at: u64| {
+        cpu.load(here, vcpu);
+        (vcpu.registers.far, vcpu.registers.hpfar, vcpu.registers.pc) = (at, at >> 12 << 4, 0x1_0000);
+        vcpu.registers.esr = ec::DABT_LOWER << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 3 << 16 | 1 << 6 | 0b111;
+        assert_eq!(exit::handle(here, &cpu, vcpu), Next::Resume);
+        assert_eq!((cpu.get(El1::Esr) & 0x3f, vcpu.registers.pc), (0b01_0000, cpu.get(El1::Vbar) + 0x200), "{at:#x}");
+    };
+    refused(here, &mut vcpu, GICC + 0x1004);
+    refused(here, &mut vcpu, GICC);
+    refused(v3, &mut other, GICC + 0x1000);
 }
 
 /// ICC_SGI1R_EL1: to another vCPU, which gets to know, and to itself, which looks before it goes on.

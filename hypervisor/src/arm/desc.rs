@@ -319,6 +319,12 @@ mod tests {
     use crate::arm::vmsa::Level;
 
     #[test]
+    fn bits_that_are_left_to_software_are_those_of_the_book() {
+        // Arm ARM D8.3.2: bits 58 to 55.
+        assert_eq!(super::SOFTWARE_BITS, 0x0780_0000_0000_0000);
+    }
+
+    #[test]
     fn leaves_have_the_words_worked_out_by_hand() {
         let ram = Desc::Leaf(0x8000_0000, Attr::RAM);
         // AF, inner shareable, S2AP read and write, MemAttr write-back, block.

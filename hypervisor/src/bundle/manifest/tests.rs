@@ -133,6 +133,18 @@ fn all_errors_come_at_once_each_with_its_place() {
 }
 
 #[test]
+fn names_have_so_many_letters_of_these() {
+    let keys = || vec![key("memory", "2M"), key("kernel", "k")];
+    for fine in ["a", "0", "-", "web-1", "abcdefghijklmno"] {
+        good(&manifest(vec![vm(fine, keys())]));
+    }
+    for bad in ["abcdefghijklmnop", "abcdefghijklmnopqrstuvwxyz", "A", "a_b", "a.b", "a,b"] {
+        let errors = errors(&manifest(vec![vm(bad, keys())]));
+        assert!(errors.len() == 1 && errors[0].contains("cannot be the name of a VM"), "{bad}: {errors:?}");
+    }
+}
+
+#[test]
 fn sizes_are_read_to_the_last_letter() {
     for bad in ["", "M", "128", "+2M", "-2M", "2 M", "1M", "0G", "256G", "99999999999999999999G", "2MB", "0x2M"] {
         let errors = errors(&manifest(vec![vm("a", vec![key("memory", bad), key("kernel", "k")])]));
