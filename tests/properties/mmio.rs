@@ -142,6 +142,9 @@ fn an_interrupt_is_deactivated_by_way_of_the_cpu_interface() {
     refused(here, &mut vcpu, GICC + 0x1004);
     refused(here, &mut vcpu, GICC);
     refused(v3, &mut other, GICC + 0x1000);
+    // There are as many redistributors as vCPUs.
+    assert_eq!(v3.vm.slots.len(), 2);
+    refused(v3, &mut other, GICR + 2 * GICR_STRIDE + 8);
 }
 
 /// ICC_SGI1R_EL1: to another vCPU, which gets to know, and to itself, which looks before it goes on.

@@ -9,7 +9,7 @@ use flatland::arm::exception::psr;
 use flatland::exit;
 use flatland::machine::Machine;
 use flatland::next::Next;
-use flatland::vcpu::nested::{Nested, Own, page};
+use flatland::vcpu::nested::{Guest, Nested, Own, World, page};
 use harness::cpu::{Cpu, host, split};
 use harness::model::Dice;
 
@@ -345,5 +345,27 @@ fn a_page_is_reset_with_all_that_is_in_it() {
             _ => 0,
         };
         assert_eq!(nested.read(&cpu, offset), expected, "{offset:#x}");
+    }
+}
+
+/// Who takes an exception at EL1 from EL1 is told that it was EL2: a hypervisor, which runs there, and a guest that its hypervisor has believe
+/// so (HCR_EL2.NV without NV1, or with NV2 and a page for it).
+#[test]
+fn el1_is_told_that_it_is_el2_where_it_takes_itself_for_that() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, true, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    let nested = split(&mut vcpu).1;
+    let page = nested.page.0;
+    for bits in 0..16_u64 {
+        let [nv, nv1, nv2, has_page] = [0, 1, 2, 3].map(|n| bits >> n & 1 != 0);
+        let hcr = u64::from(nv) << 42 | u64::from(nv1) << 43 | u64::from(nv2) << 45;
+        nested.write(&cpu, page::HCR, hcr);
+        nested.world = World::Guest(Guest { page: has_page.then_some(page), ..Guest::default() });
+        let expected = nv && (!nv1 || nv2 && has_page);
+        assert_eq!(nested.reports_el2(&cpu), expected, "NV {nv}, NV1 {nv1}, NV2 {nv2}, a page {has_page}");
+        nested.world = World::Hypervisor;
+        assert!(nested.reports_el2(&cpu));
     }
 }
