@@ -380,6 +380,7 @@ mod tests {
     /// DDI 0183, 3.3: tables 3-2, 3-3, 3-5, 3-11, 3-13.
     #[test]
     fn flags_and_interrupts_have_the_places_of_the_book() {
+        assert_eq!([super::FR_CTS, super::FR_DSR, super::FR_DCD], [0x1, 0x2, 0x4]);
         assert_eq!([FR_BUSY, FR_RXFE, FR_TXFF, FR_RXFF, FR_TXFE], [0x8, 0x10, 0x20, 0x40, 0x80]);
         assert_eq!([INT_RX, INT_TX, INT_RT, INT_OE], [0x10, 0x20, 0x40, 0x400]);
         assert_eq!([super::LCR_H_FEN, super::CR_LBE, super::DR_OE, super::RSR_OE], [0x10, 0x80, 0x800, 0x8]);
