@@ -637,3 +637,31 @@ fn exits_and_signs_of_life_are_sums() {
         assert_eq!(slot.life() - life, of(counter != Counter::Interrupt), "{counter:?}");
     }
 }
+
+/// A guest's MDSCR_EL1 is in force at once, as far as its OS lock lets it, and breakpoints with it.
+#[test]
+fn debug_is_in_force_when_it_is_written() {
+    const KDE: u64 = 1 << 13;
+    const MDE: u64 = 1 << 15;
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let here = here(host(&model, false, false));
+    let mut vcpu = here.slot.vcpu.lock();
+    cpu.load(here, &vcpu);
+    // MDSCR_EL1 (2, 0, 0, 2, 2), OSLAR_EL1 (2, 0, 1, 0, 4), of X3.
+    let mdscr = 2 << 20 | 2 << 17 | 2 << 1;
+    let oslar = 2 << 20 | 4 << 17 | 1 << 10;
+    for (register, value, in_force, armed) in [
+        (oslar, 0, 0, None),
+        (mdscr, KDE, KDE, None),
+        (mdscr, KDE | MDE, KDE | MDE, Some(false)),
+        (oslar, 1, 0, None),
+        (mdscr, MDE, 0, None),
+        (oslar, 0, MDE, Some(false)),
+    ] {
+        cpu.armed.set(None);
+        vcpu.registers.x[3] = value;
+        assert_eq!(leave(&cpu, here, &mut vcpu, ec::SYSREG, register | 3 << 5), Next::Resume);
+        assert_eq!((cpu.get(El1::Mdscr), cpu.armed.get()), (in_force, armed), "{value:#x} to {register:#x}");
+    }
+}

@@ -644,6 +644,31 @@ fn a_leaf_without_a_right_or_its_access_flag_is_a_fault_at_its_level() {
     }
 }
 
+/// What the hypervisor has changed without its TLBI so far is stale, and nothing else is.
+#[test]
+fn a_leaf_is_stale_from_the_change_to_its_tlbi() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1);
+    let leaf = |page: u64, rights: u64| PAGES + (page << 12) + 0x43f + rights;
+    let (read, both) = (0x40, 0xc0);
+    for (word, stale) in [(leaf(0, both), 0), (leaf(0, read), 1), (leaf(1, both), 1), (0, 1), (leaf(0, both), 0)] {
+        world.store(TABLES + 0x2000, leaf(0, both));
+        world.store(TABLES + 0x2008, leaf(7, both));
+        world.enter();
+        for n in 0..2 {
+            fill(&mut world.memory, &model, &pool, world.key, Addr::new(n << 12), Access::Write).unwrap();
+        }
+        world.store(TABLES + 0x2000, word);
+        let checked = world.memory.check(&model, &pool);
+        assert_eq!((checked.leaves, checked.wrong, checked.stale), (2, 0, stale), "{word:#x}");
+        world.memory.outer_forget(&model, Scope::Range(1, Addr::new(0), 4096));
+        let checked = world.memory.check(&model, &pool);
+        assert_eq!((checked.leaves, checked.wrong, checked.stale), (1, 0, 0), "{word:#x}");
+    }
+}
+
 /// What shadows hold is given back some of it at a time, as often as it is asked.
 #[test]
 fn what_shadows_hold_goes_in_steps() {
@@ -721,6 +746,8 @@ fn a_block_that_goes_takes_all_its_aliases_along_however_many_made_way() {
     assert_eq!(there(&world), 257);
     let _ = world.memory.discard(&model, &pool, Addr::new(blocks[0] + 0x3000), Hole::Ballooned);
     assert_eq!(there(&world), 0);
+    let counts = world.memory.shadow_counts();
+    assert_eq!((counts.filled, counts.moved, counts.killed), (1200, 2, 514), "{counts:?}");
     assert_eq!(world.memory.check(&model, &pool).wrong, 0);
     assert_eq!(model.errors(), Vec::<String>::new());
 }
