@@ -2,11 +2,13 @@
 //! policy sees to it that there are some. And how much the hypervisor takes for itself.
 
 use crate::exits::model;
-use flatland::addr::VmId;
+use flatland::addr::{Size, VmId};
 use flatland::arm::desc::Hole;
 use flatland::bundle::{Bundle, Limits};
+use flatland::frames::{HYPERVISOR, Use};
 use flatland::host::{Host, heap_for};
 use flatland::machine::Machine;
+use flatland::memory::pack::Put;
 use flatland::memory::{Access, Miss, RAM_BASE};
 use flatland::next::{Cause, Next};
 use flatland::policy::{Level, Pace};
@@ -273,4 +275,29 @@ fn a_pool_has_as_much_as_the_manifest_says() {
         let counts = host.pool.lock().counts();
         assert_eq!(counts.free + counts.table + counts.guest + counts.shared + counts.store, frames, "{counts:?}");
     }
+}
+
+/// A page that somebody has begun to compress is compressed first when a frame is wanted.
+#[test]
+fn what_was_begun_is_done_first() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let host = begin(&model);
+    let vm = &host.fleet.vms[0];
+    (0..600).for_each(|page| assert_eq!(touch(&cpu, host, vm, page), 0));
+    let at = RAM_BASE + (300 << 12);
+    {
+        let half = |n: u64| if n < 2048 { n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33 } else { 0 };
+        let bytes: Vec<u8> = (0..4096).map(|n| half(n) as u8).collect();
+        let mut memory = vm.memory.lock();
+        memory.write(&cpu, &host.pool, at, &bytes).unwrap();
+        let _ = memory.split(&cpu, &host.pool, at);
+        assert_eq!(memory.evict(&cpu, &host.pool, at), Put::Begun);
+    }
+    let mut hoard = Vec::new();
+    while host.pool.lock().counts().free > 1 {
+        hoard.extend(host.pool.lock().take(Size::Page, HYPERVISOR, Use::Hypervisor).map(std::mem::ManuallyDrop::new));
+    }
+    assert_eq!(host.starve(&cpu, vm), Next::Resume);
+    assert_eq!(vm.memory.lock().peek(&cpu, at), None, "it is compressed by now");
 }
