@@ -35,6 +35,9 @@ registers! {
     Mdscr = "MDSCR_EL1",
 }
 
+/// RES1 bits of SCTLR_EL1 as of Armv8.0; later features gave some of them a meaning with the same reset value.
+pub const SCTLR_RES1: u64 = 0x30d0_0800;
+
 /// A value for each register of [`El1`].
 #[derive(Clone, Debug)]
 #[repr(C)]
@@ -49,8 +52,7 @@ impl Context {
     /// What a warm reset leaves: MMU and caches off, EL0 access to FP as the architecture leaves it, timer off.
     pub fn reset() -> Self {
         let mut context = Self::zeroed();
-        // RES1 bits of SCTLR_EL1 as of Armv8.0; later features gave some of them a meaning with the same reset value.
-        context.set(El1::Sctlr, 0x30d0_0800);
+        context.set(El1::Sctlr, SCTLR_RES1);
         context
     }
 

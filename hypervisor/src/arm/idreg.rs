@@ -250,8 +250,8 @@ mod tests {
         assert!(ids.has_pan() && ids.has_ssbs());
     }
 
-    /// What is shown of a CPU whose fields are all one, and of one whose fields are all ones, register by register. A number higher than the last that
-    /// we know of is shown as that.
+    /// What is shown of a CPU whose fields are all one, and of one whose fields are all ones, register by register. A number higher than
+    /// the last that we know of is shown as that.
     #[test]
     fn each_register_shows_these_fields_and_no_others() {
         const ALL: u64 = u64::MAX;

@@ -10,10 +10,12 @@
 //! There are as many tables as the VM was given. When they are used up all shadows are emptied and filled anew. A shadow is known by the
 //! registers of its regime. It has an ASID of its own, as vCPUs with different ones may take turns on a CPU, and its leaves are not global.
 
-use super::el2_walk::El2Regime;
+use super::el2_walk::{El2Leaf, El2Regime};
 use super::nested_walk::{NestedFault, Reason, Wrong};
 use super::{Access, Memory, Root};
 use crate::addr::{Addr, Ipa, Pa, Size, VcpuId, VmId};
+use crate::arm::desc::{Desc, Stage1, is_valid};
+use crate::arm::vmsa::{ENTRIES, Level};
 use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
 use crate::stage2::Refusal;
@@ -25,27 +27,12 @@ pub const WINDOW: Addr<Ipa> = Addr::new(0x2000_0000);
 /// The most tables a VM can be given: the window has room for them, and 2 MiB is more than any hypervisor's EL2 needs.
 pub const MOST_TABLES: usize = 512;
 
-/// Bits of an address: TCR_EL1.T0SZ is 16, whatever the hypervisor's is.
-const BITS: u32 = 48;
-/// The levels of a walk of so many bits with a granule of 4 KiB: 0 to 3.
-const LAST: u32 = 3;
-/// Entries of a table.
-const ENTRIES: u64 = 512;
+/// Where addresses end: TCR_EL1.T0SZ is 16, whatever the hypervisor's is.
+const END: u64 = 1 << 48;
 /// Shadows besides those that vCPUs are in: so that one is kept that is soon entered again.
 const SPARE: usize = 2;
 /// How many entries a TLBI of a range looks at before all of the shadow is emptied instead.
 const MOST_STEPS: u32 = 1024;
-
-/// VALID of a descriptor; and TABLE, which at the last level says that it is a page.
-const VALID: u64 = 1;
-const TABLE: u64 = 2;
-/// Bits 47 to 12.
-const ADDRESS: u64 = 0xffff_ffff_f000;
-
-/// What an entry at `level` spans.
-const fn span(level: u32) -> u64 {
-    1 << (BITS - 9 * (level + 1))
-}
 
 #[derive(Clone, Debug)]
 struct El2Shadow {
@@ -96,7 +83,7 @@ impl El2Shadows {
             held: vec![None; usize::from(vcpus)],
             clock: 0,
         };
-        let tables = tables.min(MOST_TABLES).max(roots + LAST as usize);
+        let tables = tables.min(MOST_TABLES).max(roots + Level::COUNT - 1);
         new.tables.reserve_exact(tables);
         for _ in 0..tables {
             let Some(frame) = pool.lock().take(Size::Page, owner, Use::Table) else {
@@ -139,10 +126,8 @@ impl El2Shadows {
             None => {
                 let free = self.all.iter().enumerate().filter(|(n, _)| !self.held.contains(&Some(*n)));
                 let (n, _) = free.min_by_key(|(_, shadow)| shadow.used)?;
-                if self.empty(m, n) {
-                    m.publish();
-                    self.root.forget(m);
-                }
+                let changed = self.empty(m, n);
+                self.settle(m, changed);
                 self.all.get_mut(n)?.regime = Some(regime);
                 n
             }
@@ -174,8 +159,7 @@ impl El2Shadows {
         }
         // Where the tables are used up there are some after that.
         for _ in 0..2 {
-            let place = Place { va: regime.untagged(va), bytes: leaf.bytes };
-            if self.place(m, n, place, leaf.ipa, |is_page| leaf.descriptor(is_page)) {
+            if self.place(m, n, regime.untagged(va), &leaf) {
                 return Ok(());
             }
             self.empty_all(m);
@@ -183,29 +167,22 @@ impl El2Shadows {
         Ok(())
     }
 
-    /// Puts a leaf into shadow `n`, as large as the hypervisor's allows and the tables there do. False where a table is missing.
-    fn place<M: Machine>(
-        &mut self,
-        m: &M,
-        n: usize,
-        Place { va, bytes }: Place,
-        ipa: Addr<Ipa>,
-        descriptor: impl Fn(bool) -> u64,
-    ) -> bool {
-        let mut table = n;
+    /// Puts the hypervisor's leaf for `va` into shadow `n`, as large as the tables there allow. False where a table is missing.
+    fn place<M: Machine>(&mut self, m: &M, n: usize, va: u64, leaf: &El2Leaf) -> bool {
         // From here on there may be tables in it, if no leaf.
         if let Some(shadow) = self.all.get_mut(n) {
             shadow.is_empty = false;
         }
-        for level in 0..=LAST {
+        let (mut table, mut level) = (n, Level::L0);
+        loop {
             let Some(at) = self.entry(table, level, va) else { return false };
             let old = m.load(at);
-            let below = self.below(old, level);
-            if level == LAST || level > 0 && bytes >= span(level) && below.is_none() {
-                let output = ipa.bits() & !(span(level) - 1);
-                self.set(m, at, old, descriptor(level == LAST) | output);
-                if let Some(shadow) = self.all.get_mut(n).filter(|_| bytes > span(level)) {
-                    shadow.parts_of = shadow.parts_of.max(bytes);
+            let below = Self::below(old, level);
+            let fits = |size: &Size| *size == Size::Page || leaf.bytes >= size.bytes();
+            if let Some(size) = level.leaf().filter(fits).filter(|_| below.is_none()) {
+                self.set(m, at, old, leaf.descriptor(size == Size::Page) | leaf.ipa.align_down(size).bits());
+                if let Some(shadow) = self.all.get_mut(n).filter(|_| leaf.bytes > size.bytes()) {
+                    shadow.parts_of = shadow.parts_of.max(leaf.bytes);
                 }
                 return true;
             }
@@ -214,12 +191,13 @@ impl El2Shadows {
                 None => {
                     let Some(new) = self.take(m) else { return false };
                     // A leaf that is there is larger than the hypervisor's is by now.
-                    self.set(m, at, old, Self::address(new).bits() | TABLE | VALID);
+                    self.set(m, at, old, Desc::Table(Self::address(new).bits()).encode(level));
                     new
                 }
             };
+            let Some(next) = level.next() else { return false };
+            level = next;
         }
-        false
     }
 
     /// Replaces an entry: break-before-make where it was valid (Arm ARM D8.16.1).
@@ -227,10 +205,9 @@ impl El2Shadows {
         if old == new {
             return;
         }
-        if old & VALID != 0 {
+        if is_valid(old) {
             m.store(at, 0);
-            m.publish();
-            self.root.forget(m);
+            self.settle(m, true);
         }
         m.store(at, new);
         m.publish();
@@ -247,17 +224,23 @@ impl El2Shadows {
     }
 
     /// Where the entry for `va` is in table `n`, which is of `level`.
-    fn entry(&self, n: usize, level: u32, va: u64) -> Option<Addr<Pa>> {
-        Some(*self.tables.get(n)? + va / span(level) % ENTRIES * 8)
+    fn entry(&self, n: usize, level: Level, va: u64) -> Option<Addr<Pa>> {
+        Some(*self.tables.get(n)? + level.index(va) * 8)
     }
 
     /// Which table an entry at `level` leads to.
-    fn below(&self, entry: u64, level: u32) -> Option<usize> {
-        if entry & (VALID | TABLE) != VALID | TABLE || level == LAST {
-            return None;
+    fn below(entry: u64, level: Level) -> Option<usize> {
+        let granule = Level::L3.shift();
+        let Stage1::Table(at) = Stage1::decode(entry, granule, level.number(), level.shift()) else { return None };
+        Some((Addr::<Ipa>::new(at).distance_from(WINDOW)? / Size::Page.bytes()) as usize)
+    }
+
+    /// Has every CPU forget what was removed, if something was.
+    fn settle<M: Machine>(&self, m: &M, is_changed: bool) {
+        if is_changed {
+            m.publish();
+            self.root.forget(m);
         }
-        let at: Addr<Ipa> = Addr::new(entry & ADDRESS);
-        Some((at.distance_from(WINDOW)? / Size::Page.bytes()) as usize)
     }
 
     /// The hypervisor's TLBI for EL2, of so many bytes from `va` on; of all there is where nothing is given. All its vCPUs forget it.
@@ -268,17 +251,13 @@ impl El2Shadows {
             let Some(shadow) = self.all.get(n).filter(|shadow| !shadow.is_empty) else { continue };
             // Powers of two.
             let whole = shadow.parts_of.max(Size::Page.bytes());
-            let start = va & ((1 << BITS) - 1) & !(whole - 1);
-            let end = (va & ((1 << BITS) - 1)).saturating_add(bytes.max(1)).min(1 << BITS);
-            changed |= match self.remove(m, n, start, end.next_multiple_of(whole)) {
+            let end = (va % END).saturating_add(bytes.max(1)).min(END);
+            changed |= match self.remove(m, n, (va % END) & !(whole - 1), end.next_multiple_of(whole)) {
                 Some(removed) => removed,
                 None => self.empty(m, n),
             };
         }
-        if changed {
-            m.publish();
-            self.root.forget(m);
-        }
+        self.settle(m, changed);
     }
 
     /// Removes from shadow `n` what translates any address of a range; whether there was something. Nothing where that is long work. What was
@@ -286,7 +265,7 @@ impl El2Shadows {
     fn remove<M: Machine>(&self, m: &M, n: usize, start: u64, end: u64) -> Option<bool> {
         let (mut at, mut removed, mut steps) = (start, false, 0);
         while at < end {
-            let (mut table, mut level) = (n, 0);
+            let (mut table, mut level) = (n, Level::L0);
             loop {
                 steps += 1;
                 if steps > MOST_STEPS {
@@ -294,18 +273,18 @@ impl El2Shadows {
                 }
                 let place = self.entry(table, level, at)?;
                 let entry = m.load(place);
-                let is_all = at.is_multiple_of(span(level)) && end - at >= span(level);
-                if let Some(below) = self.below(entry, level).filter(|_| !is_all) {
-                    (table, level) = (below, level + 1);
+                let is_all = at.is_multiple_of(level.span()) && end - at >= level.span();
+                if let Some(below) = Self::below(entry, level).filter(|_| !is_all) {
+                    (table, level) = (below, level.next()?);
                     continue;
                 }
-                if entry & VALID != 0 {
+                if is_valid(entry) {
                     m.store(place, 0);
                     removed = true;
                 }
                 break;
             }
-            at = (at & !(span(level) - 1)) + span(level);
+            at = (at & !(level.span() - 1)) + level.span();
         }
         Some(removed)
     }
@@ -320,7 +299,7 @@ impl El2Shadows {
         (shadow.is_empty, shadow.parts_of) = (true, 0);
         for at in (0..ENTRIES).map(|index| *root + index * 8) {
             // One by one, as a walk may be under way (Arm ARM B2.2.1).
-            if m.load(at) & VALID != 0 {
+            if is_valid(m.load(at)) {
                 m.store(at, 0);
             }
         }
@@ -333,18 +312,8 @@ impl El2Shadows {
         for n in 0..self.all.len() {
             changed |= self.empty(m, n);
         }
-        if changed {
-            m.publish();
-            self.root.forget(m);
-        }
+        self.settle(m, changed);
         // Only now: until then a walk may have been in any of them.
         self.next = self.all.len();
     }
-}
-
-/// An address, and the size of the hypervisor's leaf around it.
-#[derive(Clone, Copy)]
-struct Place {
-    va: u64,
-    bytes: u64,
 }

@@ -5,7 +5,7 @@
 //! ([`crate::memory::el2_shadow`]), by way of TTBR0_EL1; the upper range has one page of ours, the exception vectors of EL1, by which all
 //! that EL0 raises comes to EL2.
 
-use super::nested::SCTLR;
+use crate::arm::el1::SCTLR_RES1;
 use crate::arm::trap::cptr;
 use aarch64_cpu::registers::{CNTKCTL_EL1, CPACR_EL1, SCTLR_EL1, SCTLR_EL2, TCR_EL1, TCR_EL2};
 
@@ -32,13 +32,12 @@ pub struct El2State {
 
 impl El2State {
     /// SCTLR_EL1. PSTATE.DAIF, cache maintenance by address, DC ZVA and CTR_EL0 are EL0's, as they are EL2's; WFI and WFE are for EL2's own
-    /// controls to trap. Alignment and byte order are as EL2 has them. Caches are never off: that is for [`Self::mair`] to say, as walks of
+    /// controls to trap. Alignment and byte order are as EL2 has them. Caches are never off: that is for [`Self::mair_el1`] to say, as walks of
     /// shadow tables are to see what is in caches (Arm ARM D24.2.174, C).
     pub fn sctlr_el1(&self) -> u64 {
-        let own = SCTLR_EL2::A.read(self.sctlr);
         let fields = SCTLR_EL1::M::Enable
             + SCTLR_EL1::C::Cacheable
-            + SCTLR_EL1::A.val(own)
+            + SCTLR_EL1::A.val(SCTLR_EL2::A.read(self.sctlr))
             + SCTLR_EL1::SA0.val(SCTLR_EL2::SA.read(self.sctlr))
             + SCTLR_EL1::UMA::DontTrap
             + SCTLR_EL1::I.val(SCTLR_EL2::I.read(self.sctlr))
@@ -48,7 +47,7 @@ impl El2State {
             + SCTLR_EL1::NTWE::DontTrap
             + SCTLR_EL1::E0E.val(SCTLR_EL2::EE.read(self.sctlr))
             + SCTLR_EL1::UCI::DontTrap;
-        fields.value | RES1
+        fields.value | SCTLR_RES1
     }
 
     /// TCR_EL1: 48 bits of 4 KiB below, whatever EL2's are, and the vectors above. Walks are cacheable, as our stores to the tables are.
@@ -96,11 +95,6 @@ impl El2State {
         (CNTKCTL_EL1::EL0VCTEN::SET + CNTKCTL_EL1::EL0PCTEN::SET).value
     }
 }
-
-/// Bits of SCTLR_EL1 that were one in Armv8.0: SPAN, EIS, EOS among them, and those of AArch32's.
-const RES1: u64 = 0x30d0_0800;
-/// The same of SCTLR_EL2 are more.
-const _: () = assert!(RES1 & !SCTLR == 1 << 20, "bit 20 is one at EL1 alone");
 
 /// The word at `n` of the page of vectors: an entry is HVC with the number of the vector, and what is never come to.
 pub const fn vector_word(n: usize) -> u32 {
