@@ -138,6 +138,7 @@ fn resolve<'a>(
         min: entry.min,
         domain: entry.domain,
         nested: entry.nested,
+        by_traps: entry.by_traps,
         flash,
     })
 }

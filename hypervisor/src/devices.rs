@@ -21,6 +21,12 @@ use device::{Board, Device};
 pub const GICD: u64 = 0x0800_0000;
 /// GICC: the CPU interface of a GICv2, in memory.
 pub const GICC: u64 = 0x0801_0000;
+/// GICH: the virtual interface control of a GICv2, of VMs that start at EL2.
+pub const GICH: u64 = 0x0803_0000;
+/// GICV: what such a VM gives its guests as their GICC.
+pub const GICV: u64 = 0x0804_0000;
+/// The bytes of GICC and GICV that the hardware has (IHI 0048B 4.4, 5.4).
+pub const GICV_BYTES: u64 = 0x2000;
 /// GICR: the redistributors of a GICv3, one [`GICR_STRIDE`] for each vCPU.
 pub const GICR: u64 = 0x080A_0000;
 /// The bytes of a redistributor: RD_base and SGI_base, 64 KiB each.
@@ -66,6 +72,8 @@ pub enum Region {
     Gicd,
     /// The CPU interface in memory.
     Gicc,
+    /// The virtual interface control.
+    Gich,
     /// The redistributor of the vCPU with this number.
     Gicr(u16),
     /// The PL011.
@@ -88,6 +96,7 @@ pub const fn at(ipa: Addr<Ipa>) -> Option<(Region, u64)> {
     match at & !0xFFFF {
         GICD => Some((Region::Gicd, at - GICD)),
         GICC => Some((Region::Gicc, at - GICC)),
+        GICH if at - GICH < 0x1000 => Some((Region::Gich, at - GICH)),
         UART if at - UART < 0x1000 => Some((Region::Uart, at - UART)),
         RTC if at - RTC < 0x1000 => Some((Region::Rtc, at - RTC)),
         VIRTIO if at - VIRTIO < VIRTIO_SLOTS * VIRTIO_STRIDE => {

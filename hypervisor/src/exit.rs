@@ -22,7 +22,6 @@ use nested::outcome::Outcome;
 /// Handles a synchronous exit of the loaded `vcpu`.
 #[inline(always)]
 pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
-    let syndrome = vcpu.registers.syndrome();
     vcpu.remember();
     let Vcpu { common, kind } = &mut *vcpu;
     if let VcpuKind::Nested(nested) = kind {
@@ -32,6 +31,7 @@ pub fn handle<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
             Outcome::Common => {}
         }
     }
+    let syndrome = vcpu.registers.syndrome();
     match syndrome.ec() {
         ec::HVC64 => call::hvc(here, m, vcpu),
         ec::SYSREG => sysreg::handle(here, m, vcpu),

@@ -34,7 +34,7 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
         vgic = here.vm.vgic.lock();
         kicks |= nested::interfaces::refresh(&mut vgic, vcpu, nested, m);
     }
-    let mask = lists::mask(&vgic, m);
+    let mask = sync::mask(&vgic, m);
     vgic.fill(vcpu.id, &mut vcpu.lists, mask);
     drop(vgic);
     let used = usize::from(vcpu.lists.used);

@@ -39,6 +39,7 @@ pub mod balloon;
 pub mod change;
 pub mod check;
 pub mod el2_shadow;
+pub mod el2_vectors;
 pub mod el2_walk;
 pub mod fault;
 pub mod flush;

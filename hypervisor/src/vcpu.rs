@@ -3,7 +3,9 @@
 //! [`Vcpu`] is owned by whoever holds its lock: the CPU it is loaded on, for as long as it is loaded. Its EL1 registers
 //! ([`Common::saved`]) are then on that CPU and reached through [`Machine::get`].
 
+pub mod backend;
 pub mod el0;
+pub mod el0_state;
 pub mod nested;
 pub mod nv2;
 pub mod state;
@@ -44,11 +46,9 @@ pub const fn as_el2(pstate: u64) -> u64 {
 }
 
 /// The syndrome of `vcpu`'s current access if it ends in a synchronous external abort.
-pub fn external_abort(vcpu: &Common, access: Access) -> u64 {
-    let from = if vcpu.registers.pstate & psr::MODE == psr::EL0T || vcpu.registers.pstate & psr::AARCH32 != 0 {
-        From::Lower
-    } else {
-        From::Same
-    };
+pub fn external_abort(vcpu: &Vcpu, access: Access) -> u64 {
+    let pstate = vcpu.registers.pstate;
+    let pstate = vcpu.nested().map_or(pstate, |nested| nested.at_el1(pstate));
+    let from = if pstate & psr::MODE == psr::EL0T || pstate & psr::AARCH32 != 0 { From::Lower } else { From::Same };
     esr::external_abort(access, from, vcpu.registers.syndrome().instruction_bytes())
 }

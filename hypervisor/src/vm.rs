@@ -14,6 +14,7 @@ use crate::bundle::image::Plan;
 use crate::bundle::{OnCrash, VmSpec};
 use crate::devices::bus::Bus;
 use crate::devices::flash::Bank;
+use crate::memory::el2_shadow::El2Shadows;
 use crate::memory::{Memory, Root};
 use crate::next::Kicks;
 use crate::sched::EntityId;
@@ -178,6 +179,8 @@ pub struct Vm {
     pub tree: Vec<u8>,
     /// Its memory.
     pub memory: SpinMutex<Memory>,
+    /// The shadows of its EL2s' stage 1, where they run at EL0. Locked before `memory`.
+    pub el2_shadows: Option<SpinMutex<El2Shadows>>,
     /// Its interrupt controller.
     pub vgic: SpinMutex<Vgic>,
     /// Its other devices.

@@ -28,6 +28,31 @@ fn flatland_in_flatland_in_flatland_runs_debian_on_two_cpus() {
     assert_eq!(ended.output.matches("flatland: Flatland ").count(), 3);
 }
 
+/// The same without FEAT_NV2, where virtual EL2 runs at EL0: on the boards that there are to buy.
+#[test]
+fn flatland_in_flatland_needs_no_help_of_the_cpu() {
+    for board in [Board::VirtA72, Board::Raspi4b] {
+        let ended = Run::start(board, "nested", &[], 400).end();
+        ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
+        ended.has_line("flatland: outer: powered off").has_line("flatland: debian: powered off");
+        assert_eq!(ended.output.matches("flatland: Flatland ").count(), 2);
+    }
+}
+
+#[test]
+fn three_deep_needs_no_help_of_the_cpu() {
+    let ended = Run::start(Board::VirtA72, "nested-l3", &[], 600).end();
+    ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
+    assert_eq!(ended.output.matches("flatland: Flatland ").count(), 3);
+}
+
+#[test]
+fn debians_kvm_needs_no_help_of_the_cpu() {
+    let ended = Run::start(Board::VirtA72, "nested-kvm-nvhe", &[], 600).end();
+    ended.exits_with(0).has("flatland-kvm: mode=nVHE").has("[L2] flatland-workload: OK cpus=2 ");
+    ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
+}
+
 #[test]
 fn debians_kvm_with_vhe_runs_a_debian_guest() {
     let ended = Run::start(Board::Virt, "nested-kvm", &[], 600).end();
@@ -44,11 +69,20 @@ fn debians_kvm_without_vhe_runs_a_debian_guest() {
 
 #[test]
 fn two_hypervisors_side_by_side_share_pages_are_compressed_and_keep_every_word() {
+    two_hypervisors_side_by_side(Board::Virt);
+}
+
+#[test]
+fn two_hypervisors_side_by_side_need_no_help_of_the_cpu() {
+    two_hypervisors_side_by_side(Board::VirtA72);
+}
+
+fn two_hypervisors_side_by_side(board: Board) {
     // Both have the same guests, which check what they keep; there is less memory than they want, and their pages are merged
     // and put away, the hypervisors' and their guests'.
     let vms = ["one", "two"].map(|name| flatland(name, 2, "192M", "churns", "domain = \"lab\"; min = \"24M\";"));
     let manifest = manifest_with(&vms, "policy { pool = \"140M\"; scan-cpu = <100>; };");
-    let ended = Run::start(Board::Virt, &manifest, &["--monitor", "stats on; check on"], 600).end();
+    let ended = Run::start(board, &manifest, &["--monitor", "stats on; check on"], 600).end();
     for name in ["one", "two"] {
         for guest in ["left", "right"] {
             ended.has(&format!("[{name}] [{guest}] guest churn: PASS"));
@@ -82,7 +116,8 @@ fn flatland_and_kvm_finish_their_work_on_less_memory_than_they_have() {
 
 #[test]
 fn a_hypervisor_needs_a_board_that_can() {
-    let ended = Run::start(Board::VirtA72, &manifest(&[flatland("no", 1, "64M", "churns", "")]), &[], 60).end();
+    let vms = [flatland("no", 1, "64M", "churns", "")];
+    let ended = Run::start(Board::Virt, &manifest(&vms), &["--cpu", "cortex-a76"], 60).end();
     ended.exits_with(1).has("/vms/no/nested").has("FEAT_NV2");
 }
 
@@ -132,6 +167,31 @@ fn hypervisors_with_several_guests_each_find_the_el2_that_they_should() {
     assert!(line.contains(" wrong=0 ") && !line.contains(" moved=0 "), "{line}");
 }
 
+/// The same checks where virtual EL2 runs at EL0: on CPUs without FEAT_NV2, with VHE and without, and on one that has both.
+#[test]
+fn hypervisors_find_the_el2_that_they_should_at_el0() {
+    for cpu in ["cortex-a72", "cortex-a76", "max"] {
+        let vms = [
+            nest("one", "", "nested-backend = \"trap\"; domain = \"lab\";"),
+            nest("two", "", "domain = \"lab\"; nested-backend = \"trap\";"),
+        ];
+        let manifest = manifest_with(&vms, "policy { scan-cpu = <100>; };");
+        let ended = Run::start(
+            Board::Virt,
+            &manifest,
+            &["--cpu", cpu, "--gic", "2", "--smp", "4", "--monitor", "check on"],
+            300,
+        )
+        .end();
+        for name in ["one", "two"] {
+            ended.has(&format!("[{name}] nest: OK checks="));
+        }
+        ended.lacks("FAIL").lacks("PANIC").exits_with(0);
+        let line = ended.last_line(SHADOWS);
+        assert!(line.contains(" wrong=0 ") && !line.contains(" moved=0 "), "{line}");
+    }
+}
+
 #[test]
 fn a_guests_guest_finds_the_el2_that_it_should() {
     let ended =
@@ -145,6 +205,15 @@ fn a_guests_guest_finds_the_el2_that_it_should() {
 
 #[test]
 fn a_hypervisor_that_does_anything_harms_itself_alone() {
+    harms_itself_alone(Board::Virt);
+}
+
+#[test]
+fn a_hypervisor_at_el0_that_does_anything_harms_itself_alone() {
+    harms_itself_alone(Board::VirtA72);
+}
+
+fn harms_itself_alone(board: Board) {
     let rogue = |name| Vm {
         name,
         vcpus: 1,
@@ -156,7 +225,7 @@ fn a_hypervisor_that_does_anything_harms_itself_alone() {
     let mut good = Vm::linux("good", 1, "");
     good.rest.push_str(" shares = <4000>;");
     let vms = [rogue("one"), rogue("two"), rogue("three"), good];
-    let mut run = Run::start(Board::Virt, &manifest(&vms), &[], 500);
+    let mut run = Run::start(board, &manifest(&vms), &[], 500);
     run.wait_for("[good] flatland-workload: OK", 400);
     for name in ["one", "two", "three"] {
         run.send("\x1d").send(&format!("stop {name}\r"));

@@ -117,6 +117,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
         min: None,
         domain: None,
         nested: false,
+        by_traps: false,
         flash: (rng.below(4) == 0).then_some([&[0; 64], &[]]),
     };
     let plan = match vm.plan(Addr::new(BASE), &mut workspace) {

@@ -1,7 +1,8 @@
 //! Virtual EL2 at EL0: what EL1's registers are for it, bit by bit as the Arm ARM numbers them (D24.2), and the vectors of EL1.
 
 use flatland::arm::vmsa::granule_of;
-use flatland::vcpu::el0::{El2State, N_VECTORS, UPPER_BITS, VECTORS, vector_word};
+use flatland::memory::el2_vectors::{N_VECTORS, UPPER_BITS, vectors, word};
+use flatland::vcpu::el0_state::El2State;
 
 const fn bit(n: u32) -> u64 {
     1 << n
@@ -40,7 +41,7 @@ fn its_addresses_have_48_bits_and_the_vectors_are_above() {
         // EPD0, A1, EPD1, AS, TBI1, HA, HD, and what is above.
         assert_eq!([of(7, 1), of(22, 2), of(36, 1), of(38, 26)], [0; 4]);
     }
-    assert_eq!((UPPER_BITS, VECTORS), (25, 0xffff_ffff_fe00_0000));
+    assert_eq!((UPPER_BITS, vectors(0), vectors(7)), (25, 0xffff_ffff_fe00_0000, 0xffff_ffff_fe00_7000));
 }
 
 #[test]
@@ -48,8 +49,22 @@ fn memory_is_what_el2_says_while_its_caches_are_on() {
     assert_eq!(ON.mair_el1(), ON.mair);
     let no_mmu = El2State { sctlr: ON.sctlr & !1, mair: u64::MAX, ..ON };
     assert_eq!(no_mmu.mair_el1() & 0xff, 0x44);
+    // All of it Device memory: then its MMU may as well be off.
+    assert_eq!(El2State { mair: 0x0c_04_08_00_0c_04_08_00, ..ON }.mair_el1(), 0x44);
     let no_caches = El2State { sctlr: ON.sctlr & !4, mair: 0xf4_ff_0c_04_bb_08_44_00, ..ON };
     assert_eq!(no_caches.mair_el1(), 0x44_44_0c_04_44_08_44_00);
+}
+
+/// Vectors are not run from Device memory.
+#[test]
+fn vectors_are_normal_memory() {
+    for (mair, sctlr, kind) in
+        [(0x44_ff_04, 1, 1), (0xff, 1, 0), (0x4c << 56, 1, 7), (0x04, 1, 0), (0x44_ff_04, 0, 0), (0x44_ff_04_00, 1, 2)]
+    {
+        let state = El2State { mair, sctlr: 4 | sctlr, ..ON };
+        assert_eq!(state.vbar_el1(), vectors(kind), "{mair:#x}");
+        assert_ne!(state.mair_el1() >> (kind * 8) & 0xf0, 0);
+    }
 }
 
 #[test]
@@ -64,13 +79,13 @@ fn fp_and_counters_are_its_own_and_timers_are_not() {
 #[test]
 fn vectors_say_which_they_are() {
     for n in 0..1024 {
-        let (vector, word) = (n / 32, n % 32);
-        let expected = match word {
+        let (vector, place) = (n / 32, n % 32);
+        let expected = match place {
             // HVC, its number in bits 20 to 5 (C6.2.130); B to itself (C6.2.25).
             0 if vector < usize::from(N_VECTORS) => 0b110_1010_0000 << 21 | (vector as u32) << 5 | 0b00010,
             _ => 0b000101 << 26,
         };
-        assert_eq!(vector_word(n), expected, "word {n}");
+        assert_eq!(word(n), expected, "word {n}");
     }
     assert_eq!(N_VECTORS, 16);
 }

@@ -6,12 +6,55 @@
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::Ordering;
-use rt::el2::{self, misuse};
+use core::sync::atomic::{AtomicU64, Ordering};
+use rt::el2::{self, Register, misuse};
 use rt::random::Random;
 use rt::{args, check, println, psci, ram, report, timer};
 
 rt::guest!(main);
+
+/// Ends of a life that only a hypervisor has whose own EL2 is not the hardware's: its tables, its instructions, what lies where nothing of
+/// its own does.
+fn end_without_vhe(random: &mut Random, tables: &[AtomicU64]) {
+    let base = tables.as_ptr() as u64;
+    match random.below(8) {
+        // Its own translations by tables that lead anywhere.
+        0 | 1 => {
+            let any = random.word();
+            let tcr =
+                random.one(&[25 | 2 << 16, 16 | 2 << 16, 33 | 1 << 16, 22 | 1 << 14, 16 | 1 << 15 | 1 << 20, any]);
+            misuse::translate_by(
+                base + random.below(8) * 4096,
+                tcr,
+                random.one(&[0x30c5_1835, 0x30cd_1835, 0x32c5_1835, 0x30c5_0831]),
+            );
+        }
+        // Any instructions, most of them of the system's; across the end of a page, too.
+        2..=4 => {
+            for word in tables {
+                let mut two = || match random.below(8) {
+                    0 => random.word() as u32,
+                    1 => 0xd69f_03e0,
+                    2 => 0xd400_0002 | random.word() as u32 & 0x1f_ffff,
+                    3 => 0xd503_201f,
+                    _ => 0xd500_0000 | random.word() as u32 & 0x3f_ffff,
+                };
+                word.store(u64::from(two()) << 32 | u64::from(two()), Ordering::Relaxed);
+            }
+            let any = random.word() & 0xffc;
+            misuse::run(base + random.below(8) * 4096 + random.one(&[0, 4, 0xff8, 0xffc, any]));
+        }
+        // What lies where nothing of its own does: vectors, tables, GICH.
+        5 => {
+            for _ in 0..200 {
+                let at = random.one(&[0xffff_ffff_fe00_0000, 0x2000_0000, 0x0803_0000, 0x0804_0000]);
+                misuse::touch(at + (random.word() & 0x1_fffc), random.below(2) == 0);
+            }
+        }
+        6 => misuse::run(0xffff_ffff_fe00_0000 + random.below(0x8000) * 4),
+        _ => {}
+    }
+}
 
 /// E2H, RW, TGE: what this program runs with.
 const OURS: u64 = 0x4_8800_0000;
@@ -33,7 +76,10 @@ fn number(random: &mut Random) -> u64 {
 
 fn main() {
     check!(el2::is_here(), "it starts at EL2");
-    el2::become_vhe();
+    let has_vhe = Register::Mmfr1.read() >> 8 & 15 != 0;
+    if has_vhe {
+        el2::become_vhe();
+    }
     // Another life each time.
     let seed = timer::now();
     let mut random = Random::new(seed);
@@ -55,21 +101,30 @@ fn main() {
         word.store(at | kind, Ordering::Relaxed);
     }
     for _ in 0..2000 {
-        let (register, value) = (random.below(misuse::N_REGISTERS), number(&mut random));
-        match random.below(4) {
-            0 => misuse::maintain(random.below(misuse::N_MAINTENANCES), value),
-            1 => {
+        let (what, value) = (random.below(4), number(&mut random));
+        let register = random.below(if has_vhe { misuse::N_REGISTERS } else { misuse::N_PLAIN });
+        match (what, has_vhe) {
+            (0, _) => misuse::maintain(random.below(misuse::N_MAINTENANCES), value),
+            (1, true) => {
                 let _ = misuse::read(register);
             }
-            _ => misuse::write(register, value),
+            (1, false) => {
+                let _ = misuse::read_plain(register);
+            }
+            (_, true) => misuse::write(register, value),
+            (_, false) => misuse::write_plain(register, value),
         }
+    }
+    if !has_vhe {
+        end_without_vhe(&mut random, tables);
     }
     // A stage 2 that can be walked, most of the time: VTTBR_EL2 and VTCR_EL2.
     if random.below(8) > 0 {
         misuse::write(0, base | random.below(3) << 48);
         misuse::write(1, random.one(&[32 | 1 << 6, 24 | 1 << 6, 25 | 1 << 6 | 2 << 14, 22 | 1 << 6 | 1 << 14]));
     }
-    let hcr = OURS & !el2::TGE | 1 | random.word() & random.word() & !el2::TGE;
+    let ours = if has_vhe { OURS } else { OURS & !(el2::TGE | el2::E2H) };
+    let hcr = ours & !el2::TGE | 1 | random.word() & random.word() & !el2::TGE;
     // Or an EL0 that has no EL1.
     let hcr = if random.below(4) == 0 { hcr & !el2::E2H | el2::TGE } else { hcr };
     let (pc, spsr) = (number(&mut random), random.one(&[0x3c5, 0x3c4, 0x3c0, 0x5, 0x9, 0x1d0, 0x10, 0xf]));

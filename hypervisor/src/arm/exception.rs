@@ -42,6 +42,8 @@ pub enum Kind {
     Sync,
     /// An interrupt.
     Irq,
+    /// A fast interrupt.
+    Fiq,
     /// SError.
     SError,
 }
@@ -70,6 +72,7 @@ pub fn take(kind: Kind, pstate: u64, vbar: u64, sctlr: u64, has_pan: bool, has_s
     let offset = match kind {
         Kind::Sync => 0,
         Kind::Irq => 0x80,
+        Kind::Fiq => 0x100,
         Kind::SError => 0x180,
     };
     let mut new = pstate & (psr::NZCV | psr::DIT) | psr::DAIF | psr::EL1H;

@@ -134,6 +134,19 @@ pub mod gicr {
     pub const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
 }
 
+/// Offsets in GICH (IHI 0048B 5.3).
+#[allow(missing_docs)]
+pub mod gich {
+    pub const HCR: u64 = 0x00;
+    pub const VTR: u64 = 0x04;
+    pub const VMCR: u64 = 0x08;
+    pub const MISR: u64 = 0x10;
+    pub const EISR0: u64 = 0x20;
+    pub const ELRSR0: u64 = 0x30;
+    pub const APR: u64 = 0xf0;
+    pub const LR: u64 = 0x100;
+}
+
 /// Control of the virtual CPU interface: ICH_HCR_EL2 and GICH_HCR agree on these bits.
 pub mod hcr {
     /// The virtual CPU interface works.

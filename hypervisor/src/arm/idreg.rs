@@ -139,6 +139,19 @@ const NESTED: &[(u8, u8, Field)] = &[
     (7, 2, Fixed(mmfr2::NV, 2)),
 ];
 
+/// What a VM sees besides, or instead, whose EL2 runs at EL0: EL2 in AArch64 without VHE. What of PSTATE or of a stage 1 is EL1's alone, and
+/// would be EL2's too, is not to be had at EL0 (PAN, UAO, BTI), or by the shadow of its stage 1 (small tables, access flags).
+const EL0: &[(u8, u8, Field)] = &[
+    (4, 0, Fixed(pfr0::EL2, 1)),
+    (4, 1, Fixed(pfr1::BT, 0)),
+    (6, 1, Fixed(isar1::SPECRES, 0)),
+    (7, 1, Fixed(mmfr1::HAFDBS, 0)),
+    (7, 1, Fixed(mmfr1::VMIDBITS, 0)),
+    (7, 1, Fixed(mmfr1::PAN, 0)),
+    (7, 2, Fixed(mmfr2::UAO, 0)),
+    (7, 2, Fixed(mmfr2::ST, 0)),
+];
+
 /// What the board adds to the CPU's own values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
@@ -198,15 +211,25 @@ impl IdRegs {
         if field::read(mmfr2, mmfr2::NV) < 2 {
             return None;
         }
+        Some(self.with(NESTED))
+    }
+
+    /// The same for a VM that starts at EL2, which runs at EL0.
+    #[must_use]
+    pub fn at_el0(&self) -> Self {
+        self.with(EL0)
+    }
+
+    fn with(&self, fields: &[(u8, u8, Field)]) -> Self {
         let mut values = self.values;
-        for (crm, op2, field) in NESTED {
+        for (crm, op2, field) in fields {
             if let (Some(value), Fixed(at, what)) =
                 (values.get_mut(usize::from(crm & 7) * 8 + usize::from(op2 & 7)), *field)
             {
                 *value = *value & !(0xf << at) | what << at;
             }
         }
-        Some(Self { values })
+        Self { values }
     }
 
     /// What the register CRm, op2 reads as.

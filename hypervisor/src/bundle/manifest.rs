@@ -18,6 +18,7 @@
 //!             min = "32M";                  // all of its memory: what it has whatever others need
 //!             domain = "lab";               // none: it shares equal pages with VMs of the same domain
 //!             nested;                       // not: it starts at EL2, to be a hypervisor itself
+//!             nested-backend = "trap";      // "nv2" where the CPUs have FEAT_NV2: how EL2 is run
 //!             flash = "u-boot.fd";          // none: firmware at 0, where it starts; read-only
 //!             flash-variables = "vars.fd";  // erased: flash at 64M, written until the board is turned off
 //!         };
@@ -53,7 +54,7 @@ pub const MOST_BYTES: usize = 256 << 10;
 pub const COMPATIBLE: &str = "flatland,bundle-1";
 
 /// The keys of a VM.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "vcpus",
     "memory",
     "shares",
@@ -67,6 +68,7 @@ const KEYS: [&str; 15] = [
     "min",
     "domain",
     "nested",
+    "nested-backend",
     "flash",
     "flash-variables",
 ];
@@ -106,6 +108,8 @@ pub struct VmNode<'a> {
     pub domain: Option<&'a str>,
     /// `nested`.
     pub nested: bool,
+    /// `nested-backend`: whether it is "trap".
+    pub by_traps: bool,
     /// `flash`: the name of a member.
     pub flash: Option<&'a str>,
     /// `flash-variables`: the name of a member.
@@ -274,6 +278,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         min: None,
         domain: None,
         nested: false,
+        by_traps: false,
         flash: None,
         variables: None,
     };
@@ -335,6 +340,7 @@ fn set<'a>(entry: &mut VmNode<'a>, property: &FdtProperty<'a>, limits: &Limits) 
         "min" => entry.min = Some(value::size(value, limits.memory)?),
         "domain" => entry.domain = Some(value::text(value)?),
         "nested" => entry.nested = value::flag(value)?,
+        "nested-backend" => entry.by_traps = value::backend(value)?,
         "flash" => entry.flash = Some(value::file(value)?),
         "flash-variables" => entry.variables = Some(value::file(value)?),
         "granule" => entry.granule = value::granule(value)?,

@@ -72,6 +72,8 @@ pub struct VmSpec<'a> {
     pub domain: Option<&'a str>,
     /// Whether it starts at EL2, to be a hypervisor itself.
     pub nested: bool,
+    /// Whether its EL2 runs at EL0 though the CPUs have FEAT_NV2.
+    pub by_traps: bool,
     /// What its flash holds at first, firmware and then variables: it starts in the former. The latter may be empty.
     pub flash: Option<[&'a [u8]; 2]>,
 }

@@ -47,7 +47,7 @@ impl Bus {
             Region::Rtc => (&self.rtc, RTC_INTID),
             Region::Virtio(0) => (&self.balloon, virtio_intid(0)),
             Region::Virtio(slot) => (&self.empty, virtio_intid(slot)),
-            Region::Gicd | Region::Gicc | Region::Gicr(_) => return None,
+            Region::Gicd | Region::Gicc | Region::Gich | Region::Gicr(_) => return None,
         };
         Some(Port { device, intid })
     }
@@ -82,7 +82,7 @@ mod tests {
         for slot in 1..32 {
             assert_eq!(read(Region::Virtio(slot), 8), Some(0), "nobody");
         }
-        for region in [Region::Gicd, Region::Gicc, Region::Gicr(0)] {
+        for region in [Region::Gicd, Region::Gicc, Region::Gich, Region::Gicr(0)] {
             assert_eq!(read(region, 0), None);
         }
     }

@@ -1,4 +1,5 @@
-//! Accesses to the registers of a VM's interrupt controller in memory: GICD, GICR, and what of GICC is not the hardware's.
+//! Accesses to the registers of a VM's interrupt controller in memory: GICD, GICR, what of GICC is not the hardware's, and a guest
+//! hypervisor's GICH.
 //!
 //! Where a register shows or changes the state of interrupts, what the list registers know of it is folded in before.
 
@@ -6,9 +7,10 @@ use crate::addr::VcpuId;
 use crate::arm::gic::{Version, gicr};
 use crate::devices::Region;
 use crate::host::Here;
-use crate::hwstate::lists;
+use crate::hwstate::{lists, nested};
 use crate::machine::Machine;
-use crate::vcpu::Vcpu;
+use crate::vcpu::nested::Guest;
+use crate::vcpu::{Nested, Vcpu};
 use crate::vgic::Vgic;
 use crate::vm::{Gic, request};
 use core::sync::atomic::Ordering;
@@ -56,6 +58,7 @@ pub(super) fn read<M: Machine>(
         }
         // GICC_DIR is write-only; the first page is the hardware's and does not come here.
         Region::Gicc => is_dir(here, offset).then_some(0),
+        Region::Gich => Some(nested::lists::read_gich(hypervisor(vcpu)?, m, offset & !3) >> (offset % 4 * 8)),
         _ => None,
     }
 }
@@ -71,6 +74,9 @@ pub(super) fn write<M: Machine>(
     bytes: u8,
     value: u64,
 ) -> Option<()> {
+    if region == Region::Gich {
+        return write_gich(here, m, hypervisor(vcpu)?, offset, bytes, value);
+    }
     let mut vgic = here.vm.vgic.lock();
     let frame = match region {
         Region::Gicr(n) => frame(here, &vgic, n)?,
@@ -90,4 +96,20 @@ pub(super) fn write<M: Machine>(
 
 fn is_dir(here: Here<'_>, offset: u64) -> bool {
     here.vm.gic == Gic::V2 && offset == GICC_DIR
+}
+
+/// The vCPU as the guest hypervisor that it runs, if that has a GICH. Its EL1 is a part of it as long as it has no stage 2 (KVM without VHE).
+fn hypervisor(vcpu: &Vcpu) -> Option<&Nested> {
+    let is_its_own = |guest: &Guest| guest.shadow.is_none() && !guest.lends_interface;
+    vcpu.nested().filter(|nested| nested.version == Version::V2 && nested.guest().is_none_or(is_its_own))
+}
+
+fn write_gich<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, offset: u64, bytes: u8, value: u64) -> Option<()> {
+    if bytes == 4 && offset.is_multiple_of(4) {
+        nested::lists::write_gich(nested, m, offset, value);
+        if nested::lists::changes_maintenance(nested, m) {
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        }
+    }
+    Some(())
 }

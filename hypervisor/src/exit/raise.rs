@@ -37,7 +37,8 @@ pub fn nested_deny<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested:
     nested_raise(here, m, vcpu, nested, esr::undefined(), None)
 }
 
-fn nested_raise<M: Machine>(
+/// The same as [`raise`] for a vCPU that has an EL2.
+pub fn nested_raise<M: Machine>(
     here: Here<'_>,
     m: &M,
     vcpu: &mut Common,

@@ -5,7 +5,7 @@ use crate::addr::{Addr, Pa, Size, VmId};
 use crate::bundle::{Bundle, Diagnostic, VmSpec};
 use crate::frames::{HYPERVISOR, Order, Pool, Use};
 use crate::machine::{Machine, Point};
-use crate::memory::shadow;
+use crate::memory::{el2_shadow, shadow};
 use crate::policy::admit::{Demand, admit as decide};
 use crate::policy::{Level, Levels, MOST_VMS, Settings};
 use crate::vm::device_tree;
@@ -49,6 +49,11 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
     (304 << 10) + bundle.vms.iter().map(vm).sum::<u64>()
 }
 
+/// Frames that a VM's EL2s take: a page of registers each, and tables where they run at EL0, which is not known here.
+fn of_el2(vm: &VmSpec<'_>) -> u64 {
+    u64::from(vm.vcpus) + el2_shadow::tables_for(vm.vcpus) as u64
+}
+
 /// Frames of tables for `bytes` of RAM: one for 2 MiB at most, and a few at the top.
 fn tables(bytes: u64) -> u64 {
     bytes / Size::Block.bytes() + 16
@@ -74,7 +79,7 @@ pub(super) fn admit<M: Machine>(
     let free = pool.counts().free;
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.memory >> 12;
-        let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + u64::from(vm.vcpus) } else { 0 };
+        let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + of_el2(vm) } else { 0 };
         let overhead = tables(vm.memory) + shadows + super::banks::frames(vm);
         Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead }
     };

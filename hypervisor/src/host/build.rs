@@ -12,11 +12,13 @@ use crate::devices::bus::Bus;
 use crate::devices::{self, VIRTUAL_TIMER_INTID};
 use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
+use crate::memory::el2_shadow::{self, El2Shadows};
 use crate::memory::shadow;
 use crate::memory::{Coherence, Granule, Layout, Memory};
 use crate::sched::{CpuSet, Queue};
 use crate::stage2::Refusal;
-use crate::vcpu::nested::Page;
+use crate::vcpu::el0_state::El0;
+use crate::vcpu::nested::{Backend, Page};
 use crate::vcpu::{Nested, Vcpu, VcpuKind};
 use crate::vgic::Vgic;
 use crate::vm::device_tree::Description;
@@ -45,13 +47,10 @@ pub(super) fn vm<M: Machine>(
     if spec.nested {
         memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
     }
+    let el2_shadows = if spec.nested { el2_shadows(m, pool, facts, &memory, &spec)? } else { None };
     let flash = super::banks::banks(m, pool, id, &spec)?;
     let merges = admitted.merges(&spec);
-    let version = match facts.gic {
-        Gic::V2 => Version::V2,
-        Gic::V3 => Version::V3,
-    };
-    let mut vgic = Vgic::new(version, spec.vcpus, devices::SPIS, facts.lists);
+    let mut vgic = Vgic::new(version(facts.gic), spec.vcpus, devices::SPIS, facts.lists);
     let mut slots = Vec::new();
     for n in 0..spec.vcpus {
         // Several timers share the CPU's where there is an EL2: their interrupts are all ours to end.
@@ -59,9 +58,14 @@ pub(super) fn vm<M: Machine>(
             vgic.map_hw(VcpuId(n), VIRTUAL_TIMER_INTID, VIRTUAL_TIMER_INTID);
         }
         let mpidr = MPIDR_RES1 | facts.gic.mpidr(n);
-        let mut vcpu = Vcpu::new(VcpuId(n), mpidr, facts.ids.has_pan(), facts.ids.has_ssbs());
+        let has_pan = facts.ids.has_pan() && el2_shadows.is_none();
+        let mut vcpu = Vcpu::new(VcpuId(n), mpidr, has_pan, facts.ids.has_ssbs());
         if spec.nested {
-            vcpu.kind = VcpuKind::Nested(Box::new(nested(m, pool, facts, id, &spec)?));
+            let backend = match &el2_shadows {
+                None => Backend::Nv2,
+                Some(shadows) => Backend::El0(El0::new(shadows.upper_root(), facts.pa_range.field())),
+            };
+            vcpu.kind = VcpuKind::Nested(Box::new(nested(m, pool, facts, backend, &spec, id)?));
         }
         let affinity = CpuSet::from_bits(spec.affinity);
         let entity = queue.add(id, VcpuId(n), spec.shares, affinity).map_err(|_| Diagnostic {
@@ -80,6 +84,7 @@ pub(super) fn vm<M: Machine>(
         spec,
         plan,
         memory: SpinMutex::new(memory),
+        el2_shadows: el2_shadows.map(SpinMutex::new),
         vgic: SpinMutex::new(vgic),
         bus: Bus::default(),
         slots,
@@ -95,6 +100,13 @@ pub(super) fn vm<M: Machine>(
     })
 }
 
+const fn version(gic: Gic) -> Version {
+    match gic {
+        Gic::V2 => Version::V2,
+        Gic::V3 => Version::V3,
+    }
+}
+
 /// The device tree that it finds each time it starts.
 fn tree(spec: &VmSpec<'_>, plan: &Plan<'_>, gic: Gic) -> Result<Vec<u8>, Diagnostic> {
     let tree = Description::of(spec, plan, gic).build();
@@ -108,26 +120,43 @@ fn tree(spec: &VmSpec<'_>, plan: &Plan<'_>, gic: Gic) -> Result<Vec<u8>, Diagnos
     })
 }
 
+/// What is wrong with a VM that is to start at EL2.
+fn refused(spec: &VmSpec<'_>, what: &str, remedy: &str) -> Diagnostic {
+    Diagnostic { place: format!("/vms/{}/nested", spec.name), what: String::from(what), remedy: String::from(remedy) }
+}
+
+/// The shadows of stage 1 for a VM whose EL2 runs at EL0; nothing for one that FEAT_NV2 helps.
+fn el2_shadows<M: Machine>(
+    m: &M,
+    pool: &SharedPool<'static>,
+    facts: &Facts,
+    memory: &Memory,
+    spec: &VmSpec<'_>,
+) -> Result<Option<El2Shadows>, Diagnostic> {
+    if facts.nested_ids.is_some() && !spec.by_traps {
+        return Ok(None);
+    }
+    if facts.el0_ids.is_none() {
+        let what = "the board's CPUs cannot run a hypervisor as guest with a GICv3 (FEAT_NV2)";
+        return Err(refused(spec, what, "use a board with FEAT_NV2 or a GICv2, or leave the key out"));
+    }
+    let shadows = El2Shadows::new(m, pool, memory, spec.vcpus, el2_shadow::tables_for(spec.vcpus));
+    let shadows = shadows.map_err(|_| refused(spec, "there is no room for its tables", "give the board more RAM"))?;
+    Ok(Some(shadows))
+}
+
 /// What a vCPU has besides in a VM that starts at EL2.
 fn nested<M: Machine>(
     m: &M,
     pool: &SharedPool<'static>,
     facts: &Facts,
-    id: VmId,
+    backend: Backend,
     spec: &VmSpec<'_>,
+    id: VmId,
 ) -> Result<Nested, Diagnostic> {
-    let refuse = |what: &str, remedy: &str| Diagnostic {
-        place: format!("/vms/{}/nested", spec.name),
-        what: String::from(what),
-        remedy: String::from(remedy),
-    };
-    if facts.nested_ids.is_none() {
-        let remedy = "use a board with FEAT_NV2, as QEMU's virt with -cpu max, or leave the key out";
-        return Err(refuse("the board's CPUs cannot run a hypervisor as guest (FEAT_NV2 with a GICv3)", remedy));
-    }
     let frame = pool.lock().take(Size::Page, id, Use::Table);
-    let frame = frame.ok_or_else(|| refuse("there is no page for its registers", "give the board more RAM"))?;
-    Ok(Nested::new(Page(frame.zero(m).into_table()), facts.lists))
+    let frame = frame.ok_or_else(|| refused(spec, "there is no page for its registers", "give the board more RAM"))?;
+    Ok(Nested::new(backend, version(facts.gic), Page(frame.zero(m).into_table()), facts.lists))
 }
 
 fn memory<M: Machine>(
@@ -159,9 +188,22 @@ fn memory<M: Machine>(
     };
     let mut memory = Memory::new(m, pool, layout)
         .map_err(|why| refuse(format!("its table cannot be made: {why:?}"), "give the board more RAM"))?;
-    hand_through(m, pool, &mut memory, facts.gicv)
+    hand_through(m, pool, &mut memory, facts.gicv, spec.nested)
         .map_err(|why| refuse(format!("the virtual CPU interface cannot be mapped: {why:?}"), "report the board"))?;
     Ok(memory)
+}
+
+/// Lets a VM's memory, which is new or was released, have what is no RAM of its: tables of ours for its EL2, and the board's interface.
+///
+/// What is there already stays, as the interface is the first time.
+pub(super) fn furnish<M: Machine>(m: &M, pool: &SharedPool<'static>, facts: &Facts, vm: &Vm) {
+    let shadows = vm.el2_shadows.as_ref().map(SpinMutex::lock);
+    let mut memory = vm.memory.lock();
+    let _ = hand_through(m, pool, &mut memory, facts.gicv, vm.spec.nested);
+    if let Some(mut shadows) = shadows {
+        let _ = shadows.map(m, pool, &mut memory);
+        shadows.forget(m, None);
+    }
 }
 
 /// Maps the board's virtual CPU interface of a GICv2, if it has one, where the guest expects GICC.
@@ -172,9 +214,13 @@ pub(super) fn hand_through<M: Machine>(
     pool: &SharedPool<'static>,
     memory: &mut Memory,
     gicv: Option<u64>,
+    is_nested: bool,
 ) -> Result<(), Refusal> {
-    match gicv {
-        Some(gicv) => memory.map_device(m, pool, Addr::new(devices::GICC), Addr::new(gicv), Size::Page.bytes()),
-        None => Ok(()),
+    let Some(gicv) = gicv else { return Ok(()) };
+    memory.map_device(m, pool, Addr::new(devices::GICC), Addr::new(gicv), Size::Page.bytes())?;
+    if is_nested {
+        // For its guests, while they have the interface: all of it.
+        memory.map_device(m, pool, Addr::new(devices::GICV), Addr::new(gicv), devices::GICV_BYTES)?;
     }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::machine::Machine;
 use crate::sched::Frequency;
+use crate::vcpu::Nested;
 use crate::vm::Gic;
 
 /// The CPU that looks after watchdogs, alarms and memory.
@@ -34,6 +35,8 @@ pub struct Facts {
     pub ids: IdRegs,
     /// Those that a VM sees which starts at EL2; nothing if the CPUs cannot have such VMs (FEAT_NV2).
     pub nested_ids: Option<IdRegs>,
+    /// The same for one whose EL2 runs at EL0; nothing if the board cannot have such VMs.
+    pub el0_ids: Option<IdRegs>,
     /// MIDR_EL1.
     pub midr: u64,
     /// How it stands with attacks by speculation.
@@ -49,6 +52,15 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The ID registers that a VM sees which starts at EL2.
+    #[inline(always)]
+    pub const fn ids_of(&self, nested: &Nested) -> Option<&IdRegs> {
+        match nested.el0() {
+            None => self.nested_ids.as_ref(),
+            Some(_) => self.el0_ids.as_ref(),
+        }
+    }
+
     /// How many vCPUs a VM may have.
     pub const fn max_vcpus(&self) -> u16 {
         match self.gic {

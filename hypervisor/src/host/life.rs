@@ -24,8 +24,7 @@ impl Host {
     /// Starts `vm` from pristine images: its first vCPU, once it is picked, finds it `Loading` and fills its memory.
     pub fn begin<M: Machine>(&self, m: &M, vm: &Vm) {
         vm.life.load();
-        // The first time it is there already.
-        let _ = build::hand_through(m, &self.pool, &mut vm.memory.lock(), self.facts.gicv);
+        build::furnish(m, &self.pool, &self.facts, vm);
         if let Some(first) = vm.slots.first()
             && first.turn_on(0, 0)
         {

@@ -1,7 +1,6 @@
 //! Between the virtual interrupt controller and the list registers of the CPU a vCPU is loaded on.
 
 use super::{nested, sync};
-use crate::arm::gic::{Mask, Version};
 use crate::devices::VIRTUAL_TIMER_INTID;
 use crate::host::Here;
 use crate::machine::Machine;
@@ -60,19 +59,10 @@ pub fn wakes<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> bool {
         VcpuKind::Nested(nested) if nested.lends_interface() => {
             nested::interfaces::is_due_beside_guest(&vgic, vcpu) || nested::lists::is_pending(nested, m)
         }
-        _ => vgic.deliverable(vcpu.id, mask(&vgic, m)),
+        _ => vgic.deliverable(vcpu.id, sync::mask(&vgic, m)),
     };
     drop(vgic);
     // What it ended may have come again for a vCPU that it is routed to by now.
     here.host.queue.kick(m, here.vm, kicks);
     wakes
-}
-
-/// What the loaded vCPU's interface lets through.
-pub fn mask<M: Machine>(vgic: &Vgic, m: &M) -> Mask {
-    match vgic.version() {
-        Version::V3 => Mask::from_ich_vmcr(m.interface()),
-        // GICH_VMCR has 32 bits.
-        Version::V2 => Mask::from_gich_vmcr(m.interface() as u32),
-    }
 }

@@ -1,6 +1,6 @@
-//! Reading the list registers back that [`Vgic`] filled (KVM: `vgic_v3_sync_hwstate`).
+//! Reading the list registers back that [`Vgic`] filled (KVM: `vgic_v3_sync_hwstate`), and what the interface lets through.
 
-use crate::arm::gic::hcr;
+use crate::arm::gic::{Mask, Version, hcr};
 use crate::machine::Machine;
 use crate::next::Kicks;
 use crate::vcpu::Common;
@@ -20,4 +20,18 @@ pub fn fold<M: Machine>(vgic: &mut Vgic, vcpu: &mut Common, m: &M) -> Kicks {
     }
     vcpu.in_hardware = vcpu.in_hardware.max(used);
     vgic.fold(vcpu.id, &mut vcpu.lists)
+}
+
+/// What the loaded vCPU's interface lets through.
+pub fn mask<M: Machine>(vgic: &Vgic, m: &M) -> Mask {
+    mask_of(vgic, m.interface())
+}
+
+/// What an interface with this ICH_VMCR_EL2 or GICH_VMCR lets through.
+pub fn mask_of(vgic: &Vgic, vmcr: u64) -> Mask {
+    match vgic.version() {
+        Version::V3 => Mask::from_ich_vmcr(vmcr),
+        // GICH_VMCR has 32 bits.
+        Version::V2 => Mask::from_gich_vmcr(vmcr as u32),
+    }
 }

@@ -7,9 +7,12 @@
 //! ([`El2Shadows::forget`]). Until then the hardware may find what the hypervisor's tables said at any time since its last TLBI, as the
 //! architecture has it (Arm ARM D8.16).
 //!
+//! Behind the tables in the window are EL1's exception vectors ([`super::el2_vectors`]).
+//!
 //! There are as many tables as the VM was given. When they are used up all shadows are emptied and filled anew. A shadow is known by the
 //! registers of its regime. It has an ASID of its own, as vCPUs with different ones may take turns on a CPU, and its leaves are not global.
 
+use super::el2_vectors;
 use super::el2_walk::{El2Leaf, El2Regime};
 use super::nested_walk::{NestedFault, Reason, Wrong};
 use super::{Access, Memory, Root};
@@ -34,6 +37,12 @@ const SPARE: usize = 2;
 /// How many entries a TLBI of a range looks at before all of the shadow is emptied instead.
 const MOST_STEPS: u32 = 1024;
 
+/// How many tables a VM of so many vCPUs is given.
+pub const fn tables_for(vcpus: u16) -> usize {
+    // What a hypervisor maps of 1 GiB by blocks takes 4 a shadow; what it maps by pages, one for each 2 MiB.
+    48 + 16 * vcpus as usize
+}
+
 #[derive(Clone, Debug)]
 struct El2Shadow {
     /// Whose it is; nobody's to begin with.
@@ -53,6 +62,8 @@ pub struct El2Shadows {
     root: Root,
     /// The frames of all tables, in the order of the window. The first are the roots, one for each shadow.
     tables: Vec<Addr<Pa>>,
+    /// The frames of EL1's vectors.
+    vectors: [Addr<Pa>; el2_vectors::FRAMES],
     /// The first that is not used.
     next: usize,
     all: Vec<El2Shadow>,
@@ -78,26 +89,36 @@ impl El2Shadows {
             owner,
             root: memory.root(),
             tables: Vec::new(),
+            vectors: [Addr::new(0); el2_vectors::FRAMES],
             next: roots,
             all: vec![shadow; roots],
             held: vec![None; usize::from(vcpus)],
             clock: 0,
         };
         let tables = tables.min(MOST_TABLES).max(roots + Level::COUNT - 1);
-        new.tables.reserve_exact(tables);
-        for _ in 0..tables {
+        new.tables.reserve_exact(tables + el2_vectors::FRAMES);
+        for _ in 0..tables + el2_vectors::FRAMES {
             let Some(frame) = pool.lock().take(Size::Page, owner, Use::Table) else {
                 new.retire(pool);
                 return Err(Refusal::Short);
             };
             new.tables.push(frame.zero(m).into_table());
         }
+        for slot in &mut new.vectors {
+            *slot = new.tables.pop().unwrap_or(*slot);
+        }
+        el2_vectors::write(m, new.vectors, Self::address(new.tables.len()));
         Ok(new)
+    }
+
+    /// What TTBR1_EL1 is.
+    pub fn upper_root(&self) -> u64 {
+        el2_vectors::root(Self::address(self.tables.len()))
     }
 
     /// Lets the VM's memory, which is new or was released, have the tables in its window.
     pub fn map<M: Machine>(&self, m: &M, pool: &SharedPool<'_>, memory: &mut Memory) -> Result<(), Refusal> {
-        for (n, table) in self.tables.iter().enumerate() {
+        for (n, table) in self.tables.iter().chain(&self.vectors).enumerate() {
             memory.map_rom(m, pool, Self::address(n), *table)?;
         }
         Ok(())
@@ -105,7 +126,8 @@ impl El2Shadows {
 
     /// Gives the frames back. They are mapped nowhere any more.
     pub fn retire(self, pool: &SharedPool<'_>) {
-        for table in self.tables {
+        let vectors = self.vectors.into_iter().filter(|frame| frame.bits() != 0);
+        for table in self.tables.into_iter().chain(vectors) {
             super::give_back(pool, table, Size::Page, self.owner);
         }
     }

@@ -125,6 +125,19 @@ impl El2Leaf {
     }
 }
 
+/// The descriptor of a page that EL1 may execute and nobody write or reach from EL0, all of it but the address: memory of MAIR_EL1's byte
+/// `memory`, below 8.
+pub fn vector_leaf(memory: u64) -> u64 {
+    let fields = STAGE1::VALID::SET
+        + STAGE1::TABLE::SET
+        + STAGE1::ATTR_INDX.val(memory)
+        + STAGE1::RO::SET
+        + STAGE1::SH.val(0b11)
+        + STAGE1::AF::SET
+        + STAGE1::XN::SET;
+    fields.value
+}
+
 /// Bits 47 to 12: the most that an output address or a table's has without FEAT_LPA.
 const ADDRESS: u64 = 0xffff_ffff_f000;
 /// The fewest bits of address without FEAT_TTST.

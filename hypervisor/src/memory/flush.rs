@@ -36,4 +36,14 @@ impl Memory {
         }
         None
     }
+
+    /// Cleans the cache line at `at` to the point of coherency, where there is RAM.
+    pub fn clean_line<M: Machine>(&self, m: &M, at: Addr<Ipa>) {
+        if let Found::Leaf(leaf) = self.table.walk(m, at)
+            && self.is_ram(at, 1)
+            && let Some(pa) = leaf.output_of(at)
+        {
+            m.clean(pa, 1, Point::Coherency);
+        }
+    }
 }

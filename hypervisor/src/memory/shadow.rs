@@ -9,13 +9,13 @@
 //! A leaf's marks say how large the hypervisor's leaf was: a TLBI for any address in that has to reach all of it (Arm ARM
 //! D8.14.5).
 
-use super::nested_walk::{NestedFault, Reason};
+use super::nested_walk::{NestedFault, NestedLeaf, Reason};
 use super::reverse::{Reverse, RmapEntry, RmapKey};
 pub use super::shadows::ShadowCounts;
 use super::shadows::{Key, Shadow, Shadows};
 use super::{Access, Memory, Miss, Root, Tables, give_back};
 use crate::addr::{Addr, Ipa, Ipa2, Pa, Size, VcpuId};
-use crate::arm::desc::{Attr, Hole, Marks};
+use crate::arm::desc::{Attr, Hole, Marks, MemType};
 use crate::frames::{Order, SharedPool, Use};
 use crate::machine::{Forget, Machine};
 use crate::stage2::vmid::Tag;
@@ -264,7 +264,7 @@ impl Memory {
             Reason::Miss(miss) => Fill::Miss(miss),
         })?;
         if !self.is_ram(ipa.align_down(Size::Page), Size::Page.bytes()) {
-            return Err(Fill::Device(ipa));
+            return self.enter_device(m, pool, key, at, ipa, &nested);
         }
         let own = self.resolve(m, pool, ipa, access).map_err(Fill::Miss)?;
         let Some(n) = self.find(key) else { return Ok(()) };
@@ -322,6 +322,41 @@ impl Memory {
                 Err(Refusal::Short) => return Err(Miss::Short),
                 Err(_) => return Err(Miss::NotRam),
             }
+        }
+    }
+
+    /// Adds the page of a device that the VM itself has by a leaf of its own, which stays as long as the VM: there is nothing to remember.
+    fn enter_device<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        key: Key,
+        at: Addr<Ipa2>,
+        ipa: Addr<Ipa>,
+        nested: &NestedLeaf,
+    ) -> Result<(), Fill> {
+        let device = match self.table.walk(m, ipa) {
+            Found::Leaf(leaf) if leaf.attr.mem == MemType::Device => leaf.output_of(ipa.align_down(Size::Page)),
+            _ => None,
+        };
+        let (Some(output), Some(n)) = (device, self.find(key)) else { return Err(Fill::Device(ipa)) };
+        self.make_room(m, pool, n);
+        let owner = self.layout.owner;
+        let Some(shadow) = self.shadows.all.get_mut(n) else { return Ok(()) };
+        shadow.root_parts |= shadow.table.root_part(at);
+        let before = self.resident.tables;
+        let mut supply = Tables { m, pool, owner, held: &mut self.resident.tables };
+        let ready = shadow.table.prepare(m, at.align_down(Size::Page), Size::Page, &mut supply);
+        shadow.has_tables |= self.resident.tables != before;
+        self.resident.shadows += self.resident.tables - before;
+        match ready {
+            Ok(ready) => {
+                ready.commit(m, output, nested.leaf.attr.common(Attr::DEVICE));
+                Ok(())
+            }
+            Err(Refusal::Short) => Err(Fill::Miss(Miss::Short)),
+            // The access is refused by what is there.
+            Err(_) => Err(Fill::Device(ipa)),
         }
     }
 

@@ -6,8 +6,9 @@
 use super::{Cpu, Loaded, RunLoop, SERROR};
 use crate::arm::el1::El1;
 use crate::host::Here;
-use crate::hwstate::nested::{lists, registers};
+use crate::hwstate::nested::{lists, regime, registers};
 use crate::hwstate::{self, debug, timers};
+use crate::vcpu::{Vcpu, VcpuKind};
 use crate::vm::{Power, Slot, State, Vm, request};
 use core::sync::atomic::Ordering;
 
@@ -31,15 +32,17 @@ impl<'h> RunLoop<'h> {
             log::warn!("the board raised an SError while no VM ran on CPU {}", self.cpu.0);
         }
         let mut vcpu = slot.vcpu.lock();
+        let here = Here { host: self.host, vm, slot };
         if slot.requests.fetch_and(!request::START, Ordering::SeqCst) & request::START != 0 {
             let (pc, x0) = slot.started();
             vcpu.reset(pc, x0);
             vm.vgic.lock().lower_ppis(vcpu.id);
-            if let Some(nested) = vcpu.nested() {
-                nested.reset_page(m, self.host.facts.midr, vcpu.mpidr);
+            let Vcpu { common, kind } = &mut *vcpu;
+            if let VcpuKind::Nested(nested) = kind {
+                nested.reset_page(m, self.host.facts.midr, common.mpidr);
+                regime::start(here, m, common, nested);
             }
         }
-        let here = Here { host: self.host, vm, slot };
         m.load_context(&vcpu.saved, &registers::el2_registers(here, m, &vcpu, self.cpu));
         debug::arm(m, &vcpu, vcpu.saved.get(El1::Mdscr));
         // vCPUs of one VM share its VMID, but each has translations of its own: two may use an ASID for different spaces.

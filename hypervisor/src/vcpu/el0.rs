@@ -1,107 +1,76 @@
-//! Virtual EL2 on a CPU without FEAT_NV: what EL1's registers are while it runs as a program at EL0.
+//! Virtual EL2 on a CPU without FEAT_NV: it runs at EL0, and its registers are in the page and in [`Nested::own`].
 //!
-//! There every privileged instruction of its is UNDEFINED and comes to us ([`crate::arm::a64`]). What is not privileged has to be as at
-//! EL2, by EL1's controls over EL0: that is what is here. Its addresses are translated by a shadow of its own stage 1
-//! ([`crate::memory::el2_shadow`]), by way of TTBR0_EL1; the upper range has one page of ours, the exception vectors of EL1, by which all
-//! that EL0 raises comes to EL2.
+//! EL1's registers on the CPU follow from them ([`super::el0_state`]) as it changes them, and those of its guest are in the page, as with
+//! FEAT_NV2.
 
-use crate::arm::el1::SCTLR_RES1;
-use crate::arm::trap::cptr;
-use aarch64_cpu::registers::{CNTKCTL_EL1, CPACR_EL1, SCTLR_EL1, SCTLR_EL2, TCR_EL1, TCR_EL2};
+use super::Traps;
+use super::el0_state::{El0, El2State};
+use super::nested::{Backend, Nested, Own, share};
+use crate::arm::el1::{Context, El1};
+use crate::arm::exception;
+use crate::arm::trap::hcr;
+use crate::machine::Machine;
 
-/// Bits of the upper range: 64 - T1SZ, the fewest there can be without FEAT_TTST. With 4 KiB a walk begins at level 2, where 16 entries are.
-pub const UPPER_BITS: u32 = 25;
-/// Where the exception vectors are: the first page of the upper range.
-pub const VECTORS: u64 = u64::MAX << UPPER_BITS;
-/// The entries of a vector table, and the bytes of each (Arm ARM D1.3.1.5).
-pub const N_VECTORS: u16 = 16;
-const VECTOR_BYTES: usize = 0x80;
-
-/// The registers of a virtual EL2 that EL1's follow from, as it wrote them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct El2State {
-    /// SCTLR_EL2.
-    pub sctlr: u64,
-    /// TCR_EL2.
-    pub tcr: u64,
-    /// MAIR_EL2.
-    pub mair: u64,
-    /// CPTR_EL2.
-    pub cptr: u64,
+/// What EL1's registers follow from.
+fn state(nested: &Nested) -> El2State {
+    let [sctlr, tcr, mair, cptr] = [Own::Sctlr, Own::Tcr, Own::Mair, Own::Cptr].map(|own| nested.own.get(own));
+    El2State { sctlr, tcr, mair, cptr }
 }
 
-impl El2State {
-    /// SCTLR_EL1. PSTATE.DAIF, cache maintenance by address, DC ZVA and CTR_EL0 are EL0's, as they are EL2's; WFI and WFE are for EL2's own
-    /// controls to trap. Alignment and byte order are as EL2 has them. Caches are never off: that is for [`Self::mair_el1`] to say, as walks of
-    /// shadow tables are to see what is in caches (Arm ARM D24.2.174, C).
-    pub fn sctlr_el1(&self) -> u64 {
-        let fields = SCTLR_EL1::M::Enable
-            + SCTLR_EL1::C::Cacheable
-            + SCTLR_EL1::A.val(SCTLR_EL2::A.read(self.sctlr))
-            + SCTLR_EL1::SA0.val(SCTLR_EL2::SA.read(self.sctlr))
-            + SCTLR_EL1::UMA::DontTrap
-            + SCTLR_EL1::I.val(SCTLR_EL2::I.read(self.sctlr))
-            + SCTLR_EL1::DZE::DontTrap
-            + SCTLR_EL1::UCT::DontTrap
-            + SCTLR_EL1::NTWI::DontTrap
-            + SCTLR_EL1::NTWE::DontTrap
-            + SCTLR_EL1::E0E.val(SCTLR_EL2::EE.read(self.sctlr))
-            + SCTLR_EL1::UCI::DontTrap;
-        fields.value | SCTLR_RES1
-    }
-
-    /// TCR_EL1: 48 bits of 4 KiB below, whatever EL2's are, and the vectors above. Walks are cacheable, as our stores to the tables are.
-    /// `pa_range` is what ID_AA64MMFR0_EL1 says of the CPU.
-    pub fn tcr_el1(&self, pa_range: u64) -> u64 {
-        let lower = TCR_EL1::T0SZ.val(16)
-            + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
-            + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
-            + TCR_EL1::SH0::Inner
-            + TCR_EL1::TG0::KiB_4
-            + TCR_EL1::TBI0.val(TCR_EL2::TBI.read(self.tcr));
-        let upper = TCR_EL1::T1SZ.val((64 - UPPER_BITS).into())
-            + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
-            + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
-            + TCR_EL1::SH1::Inner
-            + TCR_EL1::TG1::KiB_4;
-        (lower + upper + TCR_EL1::IPS.val(pa_range)).value
-    }
-
-    /// MAIR_EL1: EL2's; where its MMU or its caches are off, what it has as Normal is not cacheable. With its MMU off all of its memory is of
-    /// the first kind, Normal: EL2's own data would be Device then, which differs in nothing that a program relies on but in what is
-    /// forbidden.
-    pub fn mair_el1(&self) -> u64 {
-        const NON_CACHEABLE: u64 = 0x44;
-        if !SCTLR_EL2::M.is_set(self.sctlr) {
-            return NON_CACHEABLE;
-        }
-        if SCTLR_EL2::C.is_set(self.sctlr) {
-            return self.mair;
-        }
-        let kinds = self.mair.to_le_bytes().map(|kind| {
-            // Device memory has nothing in the upper half (Arm ARM D24.2.108).
-            if kind & 0xf0 == 0 { kind } else { NON_CACHEABLE as u8 }
-        });
-        u64::from_le_bytes(kinds)
-    }
-
-    /// CPACR_EL1: FP is EL0's, unless EL2 traps its own.
-    pub fn cpacr_el1(&self) -> u64 {
-        if self.cptr & cptr::TFP != 0 { 0 } else { CPACR_EL1::FPEN::TrapNothing.value }
-    }
-
-    /// CNTKCTL_EL1: EL0 reads the counters. Timers come to us: those of EL1's are its guest's.
-    pub fn cntkctl_el1() -> u64 {
-        (CNTKCTL_EL1::EL0VCTEN::SET + CNTKCTL_EL1::EL0PCTEN::SET).value
-    }
+/// EL1's registers after a reset. Which shadow TTBR0_EL1 names is for who enters it to say.
+pub(super) fn reset_el1(nested: &Nested, el0: &El0, context: &mut Context) {
+    let state = state(nested);
+    context.set(El1::Sctlr, state.sctlr_el1());
+    context.set(El1::Tcr, state.tcr_el1(el0.pa_range));
+    context.set(El1::Mair, state.mair_el1());
+    context.set(El1::Cpacr, state.cpacr_el1());
+    context.set(El1::Cntkctl, El2State::cntkctl_el1());
+    context.set(El1::Vbar, state.vbar_el1());
+    context.set(El1::Ttbr1, el0.ttbr1);
 }
 
-/// The word at `n` of the page of vectors: an entry is HVC with the number of the vector, and what is never come to.
-pub const fn vector_word(n: usize) -> u32 {
-    const HVC: u32 = 0xd400_0002;
-    /// A branch to itself.
-    const STOP: u32 = 0x1400_0000;
-    let (vector, word) = (n * 4 / VECTOR_BYTES, n * 4 % VECTOR_BYTES);
-    // Below 2^16.
-    if word == 0 && vector < N_VECTORS as usize { HVC | (vector as u32) << 5 } else { STOP }
+/// Sets a register of virtual EL2, which runs. EL1's registers follow.
+#[inline(never)]
+pub fn write_own<M: Machine>(nested: &mut Nested, m: &M, register: Own, value: u64) {
+    nested.own.set(register, value);
+    let (state, Backend::El0(el0)) = (state(nested), &nested.backend) else { return };
+    match register {
+        Own::Sctlr => {
+            m.set(El1::Sctlr, state.sctlr_el1());
+            m.set(El1::Mair, state.mair_el1());
+            m.set(El1::Vbar, state.vbar_el1());
+        }
+        Own::Tcr => m.set(El1::Tcr, state.tcr_el1(el0.pa_range)),
+        Own::Mair => {
+            m.set(El1::Mair, state.mair_el1());
+            m.set(El1::Vbar, state.vbar_el1());
+        }
+        Own::Cptr => m.set(El1::Cpacr, state.cpacr_el1()),
+        _ => return,
+    }
+    // A TLB may have what was translated by the old.
+    m.forget_stage1();
+}
+
+/// VBAR_EL2 and SCTLR_EL2.
+#[inline(never)]
+pub(super) fn vectors(nested: &Nested) -> (u64, u64) {
+    (nested.own.get(Own::Vbar), nested.own.get(Own::Sctlr) | exception::SCTLR::SPAN::SET.value)
+}
+
+/// EL2's control registers while virtual EL2 runs: nothing of it needs to trap that does not at EL0.
+pub(super) const fn traps(midr: u64) -> Traps {
+    Traps { hcr: hcr::PTW, vpidr: midr, vncr: 0, mdcr: 0, fp: false, cpacr: false, counter: false }
+}
+
+/// Makes EL1's registers for the hypervisor, which is to run again with SP_EL2 and whose guest is on the CPU, ready.
+#[inline(never)]
+pub(super) fn fetch_hypervisor<M: Machine>(nested: &mut Nested, m: &M) {
+    let Backend::El0(el0) = &mut nested.backend else { return };
+    let was = nested.hypervisor_el1.get(El1::SpEl0);
+    let sp_el2 = if el0.own_stack { was } else { el0.other_sp };
+    share(m, &mut nested.hypervisor_el1);
+    (el0.own_stack, el0.other_sp) = (true, m.get(El1::SpEl0));
+    nested.hypervisor_el1.set(El1::SpEl0, sp_el2);
+    nested.hypervisor_el1.set(El1::CntvCtl, 0);
 }

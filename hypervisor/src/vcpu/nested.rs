@@ -1,4 +1,4 @@
-//! What a vCPU has besides when it has an EL2 of its own (FEAT_NV2, Arm ARM D8.11).
+//! What a vCPU has besides when it has an EL2 of its own.
 //!
 //! Such a vCPU is in one of two worlds on the CPU's EL1: its *hypervisor* (virtual EL2 and, with TGE, its EL0; KVM:
 //! `is_hyp_ctxt`), or the *guest* of that (virtual EL1 and EL0). EL1's registers on the CPU are those of whoever runs. The other's are here: the
@@ -12,14 +12,16 @@
 use crate::addr::{Addr, Pa};
 use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
-use crate::arm::gic;
+use crate::arm::gic::{self, Version};
 pub use crate::arm::trap::hcr;
 use crate::machine::{Machine, Words};
 use crate::memory::Root;
+use crate::vcpu::el0_state::El0;
 use crate::vcpu::{Interface, Timer};
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Offsets in the page that VNCR_EL2 names (Arm ARM D8.11.3, table of registers and offsets).
+/// Offsets in the page that VNCR_EL2 names (Arm ARM D8.11.3, table of registers and offsets), which is a register file in memory where the
+/// CPU has no FEAT_NV2.
 #[allow(missing_docs)]
 pub mod page {
     pub const VTTBR: u64 = 0x020;
@@ -88,6 +90,15 @@ macro_rules! common {
 
 common!(SpEl0, TpidrEl0, TpidrroEl0, TpidrEl1, Par, Csselr, Mdscr);
 
+/// How a virtual EL2 runs.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// At EL1, with the help of FEAT_NV2.
+    Nv2,
+    /// At EL0.
+    El0(El0),
+}
+
 /// Which of a vCPU's two worlds is on the CPU.
 #[derive(Debug)]
 pub enum World {
@@ -131,6 +142,10 @@ impl Page {
 /// What a vCPU with an EL2 of its own has besides.
 #[derive(Debug)]
 pub struct Nested {
+    /// How its EL2 runs on the CPU.
+    pub backend: Backend,
+    /// The version of its interrupt controller, by whose format the list registers in the page are.
+    pub version: Version,
     /// The page that VNCR_EL2 names.
     pub page: Page,
     /// Which world is on the CPU.
@@ -179,6 +194,7 @@ macro_rules! own {
 
 own! {
     Sctlr, Tcr, Ttbr0, Ttbr1, Mair, Amair, Vbar, Cptr, Contextidr, Cnthctl, Afsr0, Afsr1, Hpfar, Mdcr, Hacr, Actlr, Hstr,
+    Elr, Spsr, Esr, Far, Tpidr,
 }
 
 impl OwnRegisters {
@@ -204,11 +220,13 @@ const CPTR: u64 = 0x33ff;
 
 impl Nested {
     /// As after a reset, with the page at `page`, which the caller clears.
-    pub fn new(page: Page, lists: u8) -> Self {
+    pub fn new(backend: Backend, version: Version, page: Page, lists: u8) -> Self {
         let mut own = OwnRegisters::default();
         own.set(Own::Sctlr, SCTLR);
         own.set(Own::Cptr, CPTR);
         Self {
+            backend,
+            version,
             page,
             world: World::Hypervisor,
             vhe: false,
@@ -314,7 +332,14 @@ impl Nested {
     pub fn fetch_guest<M: Machine>(&mut self, m: &M) {
         take_guest(m.frame(self.page.0), &mut self.guest_el1);
         share(m, &mut self.guest_el1);
-        self.guest_el1.set(El1::Cntkctl, if self.vhe { self.cntkctl } else { m.get(El1::Cntkctl) });
+        match &self.backend {
+            Backend::Nv2 if !self.vhe => self.guest_el1.set(El1::Cntkctl, m.get(El1::Cntkctl)),
+            Backend::Nv2 => self.guest_el1.set(El1::Cntkctl, self.cntkctl),
+            Backend::El0(el0) => {
+                self.guest_el1.set(El1::SpEl0, el0.sp_el0(m));
+                self.guest_el1.set(El1::Cntkctl, self.cntkctl);
+            }
+        }
     }
 
     /// Keeps the guest's registers, as they came from the CPU into [`Nested::guest_el1`], in the page.

@@ -3,8 +3,7 @@
 //! It runs at EL1. What its EL2 has in common with EL1 is EL1's on the CPU while it runs: by the same layout with E2H, and else as
 //! [`Nested::as_el1`] has it. Its guest's EL1 registers are in the page that VNCR_EL2 names. Its ERET traps, as does whatever of EL2 is neither.
 //!
-//! Who else handles a vCPU with an EL2 asks for its registers by what they are, and relies on none of this: another way to run a hypervisor,
-//! on a CPU without FEAT_NV2, has these methods of its own.
+//! Who else handles a vCPU with an EL2 asks for its registers by what they are ([`super::backend`]), and relies on none of this.
 
 use super::Traps;
 use super::nested::{Nested, Own, SCTLR, hcr, page, share};
@@ -40,29 +39,68 @@ pub const PLACES: [(Own, El1); 11] = [
     (Own::Afsr1, El1::Afsr1),
 ];
 
+/// A register of virtual EL2 that is not in the page, while it runs.
+pub(super) fn read_own<M: Machine>(nested: &Nested, m: &M, register: Own) -> u64 {
+    match Nested::place(register) {
+        _ if register == Own::Cnthctl && nested.vhe => m.get(El1::Cntkctl),
+        Some(place) if nested.vhe => m.get(place),
+        _ => nested.own.get(register),
+    }
+}
+
+/// Sets such a register.
+pub(super) fn write_own<M: Machine>(nested: &mut Nested, m: &M, register: Own, value: u64) {
+    match Nested::place(register) {
+        _ if register == Own::Cnthctl && nested.vhe => m.set(El1::Cntkctl, value),
+        Some(place) if nested.vhe => m.set(place, value),
+        Some(place) => {
+            nested.own.set(register, value);
+            m.set(place, Nested::as_el1(register, value));
+        }
+        None => nested.own.set(register, value),
+    }
+}
+
+/// VBAR_EL2 and SCTLR_EL2, while virtual EL2 runs: of SCTLR_EL2, what exceptions that it takes depend on.
+#[inline(always)]
+pub(super) fn vectors<M: Machine>(nested: &Nested, m: &M) -> (u64, u64) {
+    // SPAN is for a host only.
+    let span = if nested.is_host(m) { 0 } else { exception::SCTLR::SPAN::SET.value };
+    (m.get(El1::Vbar), m.get(El1::Sctlr) | span)
+}
+
+/// EL2's own control registers while virtual EL2 runs, on a CPU whose MIDR_EL1 is `midr`.
+#[inline(always)]
+pub(super) fn traps_of_hypervisor(nested: &Nested, midr: u64) -> Traps {
+    let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
+    // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
+    // may be the first we see of it having set E2H.
+    let plain = if nested.settled { hcr::NV1 } else { hcr::NV1 | hcr::TVM | hcr::TRVM };
+    Traps {
+        hcr: if nested.vhe { own } else { own | plain },
+        vpidr: midr,
+        vncr: nested.page.0.bits(),
+        mdcr: 0,
+        fp: false,
+        cpacr: false,
+        counter: false,
+    }
+}
+
+/// Makes EL1's registers for the hypervisor, which is to run again, ready in [`Nested::hypervisor_el1`].
+#[inline(always)]
+pub(super) fn fetch_hypervisor<M: Machine>(nested: &mut Nested, m: &M) {
+    share(m, &mut nested.hypervisor_el1);
+    if nested.vhe {
+        nested.hypervisor_el1.set(El1::CntvCval, nested.hv.cval);
+        nested.hypervisor_el1.set(El1::CntvCtl, nested.hv.ctl);
+    } else {
+        nested.hypervisor_el1.set(El1::Cntkctl, m.get(El1::Cntkctl));
+        nested.hypervisor_el1.set(El1::CntvCtl, 0);
+    }
+}
+
 impl Nested {
-    /// A register of virtual EL2 that is not in the page, while it runs.
-    pub fn read_own<M: Machine>(&self, m: &M, register: Own) -> u64 {
-        match Self::place(register) {
-            _ if register == Own::Cnthctl && self.vhe => m.get(El1::Cntkctl),
-            Some(place) if self.vhe => m.get(place),
-            _ => self.own.get(register),
-        }
-    }
-
-    /// Sets such a register.
-    pub fn write_own<M: Machine>(&mut self, m: &M, register: Own, value: u64) {
-        match Self::place(register) {
-            _ if register == Own::Cnthctl && self.vhe => m.set(El1::Cntkctl, value),
-            Some(place) if self.vhe => m.set(place, value),
-            Some(place) => {
-                self.own.set(register, value);
-                m.set(place, Self::as_el1(register, value));
-            }
-            None => self.own.set(register, value),
-        }
-    }
-
     /// EL2's virtual timer, while virtual EL2 runs.
     pub fn read_hv<M: Machine>(&self, m: &M) -> Timer {
         if self.vhe { Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval)) } else { self.hv }
@@ -75,47 +113,6 @@ impl Nested {
             m.set(El1::CntvCtl, timer.ctl);
         } else {
             self.hv = timer;
-        }
-    }
-
-    /// VBAR_EL2 and SCTLR_EL2, while virtual EL2 runs: of SCTLR_EL2, what exceptions that it takes depend on.
-    pub fn vectors<M: Machine>(&self, m: &M) -> (u64, u64) {
-        // SPAN is for a host only.
-        let span = if self.is_host(m) { 0 } else { exception::SCTLR::SPAN::SET.value };
-        (m.get(El1::Vbar), m.get(El1::Sctlr) | span)
-    }
-
-    /// ELR_EL2 and SPSR_EL2, while virtual EL2 runs.
-    pub fn link<M: Machine>(m: &M) -> (u64, u64) {
-        (m.get(El1::Elr), m.get(El1::Spsr))
-    }
-
-    /// Sets ELR_EL2 and SPSR_EL2, while virtual EL2 runs.
-    pub fn set_link<M: Machine>(m: &M, elr: u64, spsr: u64) {
-        m.set(El1::Elr, elr);
-        m.set(El1::Spsr, spsr);
-    }
-
-    /// Sets ESR_EL2 and FAR_EL2, while virtual EL2 runs.
-    pub fn set_syndrome<M: Machine>(m: &M, esr: u64, far: u64) {
-        m.set(El1::Esr, esr);
-        m.set(El1::Far, far);
-    }
-
-    /// EL2's own control registers while virtual EL2 runs, on a CPU whose MIDR_EL1 is `midr`.
-    pub fn traps_of_hypervisor(&self, midr: u64) -> Traps {
-        let own = hcr::PTW | hcr::NV | hcr::NV2 | hcr::AT | hcr::TTLB;
-        // Without E2H, EL1's registers are its guest's, which are in the page; and until it has one, its writes of them
-        // may be the first we see of it having set E2H.
-        let plain = if self.settled { hcr::NV1 } else { hcr::NV1 | hcr::TVM | hcr::TRVM };
-        Traps {
-            hcr: if self.vhe { own } else { own | plain },
-            vpidr: midr,
-            vncr: self.page.0.bits(),
-            mdcr: 0,
-            fp: false,
-            cpacr: false,
-            counter: false,
         }
     }
 
@@ -169,18 +166,6 @@ impl Nested {
             m.set(El1::CntvCtl, 0);
         }
         true
-    }
-
-    /// Makes EL1's registers for the hypervisor, which is to run again, ready in [`Nested::hypervisor_el1`].
-    pub fn fetch_hypervisor<M: Machine>(&mut self, m: &M) {
-        share(m, &mut self.hypervisor_el1);
-        if self.vhe {
-            self.hypervisor_el1.set(El1::CntvCval, self.hv.cval);
-            self.hypervisor_el1.set(El1::CntvCtl, self.hv.ctl);
-        } else {
-            self.hypervisor_el1.set(El1::Cntkctl, m.get(El1::Cntkctl));
-            self.hypervisor_el1.set(El1::CntvCtl, 0);
-        }
     }
 
     /// Keeps the timer of the hypervisor, whose registers came from the CPU into [`Nested::hypervisor_el1`].

@@ -1,10 +1,10 @@
 //! What a vCPU is made of, as data.
 
-use super::nested::{Nested, Own};
+use super::nested::Nested;
 use super::timer::Timer;
 use crate::addr::VcpuId;
 use crate::arm::debug::Debug;
-use crate::arm::el1::{Context, El1};
+use crate::arm::el1::Context;
 use crate::arm::esr::{self, Syndrome};
 use crate::arm::exception::psr;
 use crate::arm::gic::Interface;
@@ -278,8 +278,8 @@ impl Vcpu {
     pub fn reset(&mut self, pc: u64, x0: u64) {
         self.common = Common::new(self.id, self.mpidr, self.has_pan, self.has_ssbs);
         if let VcpuKind::Nested(nested) = &mut self.kind {
-            **nested = Nested::new(nested.page, nested.lists);
-            self.common.saved.set(El1::Cpacr, Nested::as_el1(Own::Cptr, nested.own.get(Own::Cptr)));
+            nested.reset();
+            nested.reset_el1(&mut self.common.saved);
         }
         self.registers.pc = pc;
         self.registers.x[0] = x0;

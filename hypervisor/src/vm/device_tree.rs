@@ -16,7 +16,7 @@ use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
 use crate::devices::flash::Bank;
 use crate::devices::{
-    self, GICC, GICD, GICR, GICR_STRIDE, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_SLOTS,
+    self, GICC, GICD, GICH, GICR, GICR_STRIDE, GICV, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_SLOTS,
     VIRTIO_STRIDE, virtio_intid,
 };
 use alloc::format;
@@ -158,7 +158,8 @@ impl<'a> Description<'a> {
         set(&mut intc, "phandle", INTC);
         match self.gic {
             Gic::V2 => {
-                set(&mut intc, "reg", &[(GICD, 0x1_0000), (GICC, 0x1_0000)][..]);
+                let regions = [(GICD, 0x1_0000), (GICC, 0x1_0000), (GICH, 0x1_0000), (GICV, 0x1_0000)];
+                set(&mut intc, "reg", if self.nested { &regions[..] } else { &regions[..2] });
                 set(&mut intc, "compatible", "arm,cortex-a15-gic");
             }
             Gic::V3 => {
@@ -169,7 +170,7 @@ impl<'a> Description<'a> {
             }
         }
         if self.nested {
-            set(&mut intc, "interrupts", &interrupt(devices::MAINTENANCE_INTID, LEVEL)[..]);
+            set(&mut intc, "interrupts", &interrupt(devices::MAINTENANCE_INTID, self.ppi_flags())[..]);
         }
         flag(&mut intc, "ranges");
         set(&mut intc, "#size-cells", 2_u32);
@@ -196,13 +197,17 @@ impl<'a> Description<'a> {
         cpus
     }
 
-    fn timer(&self) -> Node {
-        let mut timer = node("timer");
-        // A GICv2's PPIs name the CPUs they are wired to, in bits 8 to 15.
-        let flags = match self.gic {
+    /// The flags of a private interrupt, which is a level. A GICv2's name the CPUs they are wired to, in bits 8 to 15.
+    fn ppi_flags(&self) -> u32 {
+        match self.gic {
             Gic::V2 => LEVEL | ((1 << self.vcpus.min(8)) - 1) << 8,
             Gic::V3 => LEVEL,
-        };
+        }
+    }
+
+    fn timer(&self) -> Node {
+        let mut timer = node("timer");
+        let flags = self.ppi_flags();
         let timers = if self.nested { &TIMERS[..] } else { &TIMERS[..4] };
         let interrupts: Vec<u32> = timers.iter().flat_map(|&timer| interrupt(timer, flags)).collect();
         set(&mut timer, "interrupts", &interrupts[..]);

@@ -4,12 +4,12 @@
 use core::arch::asm;
 
 macro_rules! registers {
-    ($($name:literal)*) => {
+    ($count:ident $write:ident $read:ident: $($name:literal)*) => {
         /// The registers that can be written.
-        pub const N_REGISTERS: u64 = [$($name),*].len() as u64;
+        pub const $count: u64 = [$($name),*].len() as u64;
 
         /// Writes `value` to one of EL2's registers.
-        pub fn write(register: u64, value: u64) {
+        pub fn $write(register: u64, value: u64) {
             let mut number = 0;
             $(
                 if register == number {
@@ -22,7 +22,7 @@ macro_rules! registers {
         }
 
         /// Reads one of EL2's registers.
-        pub fn read(register: u64) -> u64 {
+        pub fn $read(register: u64) -> u64 {
             let (mut number, mut value) = (0, 0u64);
             $(
                 if register == number {
@@ -38,11 +38,50 @@ macro_rules! registers {
 }
 
 registers! {
+    N_REGISTERS write read:
     "vttbr_el2" "vtcr_el2" "vpidr_el2" "vmpidr_el2" "mdcr_el2" "hstr_el2" "cntvoff_el2" "tpidr_el2" "hpfar_el2"
     "afsr0_el2" "afsr1_el2" "S3_4_C2_C2_0" "S3_4_C12_C11_0" "S3_4_C12_C11_7" "S3_4_C12_C8_0" "S3_4_C12_C9_0"
     "S3_4_C12_C12_0" "S3_4_C12_C12_1" "S3_4_C12_C12_2" "S3_4_C12_C12_3" "cnthp_ctl_el2" "cnthp_cval_el2"
     "S3_5_C14_C2_1" "S3_5_C14_C2_2" "S3_5_C14_C3_1" "S3_5_C14_C3_2" "S3_5_C1_C0_0" "S3_5_C2_C0_0" "S3_5_C2_C0_1"
     "S3_5_C2_C0_2" "S3_5_C10_C2_0" "S3_5_C12_C0_0" "S3_5_C4_C0_0" "S3_5_C4_C0_1" "sp_el1" "S3_5_C14_C1_0"
+}
+
+// Without VHE the guest's registers have their own names. What decides of the program's own translations is not among them, so
+// that it gets on.
+registers! {
+    N_PLAIN write_plain read_plain:
+    "vttbr_el2" "vtcr_el2" "vpidr_el2" "vmpidr_el2" "mdcr_el2" "hstr_el2" "cntvoff_el2" "tpidr_el2" "hpfar_el2"
+    "afsr0_el2" "afsr1_el2" "esr_el2" "far_el2" "elr_el2" "spsr_el2" "cnthctl_el2" "cnthp_ctl_el2" "cnthp_cval_el2"
+    "sctlr_el1" "ttbr0_el1" "ttbr1_el1" "tcr_el1" "mair_el1" "amair_el1" "vbar_el1" "elr_el1" "spsr_el1" "sp_el1"
+    "cpacr_el1" "contextidr_el1" "esr_el1" "far_el1" "cntkctl_el1" "cntp_ctl_el0" "cntp_cval_el0" "cntv_ctl_el0" "cntv_cval_el0"
+    "par_el1" "csselr_el1" "tpidr_el1"
+}
+
+/// Has EL2's own translations follow any tables by any rules, from the next instruction on.
+pub fn translate_by(ttbr: u64, tcr: u64, sctlr: u64) {
+    // SAFETY: as in `leave`.
+    unsafe {
+        asm!("msr ttbr0_el2, {ttbr}", "msr tcr_el2, {tcr}", "isb", "tlbi alle2", "dsb nsh", "msr sctlr_el2, {sctlr}", "isb",
+            ttbr = in(reg) ttbr, tcr = in(reg) tcr, sctlr = in(reg) sctlr, options(nostack))
+    };
+}
+
+/// Loads from any address, or stores there.
+pub fn touch(address: u64, store: bool) {
+    // SAFETY: as in `leave`.
+    unsafe {
+        if store {
+            asm!("str {a:w}, [{a}]", a = in(reg) address);
+        } else {
+            asm!("ldr {a:w}, [{a}]", a = inout(reg) address => _, options(nostack));
+        }
+    }
+}
+
+/// Runs the instructions at any address.
+pub fn run(address: u64) -> ! {
+    // SAFETY: as in `leave`.
+    unsafe { asm!("dsb ish", "ic iallu", "dsb ish", "isb", "br {}", in(reg) address, options(noreturn)) }
 }
 
 /// How many kinds of maintenance there are.

@@ -34,7 +34,9 @@ fn identity() {
     check!(field(Register::Pfr0, 8) != 0, "ID_AA64PFR0_EL1.EL2 shows EL2");
     check!(field(Register::Pfr0, 4) != 0 && field(Register::Pfr0, 0) != 0, "ID_AA64PFR0_EL1 shows EL1 and EL0");
     check!(field(Register::Pfr0, 24) != 0 || args::gic_version() != 3, "ID_AA64PFR0_EL1.GIC shows a GICv3");
-    check_eq!(field(Register::Mmfr1, 8), 1, "ID_AA64MMFR1_EL1.VH shows VHE");
+    // Without FEAT_NV2 it is hidden.
+    let vhe = field(Register::Mmfr1, 8);
+    check!(vhe == 1 || vhe == 0 && !args::flag("vhe"), "ID_AA64MMFR1_EL1.VH shows VHE where it is to be had");
     check!(matches!(field(Register::Mmfr1, 4), 0 | 2), "ID_AA64MMFR1_EL1.VMIDBits is 8 or 16");
     let granule = field(Register::Mmfr0, 40);
     let stage_one = field(Register::Mmfr0, 28);

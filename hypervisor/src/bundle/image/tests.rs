@@ -27,6 +27,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
         min: None,
         domain: None,
         nested: false,
+        by_traps: false,
         flash: None,
     }
 }

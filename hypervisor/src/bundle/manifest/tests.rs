@@ -67,6 +67,7 @@ fn memory_and_kernel_are_enough() {
         min: None,
         domain: None,
         nested: false,
+        by_traps: false,
         flash: None,
         variables: None,
     };

@@ -146,6 +146,15 @@ pub(super) fn granule(value: Value<'_>) -> Result<Granule, ValueError> {
     }
 }
 
+/// How a VM's EL2 runs: whether without FEAT_NV2 where there is that.
+pub(super) fn backend(value: Value<'_>) -> Result<bool, ValueError> {
+    match text(value)? {
+        "nv2" => Ok(false),
+        "trap" => Ok(true),
+        other => Err(error(format!("{} is not known", quote(other)), "write \"nv2\" or \"trap\"")),
+    }
+}
+
 /// A list of CPUs, as a mask.
 pub(super) fn affinity(value: Value<'_>, cpus: u16) -> Result<u64, ValueError> {
     let remedy = || format!("list CPUs of 0 to {}, like <0 1>", cpus.clamp(1, 64) - 1);

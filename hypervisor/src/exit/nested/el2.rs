@@ -3,6 +3,7 @@
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
+use crate::arm::idreg::IdRegs;
 use crate::arm::sysreg::{self, Encoding, Trapped};
 use crate::exit::raise::nested_deny;
 use crate::host::Here;
@@ -141,10 +142,10 @@ const fn of_guest(crn: u16, crm: u16, op2: u16) -> Option<u64> {
 }
 
 /// A read from the ID space: such a VM sees more there than others. Nothing if it is something else.
-pub fn read_id(here: Here<'_>, vcpu: &mut Common) -> Option<Next> {
+pub fn read_id(here: Here<'_>, vcpu: &mut Common, ids: Option<&IdRegs>) -> Option<Next> {
     let iss = vcpu.registers.syndrome().iss();
     let (crm, op2) = sysreg::id_read(iss)?;
-    let ids = here.host.facts.nested_ids.as_ref()?;
+    let ids = ids?;
     here.slot.count(Counter::SystemRegister);
     vcpu.registers.write(Trapped::decode(iss).rt, ids.get(crm, op2));
     vcpu.registers.step(4);

@@ -30,7 +30,7 @@ pub fn update_el2<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &Nes
 /// ERET of the hypervisor.
 pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Next {
     here.slot.count(Counter::Nested);
-    let (elr, spsr) = Nested::link(m);
+    let (elr, spsr) = nested.link(m);
     let hcr = nested.hcr(m);
     let is_host = nested.is_host(m);
     let at = vcpu.registers.pc;
@@ -41,8 +41,7 @@ pub fn eret<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut N
     // ID_AA64PFR0_EL1.EL0.
     let has_aarch32 = here.host.facts.ids.get(4, 0) & 0xf == 2;
     match mode {
-        psr::EL2H => vcpu.registers.pstate = state | psr::EL1H,
-        psr::EL2T => vcpu.registers.pstate = state | psr::EL1T,
+        psr::EL2H | psr::EL2T => vcpu.registers.pstate = nested.run_at_el2(m, state, mode == psr::EL2H),
         psr::EL0T if is_host => vcpu.registers.pstate = spsr,
         psr::AARCH32 if is_host && has_aarch32 => vcpu.registers.pstate = spsr,
         // What is illegal for our own ERET may not come through: there is no AArch32 but EL0's.
@@ -138,19 +137,19 @@ pub fn exception<M: Machine>(
     if from_guest {
         leave_guest(here, m, vcpu, nested);
     }
-    let pstate = vcpu.registers.pstate;
+    let pstate = if from_guest { vcpu.registers.pstate } else { nested.at_el1(vcpu.registers.pstate) };
     let (vbar, sctlr) = nested.vectors(m);
     // A guest's EL1 is as far below as an EL0.
     let seen = if from_guest { pstate & !psr::MODE | pstate & psr::AARCH32 } else { pstate };
     let entry = exception::take(kind, seen, vbar, sctlr, vcpu.has_pan, vcpu.has_ssbs);
-    Nested::set_link(m, vcpu.registers.pc, if from_guest { pstate } else { as_el2(pstate) });
+    nested.set_link(m, vcpu.registers.pc, if from_guest { pstate } else { as_el2(pstate) });
     if let Some(esr) = syndrome {
         here.slot.count(Counter::Nested);
-        Nested::set_syndrome(m, esr, vcpu.registers.far);
+        nested.set_syndrome(m, esr, vcpu.registers.far);
         if has_hpfar(class(esr)) {
             nested.own.set(Own::Hpfar, vcpu.registers.hpfar);
         }
     }
     vcpu.registers.pc = entry.pc;
-    vcpu.registers.pstate = entry.pstate;
+    vcpu.registers.pstate = nested.run_at_el2(m, entry.pstate, true);
 }

@@ -1,0 +1,212 @@
+//! System registers and instructions of a virtual EL2 at EL0 that with FEAT_NV2 do not trap: the guest's registers, which are in the page as
+//! there, and its own, EL2's stack pointers, what EL1 has and EL0 has not; and its own translation regime, which is a shadow here.
+//! [`super::el2`] has the others, which trap in both.
+
+use crate::arm::el1::El1;
+use crate::arm::esr::Access;
+use crate::arm::exception::psr;
+use crate::arm::sysreg::{Encoding, Trapped};
+use crate::arm::trap::hcr;
+use crate::host::Here;
+use crate::hwstate::nested::{interfaces, lists, regime};
+use crate::machine::Machine;
+use crate::memory::nested_walk::{NestedFault, Reason, Wrong};
+use crate::next::Next;
+use crate::vcpu::el0;
+use crate::vcpu::nested::{Backend, Nested, Own, page};
+use crate::vcpu::{Common, Counter};
+use crate::vm::request;
+use core::sync::atomic::Ordering;
+
+/// Where a register is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Own(Own),
+    /// SCTLR_EL2, TCR_EL2, TTBR0_EL2: with it, its shadow may be another.
+    Regime(Own),
+    Page(u64),
+    /// HCR_EL2, which is in the page.
+    Hcr,
+    /// Of ICH, which are there: the maintenance interrupt follows.
+    Ich(u64),
+    /// On the CPU: a register of the guest's that virtual EL2 does not use itself.
+    Cpu(El1),
+    /// CNTKCTL_EL1 of its guest.
+    Cntkctl,
+    SpEl0,
+    SpSel,
+    /// Reads as this, ignores writes.
+    Fixed(u64),
+    /// ISR_EL1.
+    Isr,
+    Midr,
+    Mpidr,
+}
+
+/// CurrentEL at EL2.
+const CURRENT_EL: u64 = 2 << 2;
+/// Bits of HCR_EL2 that such a hypervisor does not have: VHE and nested virtualization.
+const ABSENT: u64 = hcr::E2H | hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
+
+fn place(encoding: Encoding) -> Option<Place> {
+    Some(match encoding.parts() {
+        // MSR SPSel, #imm: op1, CRn and op2 say that it is this.
+        [0, 0, 4, _, 5] => Place::SpSel,
+        [3, 0, 0, 0, 0] => Place::Midr,
+        [3, 0, 0, 0, 5] => Place::Mpidr,
+        // REVIDR_EL1, AIDR_EL1.
+        [3, 0, 0, 0, 6] | [3, 1, 0, 0, 7] => Place::Fixed(0),
+        [3, 0, 1, 0, 2] => Place::Page(page::CPACR),
+        [3, 0, 4, 0, 0] => Place::Page(page::SPSR),
+        [3, 0, 4, 0, 1] => Place::Page(page::ELR),
+        [3, 0, 4, 1, 0] => Place::SpEl0,
+        [3, 0, 4, 2, 0] => Place::SpSel,
+        [3, 0, 4, 2, 2] => Place::Fixed(CURRENT_EL),
+        [3, 0, 7, 4, 0] => Place::Cpu(El1::Par),
+        [3, 0, 12, 0, 0] => Place::Page(page::VBAR),
+        [3, 0, 12, 1, 0] => Place::Isr,
+        [3, 0, 13, 0, 4] => Place::Cpu(El1::TpidrEl1),
+        [3, 0, 14, 1, 0] => Place::Cntkctl,
+        [3, 2, 0, 0, 0] => Place::Cpu(El1::Csselr),
+        [3, 3, 13, 0, 3] => Place::Cpu(El1::TpidrroEl0),
+        [3, 4, 0, 0, 0] => Place::Page(page::VPIDR),
+        [3, 4, 0, 0, 5] => Place::Page(page::VMPIDR),
+        [3, 4, 1, 0, 0] => Place::Regime(Own::Sctlr),
+        [3, 4, 1, 1, 0] => Place::Hcr,
+        [3, 4, 2, 0, 0] => Place::Regime(Own::Ttbr0),
+        [3, 4, 2, 0, 2] => Place::Regime(Own::Tcr),
+        [3, 4, 2, 1, 0] => Place::Page(page::VTTBR),
+        [3, 4, 2, 1, 2] => Place::Page(page::VTCR),
+        [3, 4, 4, 0, 0] => Place::Own(Own::Spsr),
+        [3, 4, 4, 0, 1] => Place::Own(Own::Elr),
+        [3, 4, 4, 1, 0] => Place::Page(page::SP_EL1),
+        [3, 4, 5, 2, 0] => Place::Own(Own::Esr),
+        [3, 4, 6, 0, 0] => Place::Own(Own::Far),
+        [3, 4, 12, 8, n @ 0..4] => Place::Ich(page::ICH_AP0R + u64::from(n) * 8),
+        [3, 4, 12, 9, n @ 0..4] => Place::Ich(page::ICH_AP1R + u64::from(n) * 8),
+        [3, 4, 12, 11, 0] => Place::Ich(page::ICH_HCR),
+        [3, 4, 12, 11, 7] => Place::Ich(page::ICH_VMCR),
+        [3, 4, 12, crm @ 12..=13, n] => Place::Ich(page::ICH_LR + u64::from((crm - 12) * 8 + n) * 8),
+        [3, 4, 13, 0, 2] => Place::Own(Own::Tpidr),
+        [3, 4, 14, 0, 3] => Place::Page(page::CNTVOFF),
+        _ => return None,
+    })
+}
+
+/// What the instruction of the syndrome does; nothing where it is none of these.
+pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Next> {
+    let Trapped { encoding, rt, is_read } = Trapped::decode(vcpu.registers.syndrome().iss());
+    let [op0, op1, crn, crm, op2] = encoding.parts();
+    // MSR of an immediate has it in CRm.
+    let value = if op0 == 0 { crm.into() } else { vcpu.registers.read(rt) };
+    if op0 == 1 && !is_read {
+        if !instruction(here, m, nested, [op1, crn, crm, op2], value) {
+            return None;
+        }
+    } else {
+        let place = place(encoding)?;
+        if is_read {
+            let value = read(here, m, vcpu, nested, place);
+            vcpu.registers.write(rt, value);
+        } else if matches!(place, Place::Isr | Place::Midr | Place::Mpidr) {
+            return None;
+        } else {
+            write(here, m, vcpu, nested, place, value);
+        }
+    }
+    here.slot.count(Counter::SystemRegister);
+    vcpu.registers.step(4);
+    Some(Next::Resume)
+}
+
+fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested, place: Place) -> u64 {
+    match place {
+        Place::Own(own) | Place::Regime(own) => nested.own.get(own),
+        Place::Page(offset) | Place::Ich(offset) => nested.read(m, offset),
+        Place::Hcr => nested.hcr(m),
+        Place::Cpu(register) => m.get(register),
+        Place::Cntkctl => nested.cntkctl,
+        Place::SpEl0 => nested.el0().map_or(0, |el0| el0.sp_el0(m)),
+        Place::SpSel => nested.el0().map_or(0, |el0| el0.own_stack.into()),
+        Place::Fixed(value) => value,
+        Place::Isr => {
+            if interfaces::is_due(here, m, vcpu, nested) {
+                psr::I
+            } else {
+                0
+            }
+        }
+        Place::Midr => here.host.facts.midr,
+        Place::Mpidr => vcpu.mpidr,
+    }
+}
+
+fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, place: Place, value: u64) {
+    match place {
+        Place::Own(own) => nested.own.set(own, value),
+        Place::Regime(own) => {
+            el0::write_own(nested, m, own, value);
+            m.set(El1::Ttbr0, regime::enter(here, m, vcpu.id, nested));
+        }
+        Place::Page(offset) => nested.write(m, offset, value),
+        Place::Hcr => {
+            nested.write(m, page::HCR, value & !ABSENT);
+            // Which of its interrupts come follows.
+            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+        }
+        Place::Ich(offset) => {
+            nested.write(m, offset, value);
+            if lists::changes_maintenance(nested, m) {
+                here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+            }
+        }
+        Place::Cpu(register) => m.set(register, value),
+        Place::Cntkctl => nested.cntkctl = value,
+        Place::SpEl0 | Place::SpSel => {
+            let Backend::El0(el0) = &mut nested.backend else { return };
+            if place == Place::SpSel { el0.select(m, value & 1 != 0) } else { el0.set_sp_el0(m, value) }
+        }
+        Place::Fixed(_) | Place::Isr | Place::Midr | Place::Mpidr => {}
+    }
+}
+
+/// A SYS instruction, by op1, CRn, CRm and op2. False where it is none that is done here.
+fn instruction<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, [op1, crn, crm, op2]: [u16; 4], value: u64) -> bool {
+    match (op1, crn, crm, op2) {
+        // TLBI VAE2, VALE2, ALLE2 and their ranges: not of IPAs, nor of EL1.
+        (4, 8 | 9, 1..=3 | 5..=7, op2) if !matches!(op2, 4 | 6) => regime::forget(here, m, crm, op2, value),
+        // AT S1E2R, S1E2W.
+        (4, 7, 8, 0 | 1) => {
+            let access = if op2 == 0 { Access::Read } else { Access::Write };
+            m.set(El1::Par, probe(here, m, nested, value, access));
+        }
+        // IC IALLUIS, IALLU.
+        (0, 7, 1 | 5, 0) => m.invalidate_instructions(),
+        // DC IVAC, for which cleaning is allowed as well (Arm ARM D7.5.9).
+        (0, 7, 6, 1) => {
+            if let Ok(leaf) = regime::walk(here, m, nested, value) {
+                here.vm.memory.lock().clean_line(m, leaf.ipa);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// PAR_EL1 for an address, by its own tables (Arm ARM D24.2.147).
+fn probe<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64, access: Access) -> u64 {
+    /// RES1.
+    const ONE: u64 = 1 << 11;
+    let failed = |fault: NestedFault| 1 | fault.status() << 1 | ONE;
+    match regime::walk(here, m, nested, va) {
+        Ok(leaf) if leaf.allows(access) => {
+            let kinds = nested.own.get(Own::Mair).to_le_bytes();
+            let kind = kinds.get(usize::from(leaf.memory)).copied().unwrap_or(0);
+            u64::from(kind) << 56 | leaf.ipa.bits() & !0xfff | ONE | u64::from(leaf.shareability) << 7
+        }
+        Ok(leaf) => failed(NestedFault { wrong: Wrong::Permission, level: leaf.level }),
+        Err(Reason::Fault(fault)) => failed(fault),
+        // As if there were none. Who asks asks again.
+        Err(Reason::Miss(_)) => failed(NestedFault { wrong: Wrong::Translation, level: 0 }),
+    }
+}
