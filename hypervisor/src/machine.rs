@@ -99,6 +99,12 @@ pub trait Machine {
     fn translate(&self, va: u64) -> Option<Addr<Ipa>> {
         output(self.probe(va, Access::Read, Whose::El1), va)
     }
+    /// The instruction at `va` as EL0 of the loaded vCPU would fetch it, read once, and the next one, which is 0 in another page; nothing where
+    /// they are not to be had at once. The lock of the VM's memory is held meanwhile, so that the page stays its own.
+    #[inline(always)]
+    fn instructions(&self, _va: u64) -> Option<[u32; 2]> {
+        None
+    }
     /// The system counter.
     fn now(&self) -> u64;
     /// Makes a CPU ask the queue.

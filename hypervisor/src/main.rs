@@ -137,7 +137,7 @@ fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
         lists: lists::count(),
         pa_range,
         vmid_bits: VmidBits::from_mmfr1(cpu::id_register(7, 1)),
-        el0_ids: (gic == Gic::V2).then(|| ids.at_el0()),
+        el0_ids: ids.at_el0(),
         nested_ids: ids.nested(cpu::id_register(7, 2)).filter(|_| gic == Gic::V3),
         ids,
         midr: cpu::midr(),

@@ -1,8 +1,10 @@
 //! Virtual EL2 at EL0: what EL1's registers are for it, bit by bit as the Arm ARM numbers them (D24.2), and the vectors of EL1.
 
+use flatland::arm::sysreg::Encoding;
 use flatland::arm::vmsa::granule_of;
-use flatland::memory::el2_vectors::{N_VECTORS, UPPER_BITS, vectors, word};
+use flatland::memory::el2_vectors::{N_VECTORS, UPPER_BITS, interface_access, vectors, word};
 use flatland::vcpu::el0_state::El2State;
+use std::collections::BTreeMap;
 
 const fn bit(n: u32) -> u64 {
     1 << n
@@ -75,17 +77,67 @@ fn fp_and_counters_are_its_own_and_timers_are_not() {
     assert_eq!(El2State::cntkctl_el1(), 0b11);
 }
 
-/// Each entry of the vectors leads to EL2 and says which it is; nothing in the page leads elsewhere.
+/// The registers of a GICv3's CPU interface that EL1 alone has, CRn, CRm, op2 (IHI 0069H 12.2): what traps at EL1 by itself apart.
+const INTERFACE: [(&str, [u32; 3]); 21] = [
+    ("ICC_PMR_EL1", [4, 6, 0]),
+    ("ICC_IAR0_EL1", [12, 8, 0]),
+    ("ICC_EOIR0_EL1", [12, 8, 1]),
+    ("ICC_HPPIR0_EL1", [12, 8, 2]),
+    ("ICC_BPR0_EL1", [12, 8, 3]),
+    ("ICC_AP0R0_EL1", [12, 8, 4]),
+    ("ICC_AP0R1_EL1", [12, 8, 5]),
+    ("ICC_AP0R2_EL1", [12, 8, 6]),
+    ("ICC_AP0R3_EL1", [12, 8, 7]),
+    ("ICC_AP1R0_EL1", [12, 9, 0]),
+    ("ICC_AP1R1_EL1", [12, 9, 1]),
+    ("ICC_AP1R2_EL1", [12, 9, 2]),
+    ("ICC_AP1R3_EL1", [12, 9, 3]),
+    ("ICC_RPR_EL1", [12, 11, 3]),
+    ("ICC_IAR1_EL1", [12, 12, 0]),
+    ("ICC_EOIR1_EL1", [12, 12, 1]),
+    ("ICC_HPPIR1_EL1", [12, 12, 2]),
+    ("ICC_BPR1_EL1", [12, 12, 3]),
+    ("ICC_CTLR_EL1", [12, 12, 4]),
+    ("ICC_IGRPEN0_EL1", [12, 12, 6]),
+    ("ICC_IGRPEN1_EL1", [12, 12, 7]),
+];
+
+/// HVC (C6.2.130) with a number in bits 20 to 5.
+const fn hvc(number: u32) -> u32 {
+    0b110_1010_0000 << 21 | number << 5 | 0b00010
+}
+
+/// Each entry of the vectors leads to EL2 and says which it is; nothing in the page leads elsewhere, but where it is an access to the
+/// interface, after which it leads there too.
 #[test]
 fn vectors_say_which_they_are() {
+    let mut accesses = BTreeMap::new();
+    for (name, [crn, crm, op2]) in INTERFACE {
+        for is_read in [true, false] {
+            // A few bits each.
+            let encoding = Encoding::new(3, 0, crn as u16, crm as u16, op2 as u16);
+            let at = interface_access(encoding, is_read).unwrap_or_else(|| panic!("{name}")) as usize / 4;
+            // MRS and MSR of it, with X0 (C6.2.228, C6.2.231).
+            let fields = 0b11 << 19 | crn << 12 | crm << 8 | op2 << 5;
+            assert_eq!(accesses.insert(at, 0b11_0101_0100 << 22 | u32::from(is_read) << 21 | fields), None);
+            assert_eq!(accesses.insert(at + 1, hvc(u32::from(N_VECTORS))), None);
+        }
+    }
     for n in 0..1024 {
         let (vector, place) = (n / 32, n % 32);
-        let expected = match place {
-            // HVC, its number in bits 20 to 5 (C6.2.130); B to itself (C6.2.25).
-            0 if vector < usize::from(N_VECTORS) => 0b110_1010_0000 << 21 | (vector as u32) << 5 | 0b00010,
+        let expected = match (accesses.get(&n), place) {
+            (Some(word), _) => *word,
+            (None, 0) if vector < usize::from(N_VECTORS) => hvc(vector as u32),
+            // B to itself (C6.2.25).
             _ => 0b000101 << 26,
         };
         assert_eq!(word(n), expected, "word {n}");
     }
     assert_eq!(N_VECTORS, 16);
+    for bits in 0..=u16::MAX {
+        let encoding = Encoding::new(bits >> 14, bits >> 11 & 7, bits >> 7 & 15, bits >> 3 & 15, bits & 7);
+        let [op0, op1, crn, crm, op2] = encoding.parts().map(u32::from);
+        let is_one = (op0, op1) == (3, 0) && INTERFACE.iter().any(|(_, register)| *register == [crn, crm, op2]);
+        assert_eq!(interface_access(encoding, true).is_some(), is_one, "{encoding}");
+    }
 }

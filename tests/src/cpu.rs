@@ -198,7 +198,7 @@ fn build_of(
         lists,
         pa_range,
         vmid_bits: VmidBits::Eight,
-        el0_ids: Some(ids.at_el0()),
+        el0_ids: ids.at_el0(),
         nested_ids: ids.nested(raw(7, 2)),
         ids,
         midr: 0x410f_d083,

@@ -5,7 +5,7 @@
 //! instruction. [`syndrome`] has it say what FEAT_NV would have, so that the same code handles either.
 
 use super::esr::ec;
-use super::sysreg::ISS;
+use super::sysreg::{Encoding, ISS, Trapped};
 use aarch64_cpu::registers::ESR_EL2;
 use tock_registers::register_bitfields;
 
@@ -31,7 +31,7 @@ register_bitfields! {u32,
 }
 
 /// ERET.
-const ERET: u32 = 0xd69f_03e0;
+pub const ERET: u32 = 0xd69f_03e0;
 /// The CRn of an MSR of an immediate to a field of PSTATE, whose op0 is 0.
 const PSTATE: u32 = 4;
 
@@ -52,6 +52,14 @@ pub fn syndrome(word: u32) -> Option<u64> {
         return None;
     };
     Some((ESR_EL2::EC.val(class) + ESR_EL2::IL::SET + ESR_EL2::ISS.val(iss)).value)
+}
+
+/// MRS, MSR, SYS or SYSL: what the word accesses. Hints, barriers and MSR of an immediate have this form, too, with op0 0.
+#[inline(always)]
+pub fn access(word: u32) -> Option<Trapped> {
+    // Five bits; op0 to op2 are in the order that an encoding has them.
+    let (rt, encoding) = (SYSTEM::RT.read(word) as u8, Encoding::from_word(word));
+    SYSTEM::CLASS::System.matches_all(word).then_some(Trapped { encoding, rt, is_read: SYSTEM::L.is_set(word) })
 }
 
 /// The ISS of a trapped access.

@@ -27,6 +27,13 @@ impl Encoding {
         Self(op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2)
     }
 
+    /// From an instruction, whose bits 20 to 5 it is.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        // 16 bits.
+        Self((word >> 5) as u16)
+    }
+
     /// From the syndrome of a trapped access (ESR_EL2 for EC 0x18).
     #[inline(always)]
     pub fn from_iss(iss: u64) -> Self {

@@ -5,7 +5,7 @@ use super::sysreg::{CTR_EL0, DCZID_EL0, dsb, isb, read, write};
 use super::{context, debug, disk, irq, lists, masked};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use flatland::addr::{Addr, CpuId, IntId, Pa, Size};
 use flatland::arm::debug::Debug;
 use flatland::arm::el1::{Context, El1};
@@ -196,6 +196,25 @@ impl Machine for El2 {
         let par = context::get(El1::Par);
         context::set(El1::Par, kept);
         par
+    }
+
+    #[inline(always)]
+    fn instructions(&self, va: u64) -> Option<[u32; 2]> {
+        let kept = context::get(El1::Par);
+        // SAFETY: AT writes PAR_EL1 alone, which is put back.
+        unsafe { asm!("at s12e0r, {}", in(reg) va, options(nostack, preserves_flags)) };
+        isb();
+        let par = context::get(El1::Par);
+        context::set(El1::Par, kept);
+        // F, or Device memory (ATTR; Arm ARM D24.2.147): only frames of RAM are mapped as Normal by stage 2.
+        if par & 1 != 0 || par >> 60 == 0 {
+            return None;
+        }
+        let pa = Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xffc);
+        // SAFETY: a frame that stage 2 maps is in the linear map, and stays the VM's while the lock is held; aligned to 4.
+        let word = |pa| unsafe { &*(linear(pa) as *const AtomicU32) }.load(Ordering::Relaxed);
+        let is_last = va & 0xffc == 0xffc;
+        Some([word(pa), if is_last { 0 } else { word(pa + 4) }])
     }
 
     #[inline(always)]

@@ -136,10 +136,6 @@ fn el2_shadows<M: Machine>(
     if facts.nested_ids.is_some() && !spec.by_traps {
         return Ok(None);
     }
-    if facts.el0_ids.is_none() {
-        let what = "the board's CPUs cannot run a hypervisor as guest with a GICv3 (FEAT_NV2)";
-        return Err(refused(spec, what, "use a board with FEAT_NV2 or a GICv2, or leave the key out"));
-    }
     let shadows = El2Shadows::new(m, pool, memory, spec.vcpus, el2_shadow::tables_for(spec.vcpus));
     let shadows = shadows.map_err(|_| refused(spec, "there is no room for its tables", "give the board more RAM"))?;
     Ok(Some(shadows))

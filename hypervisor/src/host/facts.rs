@@ -33,10 +33,10 @@ pub struct Facts {
     pub vmid_bits: VmidBits,
     /// The ID registers every guest sees.
     pub ids: IdRegs,
-    /// Those that a VM sees which starts at EL2; nothing if the CPUs cannot have such VMs (FEAT_NV2).
+    /// Those that a VM sees which starts at EL2 with the help of FEAT_NV2; nothing if the CPUs have not got that.
     pub nested_ids: Option<IdRegs>,
-    /// The same for one whose EL2 runs at EL0; nothing if the board cannot have such VMs.
-    pub el0_ids: Option<IdRegs>,
+    /// The same for one whose EL2 runs at EL0.
+    pub el0_ids: IdRegs,
     /// MIDR_EL1.
     pub midr: u64,
     /// How it stands with attacks by speculation.
@@ -57,7 +57,7 @@ impl Facts {
     pub const fn ids_of(&self, nested: &Nested) -> Option<&IdRegs> {
         match nested.el0() {
             None => self.nested_ids.as_ref(),
-            Some(_) => self.el0_ids.as_ref(),
+            Some(_) => Some(&self.el0_ids),
         }
     }
 

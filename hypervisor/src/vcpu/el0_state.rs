@@ -16,6 +16,19 @@ const fn is_normal(kind: u8) -> bool {
     kind & 0xf0 != 0
 }
 
+/// An access that EL1 does for virtual EL2, and what that goes on with afterwards.
+#[derive(Clone, Copy, Debug)]
+pub struct InterfaceAccess {
+    /// PC of the instruction, and PSTATE there.
+    pub pc: u64,
+    /// See [`Self::pc`].
+    pub pstate: u64,
+    /// X0, which the access takes.
+    pub x0: u64,
+    /// The register that it is read into.
+    pub reads_into: Option<u8>,
+}
+
 /// What there is of a virtual EL2 at EL0 besides its registers.
 #[derive(Clone, Debug)]
 pub struct El0 {
@@ -23,6 +36,8 @@ pub struct El0 {
     pub own_stack: bool,
     /// Of SP_EL0 and SP_EL2, the one that it does not use.
     pub(super) other_sp: u64,
+    /// An access to its interrupt interface that EL1 does for it just now.
+    pub access: Option<InterfaceAccess>,
     /// TTBR1_EL1: the tables of the vectors.
     pub(super) ttbr1: u64,
     /// ID_AA64MMFR0_EL1.PARange of the CPU.
@@ -32,7 +47,7 @@ pub struct El0 {
 impl El0 {
     /// As after a reset, with the vectors by these tables. `pa_range` is what ID_AA64MMFR0_EL1 says of the CPU.
     pub const fn new(ttbr1: u64, pa_range: u64) -> Self {
-        Self { own_stack: true, other_sp: 0, ttbr1, pa_range }
+        Self { own_stack: true, other_sp: 0, access: None, ttbr1, pa_range }
     }
 
     /// The same after a reset.

@@ -29,10 +29,20 @@ pub(crate) fn run() {
         show("l2-id-register", &mut vm, guest::IDENTIFY, crate::l2::SYSTEM, 0);
         vm.hcr &= !(1 << 18);
     }
+    println!("bench el2-register {}", register());
     println!("bench l2-touch-4k {}", touches(&mut vm));
     if let Some(value) = crate::cpus::cost() {
         println!("bench l2-ipi {value}");
     }
+}
+
+/// A read of a register of EL2's that FEAT_NV2 has in memory.
+fn register() -> u64 {
+    let start = ticks();
+    for _ in 0..N {
+        let _ = Register::Vttbr.read();
+    }
+    per(start, N)
 }
 
 /// The physical counter.

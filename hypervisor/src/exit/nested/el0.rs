@@ -10,14 +10,18 @@ use crate::arm::a64;
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, ec};
 use crate::arm::exception::{Kind, psr};
+use crate::arm::gic::Version;
+use crate::arm::sysreg::Trapped;
 use crate::exit::raise::{nested_deny, nested_raise};
 use crate::host::Here;
 use crate::hwstate::nested::{regime, transition};
 use crate::machine::Machine;
 use crate::memory::Miss;
+use crate::memory::el2_vectors::{N_VECTORS, interface_access};
 use crate::memory::nested_walk::Reason;
 use crate::next::{Cause, Next};
-use crate::vcpu::nested::Nested;
+use crate::vcpu::el0_state::InterfaceAccess;
+use crate::vcpu::nested::{Backend, Nested};
 use crate::vcpu::{Common, Counter};
 
 /// ISS of an abort: the fault status code.
@@ -38,6 +42,11 @@ pub fn take<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut N
     }
     // It is at one of the vectors, whose number the HVC there has.
     let vector = vcpu.registers.syndrome().iss();
+    if let Backend::El0(el0) = &mut nested.backend
+        && let Some(access) = el0.access.take()
+    {
+        return Some(Outcome::Done(end_access(here, m, vcpu, nested, access)));
+    }
     let registers = &mut vcpu.registers;
     (registers.pc, registers.pstate) = (m.get(El1::Elr), m.get(El1::Spsr));
     (registers.esr, registers.far) = (m.get(El1::Esr), m.get(El1::Far));
@@ -58,20 +67,51 @@ pub fn take<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut N
 
 fn synchronous<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Outcome> {
     let next = match vcpu.registers.syndrome().ec() {
-        ec::UNKNOWN => match instruction(here, m, vcpu.registers.pc).map(a64::syndrome) {
-            // It is not there any more: it is executed again.
-            None => Next::Resume,
-            Some(None) => nested_deny(here, m, vcpu, nested),
-            Some(Some(esr)) => {
-                vcpu.registers.esr = esr;
-                return trapped(here, m, vcpu, nested);
-            }
-        },
+        ec::UNKNOWN => return undefined(here, m, vcpu, nested),
         ec::SYSREG => return trapped(here, m, vcpu, nested),
         ec::IABT_LOWER | ec::DABT_LOWER if vcpu.registers.esr & STATUS < NOT_OF_TABLES => abort(here, m, vcpu, nested),
         _ => own(here, m, vcpu, nested),
     };
     Some(Outcome::Done(next))
+}
+
+/// How many instructions are done at one exit at most.
+const MOST_AT_ONCE: u32 = 16;
+
+/// An instruction that EL0 may not have, which is found out by reading it. What follows is done at once if it is of that kind, too: to go there
+/// and come back costs more than the rest.
+fn undefined<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Outcome> {
+    let mut ahead = None;
+    for n in 0..MOST_AT_ONCE {
+        let word = match ahead.take() {
+            Some(word) => word,
+            None => {
+                // What is not mapped any more is executed again.
+                let Some([word, next]) = instructions(here, m, vcpu.registers.pc) else { break };
+                ahead = Some(next);
+                word
+            }
+        };
+        if let Some((access, place)) = el0_system::register(word) {
+            if n == 0 {
+                here.slot.count(Counter::SystemRegister);
+            }
+            el0_system::access(here, m, vcpu, nested, access, place);
+            vcpu.registers.step(4);
+            if el0_system::changes_regime(place) {
+                break;
+            }
+            continue;
+        }
+        if n > 0 && word != a64::ERET {
+            // The CPU knows whether EL0 may have it.
+            break;
+        }
+        let Some(esr) = a64::syndrome(word) else { return Some(Outcome::Done(nested_deny(here, m, vcpu, nested))) };
+        vcpu.registers.esr = esr;
+        return trapped(here, m, vcpu, nested);
+    }
+    Some(Outcome::Done(Next::Resume))
 }
 
 /// An instruction that EL0 may not have.
@@ -82,18 +122,67 @@ fn trapped<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Ne
             vcpu.registers.step(4);
             own(here, m, vcpu, nested)
         }
-        ec::SYSREG => el0_system::access(here, m, vcpu, nested)?,
+        ec::SYSREG if begin_access(vcpu, m, nested) => Next::Resume,
+        ec::SYSREG => {
+            el0_system::syndrome(here, m, vcpu, nested)?;
+            here.slot.count(Counter::SystemRegister);
+            Next::Resume
+        }
         _ => return None,
     };
     Some(Outcome::Done(next))
 }
 
-/// The instruction at `pc`, read once. Nothing where that is not mapped.
-fn instruction<M: Machine>(here: Here<'_>, m: &M, pc: u64) -> Option<u32> {
+/// Has EL1 access a register of the interrupt interface for it, if that is what the instruction wants.
+fn begin_access<M: Machine>(vcpu: &mut Common, m: &M, nested: &mut Nested) -> bool {
+    let Trapped { encoding, rt, is_read } = Trapped::decode(vcpu.registers.syndrome().iss());
+    let (Version::V3, Backend::El0(el0)) = (nested.version, &mut nested.backend) else { return false };
+    let Some(offset) = interface_access(encoding, is_read) else { return false };
+    let registers = &mut vcpu.registers;
+    let [pc, pstate, x0] = [registers.pc, registers.pstate, registers.read(0)];
+    el0.access = Some(InterfaceAccess { pc, pstate, x0, reads_into: is_read.then_some(rt) });
+    let value = registers.read(rt);
+    registers.write(0, value);
+    registers.pc = (m.get(El1::Vbar) & !0xfff) + offset;
+    registers.pstate = psr::DAIF | psr::EL1H;
+    true
+}
+
+/// EL1 has done it, or found it UNDEFINED.
+fn end_access<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Common,
+    nested: &mut Nested,
+    access: InterfaceAccess,
+) -> Next {
+    let is_done = vcpu.registers.syndrome().iss() == N_VECTORS.into();
+    let InterfaceAccess { pc, pstate, x0, reads_into } = access;
+    let value = vcpu.registers.read(0);
+    vcpu.registers.write(0, x0);
+    (vcpu.registers.pc, vcpu.registers.pstate) = (pc, pstate);
+    if !is_done {
+        return nested_deny(here, m, vcpu, nested);
+    }
+    here.slot.count(Counter::SystemRegister);
+    if let Some(rt) = reads_into {
+        vcpu.registers.write(rt, value);
+    }
+    vcpu.registers.step(4);
+    Next::Resume
+}
+
+/// The instruction at `pc`, read once, and the next one, or 0. Nothing where that is not mapped.
+#[inline(always)]
+fn instructions<M: Machine>(here: Here<'_>, m: &M, pc: u64) -> Option<[u32; 2]> {
+    let mut memory = here.vm.memory.lock();
+    if let Some(words) = m.instructions(pc) {
+        return Some(words);
+    }
     let at = m.translate(pc)?;
     let mut word = [0; 4];
-    here.vm.memory.lock().read(m, &here.host.pool, at, &mut word).ok()?;
-    Some(u32::from_le_bytes(word))
+    memory.read(m, &here.host.pool, at, &mut word).ok()?;
+    Some([u32::from_le_bytes(word), 0])
 }
 
 /// An abort of stage 1.

@@ -2,6 +2,7 @@
 //! there, and its own, EL2's stack pointers, what EL1 has and EL0 has not; and its own translation regime, which is a shadow here.
 //! [`super::el2`] has the others, which trap in both.
 
+use crate::arm::a64;
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
@@ -11,24 +12,24 @@ use crate::host::Here;
 use crate::hwstate::nested::{interfaces, lists, regime};
 use crate::machine::Machine;
 use crate::memory::nested_walk::{NestedFault, Reason, Wrong};
-use crate::next::Next;
+use crate::vcpu::Common;
 use crate::vcpu::el0;
 use crate::vcpu::nested::{Backend, Nested, Own, page};
-use crate::vcpu::{Common, Counter};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
 /// Where a register is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+#[allow(missing_docs)]
+pub enum Place {
     Own(Own),
     /// SCTLR_EL2, TCR_EL2, TTBR0_EL2: with it, its shadow may be another.
     Regime(Own),
-    Page(u64),
+    Page(u16),
     /// HCR_EL2, which is in the page.
     Hcr,
     /// Of ICH, which are there: the maintenance interrupt follows.
-    Ich(u64),
+    Ich(u16),
     /// On the CPU: a register of the guest's that virtual EL2 does not use itself.
     Cpu(El1),
     /// CNTKCTL_EL1 of its guest.
@@ -36,17 +37,34 @@ enum Place {
     SpEl0,
     SpSel,
     /// Reads as this, ignores writes.
-    Fixed(u64),
+    Fixed(u8),
     /// ISR_EL1.
     Isr,
     Midr,
     Mpidr,
 }
 
+impl Place {
+    /// Whether MSR of it is UNDEFINED.
+    const fn is_read_only(self) -> bool {
+        matches!(self, Self::Isr | Self::Midr | Self::Mpidr)
+    }
+}
+
 /// CurrentEL at EL2.
-const CURRENT_EL: u64 = 2 << 2;
+const CURRENT_EL: u8 = 2 << 2;
 /// Bits of HCR_EL2 that such a hypervisor does not have: VHE and nested virtualization.
 const ABSENT: u64 = hcr::E2H | hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
+
+/// A register in the page, which has 4096 bytes.
+const fn of_page(offset: u64) -> Place {
+    Place::Page(offset as u16)
+}
+
+/// The same of ICH: number `n` from there on.
+const fn of_ich(offset: u64, n: u16) -> Place {
+    Place::Ich(offset as u16 + n * 8)
+}
 
 fn place(encoding: Encoding) -> Option<Place> {
     Some(match encoding.parts() {
@@ -56,79 +74,106 @@ fn place(encoding: Encoding) -> Option<Place> {
         [3, 0, 0, 0, 5] => Place::Mpidr,
         // REVIDR_EL1, AIDR_EL1.
         [3, 0, 0, 0, 6] | [3, 1, 0, 0, 7] => Place::Fixed(0),
-        [3, 0, 1, 0, 2] => Place::Page(page::CPACR),
-        [3, 0, 4, 0, 0] => Place::Page(page::SPSR),
-        [3, 0, 4, 0, 1] => Place::Page(page::ELR),
+        [3, 0, 1, 0, 2] => of_page(page::CPACR),
+        [3, 0, 4, 0, 0] => of_page(page::SPSR),
+        [3, 0, 4, 0, 1] => of_page(page::ELR),
         [3, 0, 4, 1, 0] => Place::SpEl0,
         [3, 0, 4, 2, 0] => Place::SpSel,
         [3, 0, 4, 2, 2] => Place::Fixed(CURRENT_EL),
         [3, 0, 7, 4, 0] => Place::Cpu(El1::Par),
-        [3, 0, 12, 0, 0] => Place::Page(page::VBAR),
+        [3, 0, 12, 0, 0] => of_page(page::VBAR),
         [3, 0, 12, 1, 0] => Place::Isr,
         [3, 0, 13, 0, 4] => Place::Cpu(El1::TpidrEl1),
         [3, 0, 14, 1, 0] => Place::Cntkctl,
         [3, 2, 0, 0, 0] => Place::Cpu(El1::Csselr),
         [3, 3, 13, 0, 3] => Place::Cpu(El1::TpidrroEl0),
-        [3, 4, 0, 0, 0] => Place::Page(page::VPIDR),
-        [3, 4, 0, 0, 5] => Place::Page(page::VMPIDR),
+        [3, 4, 0, 0, 0] => of_page(page::VPIDR),
+        [3, 4, 0, 0, 5] => of_page(page::VMPIDR),
         [3, 4, 1, 0, 0] => Place::Regime(Own::Sctlr),
         [3, 4, 1, 1, 0] => Place::Hcr,
         [3, 4, 2, 0, 0] => Place::Regime(Own::Ttbr0),
         [3, 4, 2, 0, 2] => Place::Regime(Own::Tcr),
-        [3, 4, 2, 1, 0] => Place::Page(page::VTTBR),
-        [3, 4, 2, 1, 2] => Place::Page(page::VTCR),
+        [3, 4, 2, 1, 0] => of_page(page::VTTBR),
+        [3, 4, 2, 1, 2] => of_page(page::VTCR),
         [3, 4, 4, 0, 0] => Place::Own(Own::Spsr),
         [3, 4, 4, 0, 1] => Place::Own(Own::Elr),
-        [3, 4, 4, 1, 0] => Place::Page(page::SP_EL1),
+        [3, 4, 4, 1, 0] => of_page(page::SP_EL1),
         [3, 4, 5, 2, 0] => Place::Own(Own::Esr),
         [3, 4, 6, 0, 0] => Place::Own(Own::Far),
-        [3, 4, 12, 8, n @ 0..4] => Place::Ich(page::ICH_AP0R + u64::from(n) * 8),
-        [3, 4, 12, 9, n @ 0..4] => Place::Ich(page::ICH_AP1R + u64::from(n) * 8),
-        [3, 4, 12, 11, 0] => Place::Ich(page::ICH_HCR),
-        [3, 4, 12, 11, 7] => Place::Ich(page::ICH_VMCR),
-        [3, 4, 12, crm @ 12..=13, n] => Place::Ich(page::ICH_LR + u64::from((crm - 12) * 8 + n) * 8),
+        [3, 4, 12, 8, n @ 0..4] => of_ich(page::ICH_AP0R, n),
+        [3, 4, 12, 9, n @ 0..4] => of_ich(page::ICH_AP1R, n),
+        [3, 4, 12, 11, 0] => of_ich(page::ICH_HCR, 0),
+        [3, 4, 12, 11, 7] => of_ich(page::ICH_VMCR, 0),
+        [3, 4, 12, crm @ 12..=13, n] => of_ich(page::ICH_LR, (crm - 12) * 8 + n),
         [3, 4, 13, 0, 2] => Place::Own(Own::Tpidr),
-        [3, 4, 14, 0, 3] => Place::Page(page::CNTVOFF),
+        [3, 4, 14, 0, 3] => of_page(page::CNTVOFF),
         _ => return None,
     })
 }
 
-/// What the instruction of the syndrome does; nothing where it is none of these.
-pub fn access<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Next> {
-    let Trapped { encoding, rt, is_read } = Trapped::decode(vcpu.registers.syndrome().iss());
-    let [op0, op1, crn, crm, op2] = encoding.parts();
-    // MSR of an immediate has it in CRm.
-    let value = if op0 == 0 { crm.into() } else { vcpu.registers.read(rt) };
-    if op0 == 1 && !is_read {
+/// The access that the instruction `word` is, if it is to a register that is here, and where that is.
+#[inline(always)]
+pub fn register(word: u32) -> Option<(Trapped, Place)> {
+    let access = a64::access(word)?;
+    // What may be read alone is UNDEFINED otherwise.
+    let place = place(access.encoding).filter(|place| access.is_read || !place.is_read_only())?;
+    Some((access, place))
+}
+
+/// Whether what follows a write there is translated otherwise.
+pub const fn changes_regime(place: Place) -> bool {
+    matches!(place, Place::Regime(_))
+}
+
+/// Does an access to a register.
+#[inline(always)]
+pub fn access<M: Machine>(
+    here: Here<'_>,
+    m: &M,
+    vcpu: &mut Common,
+    nested: &mut Nested,
+    access: Trapped,
+    place: Place,
+) {
+    let Trapped { encoding, rt, is_read } = access;
+    if is_read {
+        let value = read(here, m, vcpu, nested, place);
+        vcpu.registers.write(rt, value);
+    } else {
+        let [op0, _, _, crm, _] = encoding.parts();
+        // MSR of an immediate has it in CRm.
+        let value = if op0 == 0 { crm.into() } else { vcpu.registers.read(rt) };
+        write(here, m, vcpu, nested, place, value);
+    }
+}
+
+/// Does what the instruction of the syndrome does; nothing where it is none of these.
+pub fn syndrome<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<()> {
+    let trapped = Trapped::decode(vcpu.registers.syndrome().iss());
+    let [op0, op1, crn, crm, op2] = trapped.encoding.parts();
+    if op0 == 1 && !trapped.is_read {
+        let value = vcpu.registers.read(trapped.rt);
         if !instruction(here, m, nested, [op1, crn, crm, op2], value) {
             return None;
         }
     } else {
-        let place = place(encoding)?;
-        if is_read {
-            let value = read(here, m, vcpu, nested, place);
-            vcpu.registers.write(rt, value);
-        } else if matches!(place, Place::Isr | Place::Midr | Place::Mpidr) {
-            return None;
-        } else {
-            write(here, m, vcpu, nested, place, value);
-        }
+        let place = place(trapped.encoding).filter(|place| trapped.is_read || !place.is_read_only())?;
+        access(here, m, vcpu, nested, trapped, place);
     }
-    here.slot.count(Counter::SystemRegister);
     vcpu.registers.step(4);
-    Some(Next::Resume)
+    Some(())
 }
 
 fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested, place: Place) -> u64 {
     match place {
         Place::Own(own) | Place::Regime(own) => nested.own.get(own),
-        Place::Page(offset) | Place::Ich(offset) => nested.read(m, offset),
+        Place::Page(offset) | Place::Ich(offset) => nested.read(m, offset.into()),
         Place::Hcr => nested.hcr(m),
         Place::Cpu(register) => m.get(register),
         Place::Cntkctl => nested.cntkctl,
         Place::SpEl0 => nested.el0().map_or(0, |el0| el0.sp_el0(m)),
         Place::SpSel => nested.el0().map_or(0, |el0| el0.own_stack.into()),
-        Place::Fixed(value) => value,
+        Place::Fixed(value) => value.into(),
         Place::Isr => {
             if interfaces::is_due(here, m, vcpu, nested) {
                 psr::I
@@ -148,14 +193,14 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, 
             el0::write_own(nested, m, own, value);
             m.set(El1::Ttbr0, regime::enter(here, m, vcpu.id, nested));
         }
-        Place::Page(offset) => nested.write(m, offset, value),
+        Place::Page(offset) => nested.write(m, offset.into(), value),
         Place::Hcr => {
             nested.write(m, page::HCR, value & !ABSENT);
             // Which of its interrupts come follows.
             here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
         }
         Place::Ich(offset) => {
-            nested.write(m, offset, value);
+            nested.write(m, offset.into(), value);
             if lists::changes_maintenance(nested, m) {
                 here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
             }
