@@ -12,5 +12,6 @@ pub mod idreg;
 pub mod smccc;
 pub mod speculation;
 pub mod sysreg;
+pub mod tlbi;
 pub mod trap;
 pub mod vmsa;

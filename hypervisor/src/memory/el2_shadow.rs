@@ -34,7 +34,7 @@ pub const MOST_TABLES: usize = 512;
 const END: u64 = 1 << 48;
 /// Shadows besides those that vCPUs are in: so that one is kept that is soon entered again.
 const SPARE: usize = 2;
-/// How many entries a TLBI of a range looks at before all of the shadow is emptied instead.
+/// How many entries a TLBI of a range looks at, before the shadows that are left are emptied instead.
 const MOST_STEPS: u32 = 1024;
 
 /// How many tables a VM of so many vCPUs is given.
@@ -50,6 +50,8 @@ struct El2Shadow {
     /// When it was entered last.
     used: u64,
     is_empty: bool,
+    /// Which entries of its root may be valid, a bit each: no more than there are tables.
+    roots: [u64; (ENTRIES / 64) as usize],
     /// The size of the hypervisor's largest leaf of which it has a smaller one: a TLBI for any address in it is for all of it.
     parts_of: u64,
 }
@@ -84,7 +86,8 @@ impl El2Shadows {
     ) -> Result<Self, Refusal> {
         let roots = usize::from(vcpus) + SPARE;
         let owner = memory.layout().owner;
-        let shadow = El2Shadow { regime: None, used: 0, is_empty: true, parts_of: 0 };
+        let shadow =
+            El2Shadow { regime: None, used: 0, is_empty: true, roots: [0; (ENTRIES / 64) as usize], parts_of: 0 };
         let mut new = Self {
             owner,
             root: memory.root(),
@@ -194,6 +197,10 @@ impl El2Shadows {
         // From here on there may be tables in it, if no leaf.
         if let Some(shadow) = self.all.get_mut(n) {
             shadow.is_empty = false;
+            let index = Level::L0.index(va);
+            if let Some(word) = shadow.roots.get_mut((index / 64) as usize) {
+                *word |= 1 << (index % 64);
+            }
         }
         let (mut table, mut level) = (n, Level::L0);
         loop {
@@ -268,13 +275,13 @@ impl El2Shadows {
     /// The hypervisor's TLBI for EL2, of so many bytes from `va` on; of all there is where nothing is given. All its vCPUs forget it.
     pub fn forget<M: Machine>(&mut self, m: &M, range: Option<(u64, u64)>) {
         let Some((va, bytes)) = range else { return self.empty_all(m) };
-        let mut changed = false;
+        let (mut changed, mut steps) = (false, 0);
         for n in 0..self.all.len() {
             let Some(shadow) = self.all.get(n).filter(|shadow| !shadow.is_empty) else { continue };
             // Powers of two.
             let whole = shadow.parts_of.max(Size::Page.bytes());
             let end = (va % END).saturating_add(bytes.max(1)).min(END);
-            changed |= match self.remove(m, n, (va % END) & !(whole - 1), end.next_multiple_of(whole)) {
+            changed |= match self.remove(m, n, (va % END) & !(whole - 1), end.next_multiple_of(whole), &mut steps) {
                 Some(removed) => removed,
                 None => self.empty(m, n),
             };
@@ -284,13 +291,13 @@ impl El2Shadows {
 
     /// Removes from shadow `n` what translates any address of a range; whether there was something. Nothing where that is long work. What was
     /// removed has to be published and forgotten.
-    fn remove<M: Machine>(&self, m: &M, n: usize, start: u64, end: u64) -> Option<bool> {
-        let (mut at, mut removed, mut steps) = (start, false, 0);
+    fn remove<M: Machine>(&self, m: &M, n: usize, start: u64, end: u64, steps: &mut u32) -> Option<bool> {
+        let (mut at, mut removed) = (start, false);
         while at < end {
             let (mut table, mut level) = (n, Level::L0);
             loop {
-                steps += 1;
-                if steps > MOST_STEPS {
+                *steps += 1;
+                if *steps > MOST_STEPS {
                     return None;
                 }
                 let place = self.entry(table, level, at)?;
@@ -319,10 +326,14 @@ impl El2Shadows {
             return false;
         }
         (shadow.is_empty, shadow.parts_of) = (true, 0);
-        for at in (0..ENTRIES).map(|index| *root + index * 8) {
-            // One by one, as a walk may be under way (Arm ARM B2.2.1).
-            if is_valid(m.load(at)) {
-                m.store(at, 0);
+        for (word, first) in shadow.roots.iter_mut().zip((0..).step_by(64)) {
+            while *word != 0 {
+                let at = *root + (first + u64::from(word.trailing_zeros())) * 8;
+                *word &= *word - 1;
+                // One by one, as a walk may be under way (Arm ARM B2.2.1).
+                if is_valid(m.load(at)) {
+                    m.store(at, 0);
+                }
             }
         }
         true

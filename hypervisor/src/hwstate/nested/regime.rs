@@ -5,13 +5,13 @@ use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
 use crate::arm::idreg::field::{self, mmfr1};
+use crate::arm::tlbi;
 use crate::host::Here;
 use crate::machine::Machine;
 use crate::memory::el2_walk::{El2Leaf, El2Regime};
 use crate::memory::nested_walk::{NestedFault, Reason, Wrong};
 use crate::vcpu::Common;
 use crate::vcpu::nested::{Nested, Own};
-use tock_registers::register_bitfields;
 
 /// What its stage 1 is by its registers.
 pub fn regime(here: Here<'_>, nested: &Nested) -> El2Regime {
@@ -51,38 +51,14 @@ pub fn walk<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> Resu
     here.vm.memory.lock().walk_el2(m, &here.host.pool, &regime, Addr::new(va))
 }
 
-register_bitfields! {u64,
-    /// What TLBI VAE2 is given (Arm ARM C5.5).
-    TLBI_VA [
-        /// Bits 55:12.
-        VA OFFSET(0) NUMBITS(44) [],
-    ],
-    /// What TLBI RVAE2 is given (Arm ARM C5.5).
-    TLBI_RANGE [
-        TG OFFSET(46) NUMBITS(2) [],
-        SCALE OFFSET(44) NUMBITS(2) [],
-        NUM OFFSET(39) NUMBITS(5) [],
-        /// In granules, with a sign.
-        BASE OFFSET(0) NUMBITS(37) [],
-    ],
-}
-
 /// TLBI of EL2's own translations, by CRm and op2.
 pub fn forget<M: Machine>(here: Here<'_>, m: &M, crm: u16, op2: u16, value: u64) {
     let Some(shadows) = &here.vm.el2_shadows else { return };
     let range = match (crm, op2) {
         // VAE2, VALE2: inner shareable, outer shareable and local.
-        (1 | 3 | 7, 1 | 5) => Some((TLBI_VA::VA.read(value) << 12, 4096)),
+        (1 | 3 | 7, 1 | 5) => Some((tlbi::va(value), 4096)),
         // RVAE2, RVALE2.
-        (2 | 5 | 6, 1 | 5) => {
-            let granule = match TLBI_RANGE::TG.read(value) {
-                2 => 14,
-                3 => 16,
-                _ => 12,
-            };
-            let (num, scale) = (TLBI_RANGE::NUM.read(value), TLBI_RANGE::SCALE.read(value));
-            Some((TLBI_RANGE::BASE.read(value) << granule, (num + 1) << (5 * scale + 1) << granule))
-        }
+        (2 | 5 | 6, 1 | 5) => Some(tlbi::range(value)),
         _ => None,
     };
     shadows.lock().forget(m, range);

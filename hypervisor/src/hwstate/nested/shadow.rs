@@ -4,6 +4,7 @@ use crate::addr::{Addr, Ipa2, Pa, VcpuId};
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::sysreg::Encoding;
+use crate::arm::tlbi;
 use crate::host::Here;
 use crate::machine::{Machine, Whose, output};
 use crate::memory::Root;
@@ -12,7 +13,6 @@ use crate::memory::shadow::{Fill, Scope};
 use crate::memory::stage1::{self, Regime};
 use crate::next::Next;
 use crate::vcpu::nested::{Nested, hcr, page};
-use tock_registers::register_bitfields;
 
 /// By what the guest's memory is found.
 #[inline(always)]
@@ -70,36 +70,14 @@ pub fn forget<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, encoding: Enco
     }
 }
 
-register_bitfields! {u64,
-    /// What TLBI IPAS2E1 is given (Arm ARM C5.5).
-    TLBI_IPA [
-        /// Bits 47:12.
-        IPA OFFSET(0) NUMBITS(36) [],
-    ],
-    /// What TLBI RIPAS2E1 is given (Arm ARM C5.5).
-    TLBI_RANGE [
-        TG OFFSET(46) NUMBITS(2) [],
-        SCALE OFFSET(44) NUMBITS(2) [],
-        NUM OFFSET(39) NUMBITS(5) [],
-        /// In granules.
-        BASE OFFSET(0) NUMBITS(37) [],
-    ],
-}
-
 /// What a TLBI by IPA is for.
 fn ipas2(vmid: u16, crm: u16, op2: u16, value: u64) -> Scope {
     let is_range = matches!((crm, op2), (0, 2 | 6) | (4, 2 | 3 | 6 | 7));
     if !is_range {
-        return Scope::Range(vmid, Addr::new(TLBI_IPA::IPA.read(value) << 12), 4096);
+        return Scope::Range(vmid, Addr::new(tlbi::ipa(value)), 4096);
     }
-    // From a granule on, (NUM + 1) * 2^(5 * SCALE + 1) of them.
-    let granule = match TLBI_RANGE::TG.read(value) {
-        2 => 14,
-        3 => 16,
-        _ => 12,
-    };
-    let (num, scale) = (TLBI_RANGE::NUM.read(value), TLBI_RANGE::SCALE.read(value));
-    Scope::Range(vmid, Addr::new(TLBI_RANGE::BASE.read(value) << granule), (num + 1) << (5 * scale + 1) << granule)
+    let (from, bytes) = tlbi::range(value);
+    Scope::Range(vmid, Addr::new(from), bytes)
 }
 
 /// AT S12E1x: the second stage for a first that has answered `par`. PAR_EL1 in the end.
