@@ -9,6 +9,7 @@ mod calls;
 mod crash;
 mod decoding;
 mod el0;
+mod el0_exits;
 mod el2_shadow;
 mod el2_walk;
 mod ends;

@@ -581,6 +581,19 @@ impl Machine for Cpu<'_> {
         par
     }
 
+    fn instructions(&self, va: u64) -> Option<[u32; 2]> {
+        let Walked::Page(ipa, _) = self.walk(va) else { return None };
+        let (pa, _) = self.stage2(ipa & !7)?;
+        let word = |pa: Addr<Pa>| self.model.cached(pa);
+        // An instruction is half a word, each by its own parity.
+        let pair = [word(pa) as u32, (word(pa) >> 32) as u32];
+        if va & 4 == 0 {
+            return Some(pair);
+        }
+        let next = if va & 0xffc == 0xffc { 0 } else { word(pa + 8) as u32 };
+        Some([pair[1], next])
+    }
+
     fn now(&self) -> u64 {
         self.time.set(self.time.get() + self.pace.get());
         self.time.get()

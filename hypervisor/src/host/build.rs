@@ -47,7 +47,7 @@ pub(super) fn vm<M: Machine>(
     if spec.nested {
         memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
     }
-    let el2_shadows = if spec.nested { el2_shadows(m, pool, facts, &memory, &spec)? } else { None };
+    let el2_shadows = if spec.nested { el2_shadows(m, pool, facts, &mut memory, &spec)? } else { None };
     let flash = super::banks::banks(m, pool, id, &spec)?;
     let merges = admitted.merges(&spec);
     let mut vgic = Vgic::new(version(facts.gic), spec.vcpus, devices::SPIS, facts.lists);
@@ -130,14 +130,16 @@ fn el2_shadows<M: Machine>(
     m: &M,
     pool: &SharedPool<'static>,
     facts: &Facts,
-    memory: &Memory,
+    memory: &mut Memory,
     spec: &VmSpec<'_>,
 ) -> Result<Option<El2Shadows>, Diagnostic> {
     if facts.nested_ids.is_some() && !spec.by_traps {
         return Ok(None);
     }
-    let shadows = El2Shadows::new(m, pool, memory, spec.vcpus, el2_shadow::tables_for(spec.vcpus));
-    let shadows = shadows.map_err(|_| refused(spec, "there is no room for its tables", "give the board more RAM"))?;
+    let refuse = |_| refused(spec, "there is no room for its tables", "give the board more RAM");
+    let tables = el2_shadow::tables_for(spec.vcpus);
+    let shadows = El2Shadows::new(m, pool, memory, spec.vcpus, tables).map_err(refuse)?;
+    shadows.map(m, pool, memory).map_err(refuse)?;
     Ok(Some(shadows))
 }
 
@@ -191,7 +193,7 @@ fn memory<M: Machine>(
 
 /// Lets a VM's memory, which is new or was released, have what is no RAM of its: tables of ours for its EL2, and the board's interface.
 ///
-/// What is there already stays, as the interface is the first time.
+/// What is there already stays, as all is the first time.
 pub(super) fn furnish<M: Machine>(m: &M, pool: &SharedPool<'static>, facts: &Facts, vm: &Vm) {
     let shadows = vm.el2_shadows.as_ref().map(SpinMutex::lock);
     let mut memory = vm.memory.lock();
