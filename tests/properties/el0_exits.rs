@@ -385,7 +385,7 @@ fn what_it_raises_is_an_exception_from_el2() {
             assert_eq!((hypervisor.own(Own::Esr), hypervisor.own(Own::Far)), (esr, far));
         }
     };
-    let mut begin = |hypervisor: &mut Hypervisor<'_>| {
+    let begin = |hypervisor: &mut Hypervisor<'_>| {
         hypervisor.vcpu.registers.pc = at;
         hypervisor.vcpu.registers.pstate = psr::NZCV | psr::EL0T;
     };
