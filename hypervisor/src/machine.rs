@@ -99,6 +99,8 @@ pub trait Machine {
     fn translate(&self, va: u64) -> Option<Addr<Ipa>> {
         output(self.probe(va, Access::Read, Whose::El1), va)
     }
+    /// CLIDR_EL1, and the CCSIDR_EL1 that the loaded vCPU's CSSELR_EL1 selects.
+    fn caches(&self) -> [u64; 2];
     /// The instruction at `va` as EL0 of the loaded vCPU would fetch it, read once, and the next one, which is 0 in another page; nothing where
     /// they are not to be had at once. The lock of the VM's memory is held meanwhile, so that the page stays its own.
     #[inline(always)]

@@ -139,6 +139,16 @@ fn every_encoding_at_a_virtual_el2_gives_what_is_announced() {
     ended.exits_with(0).lacks("FAIL").lacks("PANIC");
 }
 
+#[test]
+fn every_encoding_at_a_virtual_el2_at_el0_gives_what_is_announced() {
+    let rest = "nested; nested-backend = \"trap\"; kernel = \"encodings.bin\"; bootargs = \"strict\";";
+    let vms = [Vm { name: "without", vcpus: 1, memory: "64M", rest: rest.into() }];
+    for (cpu, gic) in [("cortex-a72", "2"), ("max", "3")] {
+        let ended = Run::start(Board::Virt, &manifest(&vms), &["--cpu", cpu, "--gic", gic], 120).end();
+        ended.has("guest encodings: PASS").exits_with(0).lacks("FAIL").lacks("PANIC");
+    }
+}
+
 /// The guest hypervisor that checks what is below it.
 fn nest(name: &'static str, arguments: &str, more: &str) -> Vm {
     let rest = format!("nested; kernel = \"nest.bin\"; bootargs = \"{arguments}\"; {more}");

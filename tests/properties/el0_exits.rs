@@ -282,6 +282,8 @@ fn registers_of_its_own_are_kept_apart() {
         ("MPIDR_EL1", [3, 0, 0, 0, 5], mpidr),
         ("REVIDR_EL1", [3, 0, 0, 0, 6], 0),
         ("AIDR_EL1", [3, 1, 0, 0, 7], 0),
+        ("CLIDR_EL1", [3, 1, 0, 0, 1], 0x0a20_0023),
+        ("CCSIDR_EL1", [3, 1, 0, 0, 0], 0x1234_0000 | cpu.get(El1::Csselr)),
         ("CurrentEL", CURRENT_EL, 8),
         ("ISR_EL1", [3, 0, 12, 1, 0], 0),
         ("ICC_SRE_EL2", [3, 4, 12, 9, 5], 0xf),
@@ -291,15 +293,32 @@ fn registers_of_its_own_are_kept_apart() {
         hypervisor.gets_on(&[mrs(4, register)], name);
         assert_eq!(hypervisor.vcpu.registers.x[4], value, "{name}");
     }
-    for (name, register) in [("MIDR_EL1", MIDR_EL1), ("MPIDR_EL1", [3, 0, 0, 0, 5]), ("ISR_EL1", [3, 0, 12, 1, 0])] {
+    for (name, register) in [
+        ("MIDR_EL1", MIDR_EL1),
+        ("MPIDR_EL1", [3, 0, 0, 0, 5]),
+        ("REVIDR_EL1", [3, 0, 0, 0, 6]),
+        ("AIDR_EL1", [3, 1, 0, 0, 7]),
+        ("CLIDR_EL1", [3, 1, 0, 0, 1]),
+        ("CurrentEL", CURRENT_EL),
+        ("ISR_EL1", [3, 0, 12, 1, 0]),
+        ("MDRAR_EL1", [2, 0, 1, 0, 0]),
+        ("MDCCSR_EL0", [2, 3, 0, 1, 0]),
+    ] {
         hypervisor.is_undefined(msr(register, 4), name);
     }
     // What there is not: an EL2 with VHE, FEAT_NV2, and no instruction at all.
     for (name, word) in [
         ("SCTLR_EL12", mrs(4, [3, 5, 1, 0, 0])),
         ("VNCR_EL2", mrs(4, [3, 4, 2, 2, 0])),
+        ("TTBR1_EL2", msr([3, 4, 2, 0, 1], 4)),
+        ("CONTEXTIDR_EL2", mrs(4, [3, 4, 13, 0, 1])),
+        ("CNTHV_CTL_EL2", mrs(4, [3, 4, 14, 3, 1])),
+        ("beside MIDR_EL1", mrs(4, [3, 0, 0, 0, 1])),
         ("PAN", 0xd500_419f),
         ("AT S1E3R", system([1, 6, 7, 8, 0], 4, false)),
+        ("AT S1E1RP", system([1, 0, 7, 9, 0], 4, false)),
+        ("TLBI VAE2ISNXS", system([1, 4, 9, 3, 1], 4, false)),
+        ("TLBI of nothing", system([1, 4, 8, 8, 1], 4, false)),
         ("UDF", 0),
     ] {
         hypervisor.is_undefined(word, name);
@@ -420,6 +439,12 @@ fn what_it_raises_is_an_exception_from_el2() {
     begin(&mut hypervisor);
     assert_eq!(hypervisor.run(&[HVC_5]), Next::Resume);
     assert_eq!((hypervisor.own(Own::Esr), hypervisor.own(Own::Elr)), (0x16 << 26 | 1 << 25 | 5, at + 4));
+    // SVE, SME, which it is not shown, and nothing that there is.
+    for class in [0x19, 0x1d, 0x3f] {
+        begin(&mut hypervisor);
+        assert_eq!(hypervisor.raise(8, class << 26 | 1 << 25, 0), Next::Resume);
+        is(&hypervisor, 0x200, Some(1 << 25), hypervisor.own(Own::Far));
+    }
     // There is no way from EL0 to the other vectors.
     for vector in [0, 4, 5, 7, 12, 15] {
         begin(&mut hypervisor);
@@ -611,5 +636,13 @@ fn its_interrupt_interface_is_accessed_by_el1() {
     // With a GICv2 there is none.
     let two = Cpu::new(&model);
     let mut other = Hypervisor::new(&model, &two, Gic::V2);
-    other.is_undefined(mrs(7, IAR1), "ICC_IAR1_EL1 with a GICv2");
+    for (name, register) in [
+        ("IAR1", IAR1),
+        ("PMR", PMR),
+        ("ICH_HCR_EL2", [3, 4, 12, 11, 0]),
+        ("ICH_LR0_EL2", [3, 4, 12, 12, 0]),
+        ("SRE", [3, 4, 12, 9, 5]),
+    ] {
+        other.is_undefined(mrs(7, register), name);
+    }
 }

@@ -581,6 +581,10 @@ impl Machine for Cpu<'_> {
         par
     }
 
+    fn caches(&self) -> [u64; 2] {
+        [0x0a20_0023, 0x1234_0000 | self.get(El1::Csselr)]
+    }
+
     fn instructions(&self, va: u64) -> Option<[u32; 2]> {
         let Walked::Page(ipa, _) = self.walk(va) else { return None };
         let (pa, _) = self.stage2(ipa & !7)?;

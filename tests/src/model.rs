@@ -716,6 +716,10 @@ impl Machine for Model {
 
     fn save_interface(&self, _interface: &mut Interface, _lists: usize) {}
 
+    fn caches(&self) -> [u64; 2] {
+        [0; 2]
+    }
+
     fn now(&self) -> u64 {
         0
     }

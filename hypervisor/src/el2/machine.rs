@@ -198,6 +198,10 @@ impl Machine for El2 {
         par
     }
 
+    fn caches(&self) -> [u64; 2] {
+        [read!("clidr_el1"), read!("ccsidr_el1")]
+    }
+
     #[inline(always)]
     fn instructions(&self, va: u64) -> Option<[u32; 2]> {
         let kept = context::get(El1::Par);

@@ -33,6 +33,9 @@ const NOT_OF_TABLES: u64 = 0x10;
 const FROM_SAME: u64 = 1 << 26;
 const TWO_FORMS: [u64; 5] = [ec::IABT_LOWER, ec::DABT_LOWER, 0x30, 0x32, 0x34];
 
+/// Classes of exceptions besides that it takes as it raises them: use of FP, an illegal state, SVC, alignment of PC and SP, FP, debug.
+const OWN: [u64; 10] = [ec::FP, ec::ILLEGAL_STATE, 0x15, 0x22, 0x26, 0x2c, 0x30, 0x32, 0x34, 0x3c];
+
 /// Handles what is only so for such an EL2. What is left, nothing here, is an instruction that FEAT_NV2 would have trapped as well: its
 /// syndrome is in the registers by then.
 #[inline(never)]
@@ -70,7 +73,10 @@ fn synchronous<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mu
         ec::UNKNOWN => return undefined(here, m, vcpu, nested),
         ec::SYSREG => return trapped(here, m, vcpu, nested),
         ec::IABT_LOWER | ec::DABT_LOWER if vcpu.registers.esr & STATUS < NOT_OF_TABLES => abort(here, m, vcpu, nested),
-        _ => own(here, m, vcpu, nested),
+        ec::IABT_LOWER | ec::DABT_LOWER => own(here, m, vcpu, nested),
+        class if OWN.contains(&class) => own(here, m, vcpu, nested),
+        // Of a feature that it is not shown.
+        _ => nested_deny(here, m, vcpu, nested),
     };
     Some(Outcome::Done(next))
 }
@@ -92,7 +98,7 @@ fn undefined<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut 
                 word
             }
         };
-        if let Some((access, place)) = el0_system::register(word) {
+        if let Some((access, place)) = el0_system::register(word, nested.version) {
             if n == 0 {
                 here.slot.count(Counter::SystemRegister);
             }
@@ -124,9 +130,9 @@ fn trapped<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Ne
         }
         ec::SYSREG if begin_access(vcpu, m, nested) => Next::Resume,
         ec::SYSREG => {
-            el0_system::syndrome(here, m, vcpu, nested)?;
+            let next = el0_system::syndrome(here, m, vcpu, nested)?;
             here.slot.count(Counter::SystemRegister);
-            Next::Resume
+            next
         }
         _ => return None,
     };

@@ -6,12 +6,17 @@ use crate::arm::a64;
 use crate::arm::el1::El1;
 use crate::arm::esr::Access;
 use crate::arm::exception::psr;
+use crate::arm::gic::Version;
+use crate::arm::idreg::field::{self, isar0};
 use crate::arm::sysreg::{Encoding, Trapped};
+use crate::arm::tlbi;
 use crate::arm::trap::hcr;
+use crate::exit::raise::nested_deny;
 use crate::host::Here;
 use crate::hwstate::nested::{interfaces, lists, regime};
 use crate::machine::Machine;
 use crate::memory::nested_walk::{NestedFault, Reason, Wrong};
+use crate::next::Next;
 use crate::vcpu::Common;
 use crate::vcpu::el0;
 use crate::vcpu::nested::{Backend, Nested, Own, page};
@@ -36,18 +41,25 @@ pub enum Place {
     Cntkctl,
     SpEl0,
     SpSel,
-    /// Reads as this, ignores writes.
+    /// Reads as this.
     Fixed(u8),
     /// ISR_EL1.
     Isr,
     Midr,
     Mpidr,
+    Clidr,
+    Ccsidr,
 }
 
 impl Place {
     /// Whether MSR of it is UNDEFINED.
     const fn is_read_only(self) -> bool {
-        matches!(self, Self::Isr | Self::Midr | Self::Mpidr)
+        matches!(self, Self::Fixed(_) | Self::Isr | Self::Midr | Self::Mpidr | Self::Clidr | Self::Ccsidr)
+    }
+
+    /// Whether it is of a GICv3.
+    const fn is_ich(self) -> bool {
+        matches!(self, Self::Ich(_))
     }
 }
 
@@ -85,6 +97,8 @@ fn place(encoding: Encoding) -> Option<Place> {
         [3, 0, 12, 1, 0] => Place::Isr,
         [3, 0, 13, 0, 4] => Place::Cpu(El1::TpidrEl1),
         [3, 0, 14, 1, 0] => Place::Cntkctl,
+        [3, 1, 0, 0, 0] => Place::Ccsidr,
+        [3, 1, 0, 0, 1] => Place::Clidr,
         [3, 2, 0, 0, 0] => Place::Cpu(El1::Csselr),
         [3, 3, 13, 0, 3] => Place::Cpu(El1::TpidrroEl0),
         [3, 4, 0, 0, 0] => of_page(page::VPIDR),
@@ -113,11 +127,12 @@ fn place(encoding: Encoding) -> Option<Place> {
 
 /// The access that the instruction `word` is, if it is to a register that is here, and where that is.
 #[inline(always)]
-pub fn register(word: u32) -> Option<(Trapped, Place)> {
+pub fn register(word: u32, version: Version) -> Option<(Trapped, Place)> {
     let access = a64::access(word)?;
-    // What may be read alone is UNDEFINED otherwise.
-    let place = place(access.encoding).filter(|place| access.is_read || !place.is_read_only())?;
-    Some((access, place))
+    // What may be read alone is UNDEFINED otherwise, and so is what a GICv2 has in memory.
+    let is_there =
+        |place: &Place| (access.is_read || !place.is_read_only()) && (version == Version::V3 || !place.is_ich());
+    Some((access, place(access.encoding).filter(is_there)?))
 }
 
 /// Whether what follows a write there is translated otherwise.
@@ -148,9 +163,13 @@ pub fn access<M: Machine>(
 }
 
 /// Does what the instruction of the syndrome does; nothing where it is none of these.
-pub fn syndrome<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<()> {
+pub fn syndrome<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Next> {
     let trapped = Trapped::decode(vcpu.registers.syndrome().iss());
     let [op0, op1, crn, crm, op2] = trapped.encoding.parts();
+    let level = field::read(here.host.facts.el0_ids.get(6, 0), isar0::TLB);
+    if is_absent(trapped, nested.version, level) {
+        return Some(nested_deny(here, m, vcpu, nested));
+    }
     if op0 == 1 && !trapped.is_read {
         let value = vcpu.registers.read(trapped.rt);
         if !instruction(here, m, nested, [op1, crn, crm, op2], value) {
@@ -161,7 +180,26 @@ pub fn syndrome<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &m
         access(here, m, vcpu, nested, trapped, place);
     }
     vcpu.registers.step(4);
-    Some(())
+    Some(Next::Resume)
+}
+
+/// Whether an access is UNDEFINED at such an EL2, of those that [`super::el2`] or who comes behind it would do: they rely on a CPU that
+/// traps what there is and no more. `level` is ID_AA64ISAR0_EL1.TLB.
+fn is_absent(access: Trapped, version: Version, level: u64) -> bool {
+    match access.encoding.parts() {
+        [1, op1, 8, crm, op2] => !tlbi::exists(op1, crm, op2, level),
+        // FEAT_XS; AT with PSTATE.PAN.
+        [1, _, 9, ..] | [1, 0, 7, 9, _] => true,
+        // MDRAR_EL1, MDCCSR_EL0.
+        [2, 0, 1, 0, 0] | [2, 3, 0, 1, 0] => !access.is_read,
+        // Beside MIDR_EL1, MPIDR_EL1 and REVIDR_EL1.
+        [3, 0, 0, 0, op2] => !matches!(op2, 0 | 5 | 6),
+        // VHE: TTBR1_EL2, CONTEXTIDR_EL2, CNTHV.
+        [3, 4, 2, 0, 1] | [3, 4, 13, 0, 1] | [3, 4, 14, 3, _] => true,
+        // ICC, ICH.
+        [3, 0 | 4, 12, 8..=13, _] | [3, 0, 4, 6, 0] => version == Version::V2,
+        _ => false,
+    }
 }
 
 fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested, place: Place) -> u64 {
@@ -181,6 +219,8 @@ fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Neste
                 0
             }
         }
+        Place::Clidr => m.caches()[0],
+        Place::Ccsidr => m.caches()[1],
         Place::Midr => here.host.facts.midr,
         Place::Mpidr => vcpu.mpidr,
     }
@@ -211,7 +251,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, 
             let Backend::El0(el0) = &mut nested.backend else { return };
             if place == Place::SpSel { el0.select(m, value & 1 != 0) } else { el0.set_sp_el0(m, value) }
         }
-        Place::Fixed(_) | Place::Isr | Place::Midr | Place::Mpidr => {}
+        Place::Fixed(_) | Place::Isr | Place::Midr | Place::Mpidr | Place::Clidr | Place::Ccsidr => {}
     }
 }
 
