@@ -495,16 +495,11 @@ fn instructions_that_follow_are_done_at_once() {
     assert_eq!(hypervisor.vcpu.registers.pc, ram(9));
 }
 
-/// Its own stage 1, by a shadow: what its tables allow is to be had, and of what they do not it gets to know, by its own level and kind.
-#[test]
-fn its_tables_say_what_it_may_reach() {
-    let model = model();
-    let cpu = Cpu::new(&model);
-    let mut hypervisor = Hypervisor::new(&model, &cpu, Gic::V3);
+/// Gives a hypervisor a stage 1 of its own, of 39 bits from level 1 on: RAM by pages.
+fn turn_on_stage1(hypervisor: &mut Hypervisor<'_>) {
     let here = hypervisor.here;
-    // 39 bits from level 1 on: RAM by pages; and one at 1 GiB, which may be read.
-    write(&cpu, here, ram(16) + 8, ram(17) | 3);
-    write(&cpu, here, ram(17), ram(18) | 3);
+    write(hypervisor.cpu, here, ram(16) + 8, ram(17) | 3);
+    write(hypervisor.cpu, here, ram(17), ram(18) | 3);
     for n in 0..512 {
         let of = |n: u64| ram(n) | 1 << 10 | 3 << 8 | 3;
         let word = match n {
@@ -515,7 +510,7 @@ fn its_tables_say_what_it_may_reach() {
             103 => 0,
             _ => of(n),
         };
-        write(&cpu, here, ram(18) + n * 8, word);
+        write(hypervisor.cpu, here, ram(18) + n * 8, word);
     }
     let mut set = |register, value: u64| {
         hypervisor.vcpu.registers.x[3] = value;
@@ -527,6 +522,16 @@ fn its_tables_say_what_it_may_reach() {
     set(SCTLR_EL2, 0x30c5_0835);
     let at = hypervisor.vcpu.registers.pc;
     assert!(hypervisor.access(Op::Fetch, at));
+}
+
+/// Its own stage 1, by a shadow: what its tables allow is to be had, and of what they do not it gets to know, by its own level and kind.
+#[test]
+fn its_tables_say_what_it_may_reach() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let mut hypervisor = Hypervisor::new(&model, &cpu, Gic::V3);
+    turn_on_stage1(&mut hypervisor);
+    let at = hypervisor.vcpu.registers.pc;
     let (translation, flag, permission) = (0b00_0111, 0b00_1011, 0b00_1111);
     for (op, n, status) in [
         (Op::Read, 99, None),
@@ -566,7 +571,16 @@ fn its_tables_say_what_it_may_reach() {
         hypervisor.gets_on(&[system([1, 4, 7, 8, u32::from(writes)], 3, false)], "AT");
         assert_eq!(cpu.get(El1::Par), par, "page {n}, a write: {writes}");
     }
-    // What changes is found once it was told by TLBI, of any kind: VAE2, VALE2IS, ALLE2, ALLE2IS; not before, nor by those of other regimes.
+}
+
+/// What changes is found once it was told by TLBI, of any kind: VAE2, VALE2IS, ALLE2, ALLE2IS; not before, nor by those of other regimes.
+#[test]
+fn its_tlbi_tells_what_changed() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let mut hypervisor = Hypervisor::new(&model, &cpu, Gic::V3);
+    turn_on_stage1(&mut hypervisor);
+    let (here, at) = (hypervisor.here, hypervisor.vcpu.registers.pc);
     for (crm, op2, tells) in [
         (7, 1, true),
         (3, 5, true),

@@ -49,9 +49,10 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
     (304 << 10) + bundle.vms.iter().map(vm).sum::<u64>()
 }
 
-/// Frames that a VM's EL2s take: a page of registers each, and tables where they run at EL0, which is not known here.
-fn of_el2(vm: &VmSpec<'_>) -> u64 {
-    u64::from(vm.vcpus) + el2_shadow::tables_for(vm.vcpus) as u64
+/// Frames that a VM's EL2s take: a page of registers each, and tables where they run at EL0.
+fn of_el2(facts: &Facts, vm: &VmSpec<'_>) -> u64 {
+    let tables = if facts.runs_at_el0(vm) { el2_shadow::frames_for(vm.vcpus) } else { 0 };
+    u64::from(vm.vcpus) + tables
 }
 
 /// Frames of tables for `bytes` of RAM: one for 2 MiB at most, and a few at the top.
@@ -79,7 +80,7 @@ pub(super) fn admit<M: Machine>(
     let free = pool.counts().free;
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.memory >> 12;
-        let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + of_el2(vm) } else { 0 };
+        let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + of_el2(facts, vm) } else { 0 };
         let overhead = tables(vm.memory) + shadows + super::banks::frames(vm);
         Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead }
     };

@@ -133,7 +133,7 @@ fn el2_shadows<M: Machine>(
     memory: &mut Memory,
     spec: &VmSpec<'_>,
 ) -> Result<Option<El2Shadows>, Diagnostic> {
-    if facts.nested_ids.is_some() && !spec.by_traps {
+    if !facts.runs_at_el0(spec) {
         return Ok(None);
     }
     let refuse = |_| refused(spec, "there is no room for its tables", "give the board more RAM");

@@ -4,6 +4,7 @@ use crate::addr::{Addr, CpuId, Pa};
 use crate::arm::idreg::IdRegs;
 use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
+use crate::bundle::VmSpec;
 use crate::machine::Machine;
 use crate::sched::Frequency;
 use crate::vcpu::Nested;
@@ -52,6 +53,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether the EL2 of such a VM, which starts there, runs at EL0.
+    pub const fn runs_at_el0(&self, vm: &VmSpec<'_>) -> bool {
+        self.nested_ids.is_none() || vm.by_traps
+    }
+
     /// The ID registers that a VM sees which starts at EL2.
     #[inline(always)]
     pub const fn ids_of(&self, nested: &Nested) -> Option<&IdRegs> {

@@ -43,6 +43,11 @@ pub const fn tables_for(vcpus: u16) -> usize {
     48 + 16 * vcpus as usize
 }
 
+/// How many frames these are, with EL1's vectors.
+pub const fn frames_for(vcpus: u16) -> u64 {
+    (tables_for(vcpus) + el2_vectors::FRAMES) as u64
+}
+
 #[derive(Clone, Debug)]
 struct El2Shadow {
     /// Whose it is; nobody's to begin with.
