@@ -150,7 +150,7 @@ pub enum Outcome {
 
 /// What a step may cost, in looks: some 50 instructions each. A sequence costs a few of them, and so does a word that is copied.
 /// Behind a step's looks a match can be as long as the page, and behind the last step of expanding the page is copied and hashed.
-const STEP: usize = 200;
+const STEP: usize = 170;
 /// What a sequence costs, without what is copied.
 const SEQUENCE: usize = 9;
 
