@@ -125,14 +125,19 @@ fn place(encoding: Encoding) -> Option<Place> {
     })
 }
 
+/// Where the register of an access is, if it is here: what may be read alone is UNDEFINED otherwise, and so is what a GICv2 has in memory.
+#[inline(always)]
+fn find(access: Trapped, version: Version) -> Option<Place> {
+    let is_there =
+        |place: &Place| (access.is_read || !place.is_read_only()) && (version == Version::V3 || !place.is_ich());
+    place(access.encoding).filter(is_there)
+}
+
 /// The access that the instruction `word` is, if it is to a register that is here, and where that is.
 #[inline(always)]
 pub fn register(word: u32, version: Version) -> Option<(Trapped, Place)> {
     let access = a64::access(word)?;
-    // What may be read alone is UNDEFINED otherwise, and so is what a GICv2 has in memory.
-    let is_there =
-        |place: &Place| (access.is_read || !place.is_read_only()) && (version == Version::V3 || !place.is_ich());
-    Some((access, place(access.encoding).filter(is_there)?))
+    Some((access, find(access, version)?))
 }
 
 /// Whether what follows a write there is translated otherwise.
@@ -176,7 +181,7 @@ pub fn syndrome<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &m
             return None;
         }
     } else {
-        let place = place(trapped.encoding).filter(|place| trapped.is_read || !place.is_read_only())?;
+        let place = find(trapped, nested.version)?;
         access(here, m, vcpu, nested, trapped, place);
     }
     vcpu.registers.step(4);
