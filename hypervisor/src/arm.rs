@@ -15,3 +15,4 @@ pub mod sysreg;
 pub mod tlbi;
 pub mod trap;
 pub mod vmsa;
+pub mod vncr;

@@ -29,3 +29,4 @@ pub(crate) mod uart;
 core::arch::global_asm!(include_str!("el2/boot.S"), options(raw));
 core::arch::global_asm!(include_str!("el2/vectors.S"), options(raw));
 core::arch::global_asm!(include_str!("el2/fp.S"), options(raw));
+core::arch::global_asm!(include_str!("el2/el0_vectors.S"), options(raw));

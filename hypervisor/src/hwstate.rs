@@ -13,6 +13,7 @@ pub mod timers;
 use crate::arm::exception::Kind;
 use crate::host::Here;
 use crate::machine::Machine;
+use crate::vcpu::nested::page;
 use crate::vcpu::{Vcpu, VcpuKind};
 
 /// Brings the list registers up to date.
@@ -41,6 +42,9 @@ pub fn refill<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) {
     let n = used.max(vcpu.in_hardware);
     vcpu.in_hardware = used;
     m.write_lists(vcpu.lists.lr.get(..n).unwrap_or(&[]), vcpu.lists.hcr);
+    if let VcpuKind::Nested(nested) = kind {
+        nested.write(m, page::IS_PENDING, used as u64);
+    }
     if !kicks.is_empty() {
         here.host.queue.kick(m, here.vm, kicks);
     }

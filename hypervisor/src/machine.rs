@@ -101,11 +101,15 @@ pub trait Machine {
     }
     /// CLIDR_EL1, and the CCSIDR_EL1 that the loaded vCPU's CSSELR_EL1 selects.
     fn caches(&self) -> [u64; 2];
-    /// The instruction at `va` as EL0 of the loaded vCPU would fetch it, read once, and the next one, which is 0 in another page; nothing where
-    /// they are not to be had at once. The lock of the VM's memory is held meanwhile, so that the page stays its own.
+    /// The instruction at `va` as EL0 of the loaded vCPU would fetch it, read once; nothing where it is not to be had at once. The lock of the VM's memory is held meanwhile, so that the page stays its own.
     #[inline(always)]
-    fn instructions(&self, _va: u64) -> Option<[u32; 2]> {
+    fn instruction(&self, _va: u64) -> Option<u32> {
         None
+    }
+    /// Code of the vectors that do accesses of a virtual EL2 at EL0 to its page, a page of words, and 0 where an HVC or what else is there is to
+    /// be ([`crate::memory::el2_vectors`]); nothing where there is none.
+    fn el0_vectors(&self) -> &[u32] {
+        &[]
     }
     /// The system counter.
     fn now(&self) -> u64;

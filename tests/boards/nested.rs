@@ -1,7 +1,7 @@
 //! Hypervisors as guests: Flatland in Flatland, twice, and Debian's KVM, with and without VHE; what they do is what they would
 //! do on the board.
 
-use harness::qemu::{Board, Run, Vm, manifest, manifest_with};
+use harness::qemu::{Board, Ended, Run, Vm, manifest, manifest_with};
 
 /// A Flatland with the bundle of this name, as a VM.
 fn flatland(name: &'static str, vcpus: u32, memory: &'static str, bundle: &str, more: &str) -> Vm {
@@ -12,9 +12,17 @@ fn flatland(name: &'static str, vcpus: u32, memory: &'static str, bundle: &str, 
 /// What the outermost Flatland says of its shadow tables at the end; those inside have their names before it.
 const SHADOWS: &str = "flatland: shadows: ";
 
+/// Runs an example with the checker of shadow tables on.
+fn checked(board: Board, example: &str, seconds: u32) -> Ended {
+    let ended = Run::start(board, example, &["--monitor", "check on"], seconds).end();
+    let line = ended.last_line(SHADOWS);
+    assert!(line.contains(" wrong=0 ") && !line.contains(" checked=0 "), "{line}");
+    ended
+}
+
 #[test]
 fn flatland_in_flatland_runs_debian_on_two_cpus() {
-    let ended = Run::start(Board::Virt, "nested", &[], 400).end();
+    let ended = checked(Board::Virt, "nested", 400);
     ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
     ended.has_line("flatland: outer: powered off").has_line("flatland: debian: powered off");
     // Both of them.
@@ -23,7 +31,7 @@ fn flatland_in_flatland_runs_debian_on_two_cpus() {
 
 #[test]
 fn flatland_in_flatland_in_flatland_runs_debian_on_two_cpus() {
-    let ended = Run::start(Board::Virt, "nested-l3", &[], 600).end();
+    let ended = checked(Board::Virt, "nested-l3", 600);
     ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
     assert_eq!(ended.output.matches("flatland: Flatland ").count(), 3);
 }
@@ -32,7 +40,7 @@ fn flatland_in_flatland_in_flatland_runs_debian_on_two_cpus() {
 #[test]
 fn flatland_in_flatland_needs_no_help_of_the_cpu() {
     for board in [Board::VirtA72, Board::Raspi4b] {
-        let ended = Run::start(board, "nested", &[], 400).end();
+        let ended = checked(board, "nested", 400);
         ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
         ended.has_line("flatland: outer: powered off").has_line("flatland: debian: powered off");
         assert_eq!(ended.output.matches("flatland: Flatland ").count(), 2);
@@ -41,28 +49,28 @@ fn flatland_in_flatland_needs_no_help_of_the_cpu() {
 
 #[test]
 fn three_deep_needs_no_help_of_the_cpu() {
-    let ended = Run::start(Board::VirtA72, "nested-l3", &[], 600).end();
+    let ended = checked(Board::VirtA72, "nested-l3", 600);
     ended.exits_with(0).has("flatland-workload: OK cpus=2 ").lacks("PANIC").lacks("Call trace");
     assert_eq!(ended.output.matches("flatland: Flatland ").count(), 3);
 }
 
 #[test]
 fn debians_kvm_needs_no_help_of_the_cpu() {
-    let ended = Run::start(Board::VirtA72, "nested-kvm-nvhe", &[], 600).end();
+    let ended = checked(Board::VirtA72, "nested-kvm-nvhe", 600);
     ended.exits_with(0).has("flatland-kvm: mode=nVHE").has("[L2] flatland-workload: OK cpus=2 ");
     ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
 }
 
 #[test]
 fn debians_kvm_with_vhe_runs_a_debian_guest() {
-    let ended = Run::start(Board::Virt, "nested-kvm", &[], 600).end();
+    let ended = checked(Board::Virt, "nested-kvm", 600);
     ended.exits_with(0).has("flatland-kvm: mode=VHE").has("[L2] flatland-workload: OK cpus=2 ");
     ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
 }
 
 #[test]
 fn debians_kvm_without_vhe_runs_a_debian_guest() {
-    let ended = Run::start(Board::Virt, "nested-kvm-nvhe", &[], 600).end();
+    let ended = checked(Board::Virt, "nested-kvm-nvhe", 600);
     ended.exits_with(0).has("flatland-kvm: mode=nVHE").has("[L2] flatland-workload: OK cpus=2 ");
     ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
 }
@@ -217,9 +225,9 @@ fn a_hypervisor_at_el0_that_does_anything_harms_itself_alone() {
 }
 
 fn harms_itself_alone(board: Board) {
-    let rogue = |name| Vm {
+    let rogue = |name, vcpus| Vm {
         name,
-        vcpus: 1,
+        vcpus,
         memory: "16M",
         rest:
             "nested; kernel = \"rogue.bin\"; bootargs = \"lives=4000\"; on-crash = \"restart\"; watchdog-seconds = <1>;"
@@ -227,7 +235,7 @@ fn harms_itself_alone(board: Board) {
     };
     let mut good = Vm::linux("good", 1, "");
     good.rest.push_str(" shares = <4000>;");
-    let vms = [rogue("one"), rogue("two"), rogue("three"), good];
+    let vms = [rogue("one", 1), rogue("two", 2), rogue("three", 2), good];
     let mut run = Run::start(board, &manifest(&vms), &[], 500);
     run.wait_for("[good] flatland-workload: OK", 400);
     for name in ["one", "two", "three"] {

@@ -1,10 +1,19 @@
 //! Virtual EL2 at EL0: what EL1's registers are for it, bit by bit as the Arm ARM numbers them (D24.2), and the vectors of EL1.
 
+use flatland::addr::{Addr, Pa, VcpuId};
+use flatland::arm::gic::Version;
 use flatland::arm::sysreg::Encoding;
 use flatland::arm::vmsa::granule_of;
-use flatland::memory::el2_vectors::{N_VECTORS, UPPER_BITS, interface_access, vectors, word};
+use flatland::arm::vncr::slot;
+use flatland::machine::Machine;
+use flatland::memory::el2_vectors::{
+    FRAMES, N_VECTORS, UPPER_BITS, add_registers, interface_access, register_vectors, registers, vectors, word, write,
+};
 use flatland::vcpu::el0_state::El2State;
+use harness::cpu::Cpu;
+use harness::model::{EL0_VECTORS, Flaw, Model};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 const fn bit(n: u32) -> u64 {
     1 << n
@@ -66,6 +75,87 @@ fn vectors_are_normal_memory() {
         let state = El2State { mair, sctlr: 4 | sctlr, ..ON };
         assert_eq!(state.vbar_el1(), vectors(kind), "{mair:#x}");
         assert_ne!(state.mair_el1() >> (kind * 8) & 0xf0, 0);
+    }
+}
+
+/// Where they do accesses to a page of registers, they and it are memory as EL2 has it: write-back, inner and outer (D24.2.108).
+#[test]
+fn registers_are_write_back_memory() {
+    for kind in 0..=u8::MAX {
+        // 0b01RW but for RW 0, 0b11RW.
+        let is_so = [kind >> 4, kind & 15].iter().all(|half| matches!(half, 5..=7 | 12..=15));
+        for at in [0, 3, 7] {
+            let state = El2State { mair: u64::from(kind) << (at * 8), ..ON };
+            let expected = (register_vectors(at), registers(at, VcpuId(2)).unwrap());
+            assert_eq!(state.register_vectors(VcpuId(2)), is_so.then_some(expected), "{kind:#x}");
+        }
+        for off in [1, 4] {
+            let state = El2State { mair: u64::from(kind), sctlr: ON.sctlr & !off, ..ON };
+            assert_eq!(state.register_vectors(VcpuId(0)), None);
+        }
+    }
+}
+
+/// All pages of the upper range, by what is there.
+#[test]
+fn pages_of_the_upper_range_are_where_the_code_looks() {
+    let base = 0xffff_ffff_fe00_0000;
+    let mut pages: Vec<u64> = (0..8).map(vectors).collect();
+    for kind in 0..8 {
+        // The offsets are in the two pages behind the code.
+        pages.extend((0..3).map(|n| register_vectors(kind) + n * 4096));
+        pages.extend((0..60).map(|n| registers(kind, VcpuId(n)).unwrap()));
+        assert_eq!(registers(kind, VcpuId(60)), None);
+    }
+    assert_eq!(pages, (0..512).map(|n| base + n * 4096).collect::<Vec<_>>());
+}
+
+#[test]
+fn vectors_with_code_are_what_the_code_expects() {
+    let model = Model::new(Addr::new(0x4000_0000), 16 * 4096, 1, Flaw::None);
+    let cpu = Cpu::new(&model);
+    let frames: [Addr<Pa>; FRAMES] = core::array::from_fn(|n| Addr::new(0x4000_0000 + n as u64 * 4096));
+    let window = 0x2000_0000;
+    cpu.zero(frames[0], FRAMES as u64);
+    for version in [Version::V2, Version::V3] {
+        assert!(write(&cpu, frames, Addr::new(window), version));
+        let words = |frame: usize| {
+            let pairs = cpu.frame(frames[frame]).iter().map(|pair| pair.load(Relaxed));
+            pairs.flat_map(|pair| [pair as u32, (pair >> 32) as u32]).collect::<Vec<_>>()
+        };
+        for n in 0..1024 {
+            let code = EL0_VECTORS[n];
+            // The tables of the upper range are in the middle of those without code.
+            if !(0x800 / 4..0x880 / 4).contains(&n) {
+                assert_eq!(words(0)[n], word(n));
+            }
+            assert_eq!(words(2)[n], if code == 0 { word(n) } else { code });
+        }
+        let offsets = [words(3), words(4)].concat();
+        for (n, pair) in offsets.iter().enumerate() {
+            for (n, code) in [(n * 2, pair & 0xffff), (n * 2 + 1, pair >> 16)] {
+                // op1 is 0 or 4, and what else there is of an instruction is in its order.
+                let [op1, crn, crm, op2] = [n >> 11 << 2, n >> 7 & 15, n >> 3 & 15, n & 7].map(|part| part as u16);
+                let slot = slot(Encoding::new(3, op1, crn, crm, op2), version);
+                let expected = slot.map_or(0, |slot| slot.offset | slot.write as u16);
+                assert_eq!(code, u32::from(expected), "{n:#x}");
+            }
+        }
+    }
+    // Pages: EL1's alone, accessed, inner shareable; of the code to be executed by EL1 and not written.
+    const CODE: u64 = 1 << 54 | 1 << 10 | 3 << 8 | 1 << 7 | 3;
+    const REGISTERS: u64 = 1 << 54 | 1 << 53 | 1 << 10 | 3 << 8 | 3;
+    assert!(add_registers(&cpu, frames, VcpuId(1), Addr::new(window + 0x9000)));
+    assert!(!add_registers(&cpu, frames, VcpuId(60), Addr::new(window + 0x9000)));
+    for n in 0..512 {
+        let (kind, place) = if n < 8 { (n, None) } else { ((n - 8) / 63, Some((n - 8) % 63)) };
+        let expected = match place {
+            None => CODE | kind << 2 | window,
+            Some(place @ 0..=2) => CODE | kind << 2 | (window + 0x2000 + place * 0x1000),
+            Some(4) => REGISTERS | kind << 2 | (window + 0x9000),
+            Some(_) => 0,
+        };
+        assert_eq!(Machine::load(&cpu, frames[1] + n * 8), expected, "page {n}");
     }
 }
 

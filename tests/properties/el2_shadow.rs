@@ -4,9 +4,11 @@
 use crate::memory::{layout, pool, records};
 use flatland::addr::{Addr, CpuId, Ipa, Size, VcpuId};
 use flatland::arm::desc::Rights;
+use flatland::arm::gic::Version;
 use flatland::arm::vmsa::VmidBits;
 use flatland::frames::SharedPool;
 use flatland::machine::Machine;
+use flatland::memory::check::Checked;
 use flatland::memory::el2_shadow::{El2Shadows, WINDOW};
 use flatland::memory::el2_walk::{El2Leaf, El2Regime};
 use flatland::memory::nested_walk::Reason;
@@ -73,7 +75,7 @@ impl<'w> World<'w> {
         let vmids = Vmids::new(VmidBits::Eight, 1);
         let geometry = memory.layout().geometry;
         model.enter(CpuId(0), memory.root().vttbr(model, &vmids, CpuId(0)), geometry);
-        let shadows = El2Shadows::new(model, pool, &memory, VCPUS, tables).unwrap();
+        let shadows = El2Shadows::new(model, pool, &memory, (VCPUS, Version::V3), tables).unwrap();
         shadows.map(model, pool, &mut memory).unwrap();
         let mut world = Self {
             model,
@@ -299,6 +301,56 @@ fn root_of(regime: &El2Regime) -> u64 {
     (regime.ttbr0 - RAM_BASE.bits()) / SETS
 }
 
+/// The checker sees leaves that are EL1's to execute, that all ASIDs have or EL0 has not, and what differs from the hypervisor's.
+#[test]
+fn what_is_wrong_with_a_shadow_is_seen() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 1, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 1, 64);
+    let target = RAM_BASE.bits() + (1 << 21);
+    world.put(0, 0x2000, target | 0x703);
+    world.shadows.fill(&model, &pool, &mut world.memory, VcpuId(0), 0, Access::Read).unwrap();
+    let check = |world: &mut World<'_>| {
+        let Checked { leaves, wrong, stale } = world.shadows.check(&model, &pool, &mut world.memory);
+        [leaves, wrong, stale]
+    };
+    assert_eq!(check(&mut world), [1, 0, 0]);
+    let mut table = world.regimes[0].1 & 0xffff_ffff_fffe;
+    let mut at = Addr::new(0);
+    for level in 0..4 {
+        let Found::Leaf(leaf) = world.memory.table().walk(&model, Addr::new(table)) else { panic!("no table") };
+        at = leaf.output_of(Addr::new(table)).unwrap();
+        if level < 3 {
+            table = model.load(at) & 0xffff_ffff_f000;
+        }
+    }
+    let entry = model.load(at);
+    for (changed, expected) in [
+        (entry & !(1 << 11), [1, 1, 0]),
+        (entry & !(1 << 53), [1, 1, 0]),
+        (entry & !(1 << 6), [1, 1, 0]),
+        (entry ^ 0x1000, [1, 0, 1]),
+        (entry | 1 << 7, [1, 0, 1]),
+        (0, [0; 3]),
+        (entry, [1, 0, 0]),
+    ] {
+        model.store(at, changed);
+        assert_eq!(check(&mut world), expected, "{changed:#x}");
+    }
+    // A table that is not in use: the next that would be.
+    let Found::Leaf(leaf) = world.memory.table().walk(&model, Addr::new(world.regimes[0].1 & 0xffff_ffff_fffe)) else {
+        panic!("no root")
+    };
+    let root = leaf.output_of(Addr::new(world.regimes[0].1 & 0xffff_ffff_fffe)).unwrap();
+    model.store(root, (table + 0x1000) | 3);
+    assert_eq!(check(&mut world), [1, 1, 0]);
+    // The hypervisor's leaf is gone.
+    world.put(0, 0x2000, 0);
+    model.store(root, (table - 0x2000) | 3);
+    assert_eq!(check(&mut world), [1, 0, 1]);
+}
+
 #[test]
 fn a_virtual_el2_at_el0_sees_what_its_tables_say() {
     for seed in 0..8 {
@@ -307,7 +359,11 @@ fn a_virtual_el2_at_el0_sees_what_its_tables_say() {
         let pool = pool(&mut records);
         // Few tables, and enough for all.
         let mut world = World::new(&model, &pool, seed, if seed % 2 == 0 { 0 } else { 64 });
-        for _ in 0..effort(5_000) {
+        let mut checked = Checked::default();
+        for n in 0..effort(5_000) {
+            if n % 50 == 0 {
+                checked += world.shadows.check(&model, &pool, &mut world.memory);
+            }
             match world.dice.below(12) {
                 0 | 1 => world.edit(),
                 2 => world.tlbi(),
@@ -321,6 +377,8 @@ fn a_virtual_el2_at_el0_sees_what_its_tables_say() {
         assert_eq!(model.errors(), Vec::<String>::new(), "seed {seed}");
         println!("seed {seed}: {} filled, {} by heart", world.filled, world.by_heart);
         assert!(world.filled > 0 && world.by_heart > 0);
+        // What is stale is so by edits.
+        assert!(checked.wrong == 0 && 0 < checked.stale && checked.stale < checked.leaves, "{checked:?}");
         let World { mut memory, shadows, .. } = world;
         memory.release_all(&model, &pool);
         shadows.retire(&pool);
@@ -420,7 +478,7 @@ fn who_comes_back_finds_what_was_filled() {
     // One that there is not has none; one that has entered none finds nothing.
     assert_eq!(world.shadows.enter(&model, VcpuId(VCPUS), &regime(0)), None);
     let mut memory = Memory::new(&model, &pool, layout(0, 40, Granule::Block)).unwrap();
-    let mut shadows = El2Shadows::new(&model, &pool, &memory, VCPUS, 0).unwrap();
+    let mut shadows = El2Shadows::new(&model, &pool, &memory, (VCPUS, Version::V3), 0).unwrap();
     assert!(shadows.fill(&model, &pool, &mut memory, VcpuId(0), 0, Access::Read).is_err());
 }
 
@@ -434,9 +492,9 @@ fn shadows_take_as_many_tables_as_they_may() {
     let free = || pool.lock().counts().free;
     for (asked, taken) in [(0, 8), (7, 8), (9, 9), (64, 64), (5000, 512)] {
         let before = free();
-        let shadows = El2Shadows::new(&model, &pool, &memory, VCPUS, asked).unwrap();
-        // And two for EL1's vectors.
-        assert_eq!(before - free(), taken + 2);
+        let shadows = El2Shadows::new(&model, &pool, &memory, (VCPUS, Version::V3), asked).unwrap();
+        // And five for EL1's vectors.
+        assert_eq!(before - free(), taken + 5);
         shadows.retire(&pool);
         assert_eq!(free(), before);
     }
@@ -444,7 +502,10 @@ fn shadows_take_as_many_tables_as_they_may() {
     while free() > 20 {
         hoard.extend(pool.lock().take(Size::Page, memory.layout().owner, flatland::frames::Use::Table));
     }
-    assert!(matches!(El2Shadows::new(&model, &pool, &memory, VCPUS, 64), Err(flatland::stage2::Refusal::Short)));
+    assert!(matches!(
+        El2Shadows::new(&model, &pool, &memory, (VCPUS, Version::V3), 64),
+        Err(flatland::stage2::Refusal::Short)
+    ));
     assert_eq!(free(), 20);
     hoard.into_iter().for_each(std::mem::forget);
 }

@@ -152,7 +152,7 @@ pub(crate) fn begin(m: &Cpu<'_>, here: Here<'_>, vcpu: &mut Vcpu, value: u64) {
     nested.write(m, page::VNCR, ram(30));
     m.load(here, vcpu);
     m.set(El1::Vbar, 0x4020_0000);
-    vcpu.nested_mut().unwrap().own.set(flatland::vcpu::nested::Own::Vbar, 0x4020_0000);
+    vcpu.nested_mut().unwrap().set_own(m, flatland::vcpu::nested::Own::Vbar, 0x4020_0000);
 }
 
 /// Whether its hypervisor's guest runs.

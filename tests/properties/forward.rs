@@ -148,11 +148,11 @@ fn give(cpu: &Cpu<'_>, vcpu: &mut Vcpu, vhe: bool, bits: impl Fn(In) -> u64) {
     (nested.world, nested.vhe) = (World::Guest(Guest::default()), vhe);
     nested.page.write(cpu, page::HCR, bits(In::Hcr) | if vhe { 1 << 34 } else { 0 });
     nested.page.write(cpu, page::ICH_HCR, bits(In::Ich));
-    nested.own.set(Own::Mdcr, bits(In::Mdcr));
+    nested.set_own(cpu, Own::Mdcr, bits(In::Mdcr));
     // With E2H these two are where EL1's registers were; what is where they are without is not to be looked at.
     let (cptr, cnthctl) = (bits(In::Cptr), bits(In::Cnthctl));
-    nested.own.set(Own::Cptr, if vhe { !cptr } else { cptr });
-    nested.own.set(Own::Cnthctl, if vhe { !cnthctl } else { cnthctl });
+    nested.set_own(cpu, Own::Cptr, if vhe { !cptr } else { cptr });
+    nested.set_own(cpu, Own::Cnthctl, if vhe { !cnthctl } else { cnthctl });
     nested.hypervisor_el1.set(El1::Cpacr, if vhe { cptr } else { !cptr });
     nested.hypervisor_el1.set(El1::Cntkctl, if vhe { cnthctl << 10 } else { !cnthctl });
 }

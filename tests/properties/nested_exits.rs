@@ -132,8 +132,8 @@ fn an_exit_belongs_to_the_hypervisor_that_asked_for_it() {
         let nested = vcpu.nested_mut().unwrap();
         (nested.world, nested.vhe) = (World::Guest(Guest::default()), false);
         nested.page.write(&cpu, page::HCR, hcr);
-        nested.own.set(Own::Mdcr, mdcr);
-        nested.own.set(Own::Cptr, 1 << 10);
+        nested.set_own(&cpu, Own::Mdcr, mdcr);
+        nested.set_own(&cpu, Own::Cptr, 1 << 10);
         let found = forward::belongs(&cpu, &vcpu, vcpu.nested().unwrap());
         assert_eq!(found, is_its, "class {class:#x}, ISS {iss:#x}, HCR_EL2 {hcr:#x}, MDCR_EL2 {mdcr:#x}");
     }
@@ -142,6 +142,7 @@ fn an_exit_belongs_to_the_hypervisor_that_asked_for_it() {
 #[test]
 fn a_guests_fp_traps_as_cptr_el2_says() {
     let model = model();
+    let cpu = Cpu::new(&model);
     let here = here(host(&model, true, true));
     let mut vcpu = here.slot.vcpu.lock();
     let nested = split(&mut vcpu).1;
@@ -150,15 +151,15 @@ fn a_guests_fp_traps_as_cptr_el2_says() {
     for other in [0, 1 << 31, 1 << 28, !(3 << 20) & !tfp] {
         for fpen in 0..4 {
             nested.vhe = true;
-            nested.own.set(Own::Cptr, if fpen == 3 { tfp } else { 0 });
+            nested.set_own(&cpu, Own::Cptr, if fpen == 3 { tfp } else { 0 });
             nested.hypervisor_el1.set(El1::Cpacr, other | fpen << 20 | tfp);
-            assert_eq!(traps::traps_fp(nested), fpen != 3, "CPTR_EL2 {other:#x}, FPEN {fpen}");
+            assert_eq!(traps::traps_fp(&cpu, nested), fpen != 3, "CPTR_EL2 {other:#x}, FPEN {fpen}");
         }
         for on in [0, tfp] {
             nested.vhe = false;
-            nested.own.set(Own::Cptr, other | on | 3 << 20);
+            nested.set_own(&cpu, Own::Cptr, other | on | 3 << 20);
             nested.hypervisor_el1.set(El1::Cpacr, if on == 0 { 0 } else { 3 << 20 });
-            assert_eq!(traps::traps_fp(nested), on != 0, "CPTR_EL2 {other:#x}, TFP {on:#x}");
+            assert_eq!(traps::traps_fp(&cpu, nested), on != 0, "CPTR_EL2 {other:#x}, TFP {on:#x}");
         }
     }
 }

@@ -112,20 +112,20 @@ fn a_change_of_e2h_moves_the_registers_and_back() {
         let nested = split(vcpu).1;
         nested.page.write(&cpu, page::HCR, E2H);
         // What the hypervisor has is what it wrote, whoever set VBAR_EL1 in between.
-        cpu.set(El1::Vbar, nested.own.get(Own::Vbar));
+        cpu.set(El1::Vbar, nested.own(&cpu, Own::Vbar));
         assert!(nested.follow_e2h(&cpu) && nested.vhe && !nested.follow_e2h(&cpu));
         for (n, (parts, place)) in PLACED.iter().enumerate() {
             if *place != El1::Vbar {
                 assert_eq!(cpu.get(*place), value(n), "{parts:?} with E2H, round {round}");
             }
         }
-        assert_eq!((cpu.get(El1::Cntkctl), nested.cntkctl), (0x107, cntkctl));
+        assert_eq!((cpu.get(El1::Cntkctl), nested.read(&cpu, page::CNTKCTL)), (0x107, cntkctl));
         assert_eq!((cpu.get(El1::CntvCval), cpu.get(El1::CntvCtl)), (cval, 3), "CNTHV is CNTV");
         nested.page.write(&cpu, page::HCR, 0);
         // ISTATUS is no part of what is kept.
         cpu.set(El1::CntvCtl, 7);
         assert!(nested.follow_e2h(&cpu) && !nested.vhe && !nested.follow_e2h(&cpu));
-        assert_eq!((cpu.get(El1::Cntkctl), nested.own.get(Own::Cnthctl)), (cntkctl, 0x107));
+        assert_eq!((cpu.get(El1::Cntkctl), nested.own(&cpu, Own::Cnthctl)), (cntkctl, 0x107));
         assert_eq!((nested.hv.cval, nested.hv.ctl, cpu.get(El1::CntvCtl)), (cval, 3, 0));
         for (n, (parts, place)) in PLACED.iter().enumerate() {
             if *place != El1::Vbar {
@@ -290,7 +290,7 @@ fn a_hypervisors_timers_are_told_apart_by_their_names() {
             // CNTKCTL_EL12 is not CNTKCTL_EL1, which is CNTHCTL_EL2.
             assert!(write(here, &cpu, vcpu, [3, 5, 14, 1, 0], 0x2aa));
             assert_eq!(read(here, &cpu, vcpu, [3, 5, 14, 1, 0]), Some(0x2aa));
-            assert_eq!((split(vcpu).1.cntkctl, cpu.get(El1::Cntkctl)), (0x2aa, 0));
+            assert_eq!((split(vcpu).1.read(&cpu, page::CNTKCTL), cpu.get(El1::Cntkctl)), (0x2aa, 0));
         }
     }
 }
@@ -337,11 +337,14 @@ fn a_page_is_reset_with_all_that_is_in_it() {
     (0..512).for_each(|n| nested.write(&cpu, n * 8, 0xdead_0000 + n));
     nested.reset_page(&cpu, 0x410f_d083, 0x8000_0003);
     for offset in (0..4096).step_by(8) {
-        // VPIDR_EL2, VMPIDR_EL2, SCTLR_EL1.
+        // VPIDR_EL2, VMPIDR_EL2, SCTLR_EL1; SCTLR_EL2, CPTR_EL2, CurrentEL, MIDR_EL1, MPIDR_EL1.
         let expected = match offset {
-            0x88 => 0x410f_d083,
-            0x50 => 0x8000_0003,
+            0x88 | page::MIDR => 0x410f_d083,
+            0x50 | page::MPIDR => 0x8000_0003,
             0x110 => 0x30d0_0800,
+            0xc00 => 0x30c5_0830,
+            0xc38 => 0x33ff,
+            page::CURRENT_EL => 8,
             _ => 0,
         };
         assert_eq!(nested.read(&cpu, offset), expected, "{offset:#x}");

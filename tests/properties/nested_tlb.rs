@@ -423,7 +423,7 @@ fn tables_of_a_guest_are_no_device_where_that_is_protected() {
         if faults {
             // ESR_EL2: the same with a permission fault at the level of the hypervisor's leaf; HPFAR_EL2 says which page.
             assert_eq!(cpu.get(El1::Esr) & 0xff, 1 << 7 | 0b00_1111);
-            assert_eq!(vcpu.nested().unwrap().own.get(flatland::vcpu::nested::Own::Hpfar), 70 << 4);
+            assert_eq!(vcpu.nested().unwrap().own(&cpu, flatland::vcpu::nested::Own::Hpfar), 70 << 4);
         }
     }
 }

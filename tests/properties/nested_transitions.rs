@@ -101,7 +101,7 @@ fn what_a_hypervisor_traps_of_its_guest_is_trapped_by_the_hardware() {
             assert_eq!(traps::traps(&cpu, nested, &guest).hcr, expected, "bit {bit}, page {with_page}");
         }
         nested.page.write(&cpu, page::HCR, 0);
-        nested.own.set(Own::Mdcr, u64::MAX);
+        nested.set_own(&cpu, Own::Mdcr, u64::MAX);
         // TDE, TDA, TDOSA, TDRA: what is about debug.
         assert_eq!(traps::traps(&cpu, nested, &guest).mdcr, 0xf << 8);
         assert_eq!(traps::traps(&cpu, nested, &guest).vncr, if with_page { frame.bits() } else { 0 });
@@ -114,8 +114,8 @@ fn what_a_hypervisor_traps_of_its_guest_is_trapped_by_the_hardware() {
         let (cptr, enable) = (if tcpac { 1 << 31 } else { 0 }, u64::from(counts));
         let (shift, other) = if vhe { (10, 0) } else { (0, 10) };
         // Where it is not looked for it says the contrary.
-        nested.own.set(Own::Cptr, if vhe { !cptr } else { cptr });
-        nested.own.set(Own::Cnthctl, if vhe { u64::from(!counts) } else { enable });
+        nested.set_own(&cpu, Own::Cptr, if vhe { !cptr } else { cptr });
+        nested.set_own(&cpu, Own::Cnthctl, if vhe { u64::from(!counts) } else { enable });
         nested.hypervisor_el1.set(El1::Cpacr, if vhe { cptr } else { !cptr });
         nested.hypervisor_el1.set(El1::Cntkctl, enable << shift | u64::from(!counts) << other);
         let found = traps::traps(&cpu, nested, &guest);
@@ -395,7 +395,7 @@ fn debug_exceptions_are_in_force_for_the_world_that_they_come_from() {
         cpu.armed.set(None);
         let what = format!("guest {to_guest}, MDCR_EL2 {mdcr:#x}, HCR_EL2 {hcr:#x}");
         if to_guest {
-            nested.own.set(Own::Mdcr, mdcr);
+            nested.set_own(&cpu, Own::Mdcr, mdcr);
             cpu.set(El1::Spsr, psr::EL1H);
             let _ = leave(&cpu, here, &mut vcpu, ec::ERET, 0);
             assert!(split(&mut vcpu).1.guest().is_some());

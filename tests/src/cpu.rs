@@ -585,17 +585,15 @@ impl Machine for Cpu<'_> {
         [0x0a20_0023, 0x1234_0000 | self.get(El1::Csselr)]
     }
 
-    fn instructions(&self, va: u64) -> Option<[u32; 2]> {
+    fn el0_vectors(&self) -> &[u32] {
+        self.model.el0_vectors()
+    }
+
+    fn instruction(&self, va: u64) -> Option<u32> {
         let Walked::Page(ipa, _) = self.walk(va) else { return None };
         let (pa, _) = self.stage2(ipa & !7)?;
-        let word = |pa: Addr<Pa>| self.model.cached(pa);
-        // An instruction is half a word, each by its own parity.
-        let pair = [word(pa) as u32, (word(pa) >> 32) as u32];
-        if va & 4 == 0 {
-            return Some(pair);
-        }
-        let next = if va & 0xffc == 0xffc { 0 } else { word(pa + 8) as u32 };
-        Some([pair[1], next])
+        // Half a word.
+        Some((self.model.cached(pa) >> (va % 8 * 8)) as u32)
     }
 
     fn now(&self) -> u64 {

@@ -588,7 +588,18 @@ impl State {
     }
 }
 
+/// What stands for the code of EL1's vectors: NOP where the vector for EL0 is, and else whatever is to be there.
+pub static EL0_VECTORS: [u32; 1024] = {
+    let mut words = [0; 1024];
+    words[0x400 / 4] = 0xd503_201f;
+    words
+};
+
 impl Machine for Model {
+    fn el0_vectors(&self) -> &[u32] {
+        &EL0_VECTORS
+    }
+
     fn load(&self, at: Addr<Pa>) -> u64 {
         self.word(at.bits()).load(Relaxed)
     }

@@ -1,6 +1,8 @@
 //! What can a hypervisor do to others? It writes anything to EL2's registers, fills tables with anything, does TLB maintenance
 //! without end, and returns to anywhere; its VM is started again and again, until `lives=N` (default 40) are over.
 //!
+//! With a second vCPU that changes what the first runs and is translated by, meanwhile, and the registers of both where they lie in memory.
+//!
 //! It starts at EL2 (`nested`), with `on-crash = "restart"` or without. That the others fare well is for the others to say.
 
 #![no_std]
@@ -9,9 +11,48 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use rt::el2::{self, Register, misuse};
 use rt::random::Random;
-use rt::{args, check, println, psci, ram, report, timer};
+use rt::{args, check, println, psci, ram, report, smp, timer};
 
 rt::guest!(main);
+
+/// An instruction: most often one of the system's.
+fn instruction(random: &mut Random) -> u32 {
+    match random.below(8) {
+        0 => random.word() as u32,
+        1 => 0xd69f_03e0,
+        2 => 0xd400_0002 | random.word() as u32 & 0x1f_ffff,
+        3 => 0xd503_201f,
+        _ => 0xd500_0000 | random.word() as u32 & 0x3f_ffff,
+    }
+}
+
+/// Where the tables of this life are, for the second CPU.
+static AT: AtomicU64 = AtomicU64::new(0);
+
+/// What the second CPU does as long as the first lives, its MMU off: tables and instructions change while they are read, and so do EL2's
+/// registers where they lie in memory (`El2Shadows::add_registers`).
+fn meddle(_: usize) {
+    let mut random = Random::new(timer::now());
+    let at = AT.load(Ordering::SeqCst);
+    let has_vhe = Register::Mmfr1.read() >> 8 & 15 != 0;
+    let registers = 0x2000_0000 + (48 + 16 * args::n_cpus() as u64 + 5) * 4096;
+    loop {
+        let place = random.below(TABLES as u64) * 8;
+        match random.below(4) {
+            0 if !has_vhe => {
+                misuse::put(registers + random.below(512 * args::n_cpus() as u64) * 8, number(&mut random));
+            }
+            1 => misuse::put(at + place, number(&mut random) & 0xffff_ffff_f000 | random.one(&[1, 3, 0x7fd, 0x7ff])),
+            _ => {
+                let two = u64::from(instruction(&mut random)) << 32 | u64::from(instruction(&mut random));
+                misuse::put(at + place, two);
+            }
+        }
+        if random.below(64) == 0 {
+            misuse::maintain(random.below(misuse::N_MAINTENANCES), number(&mut random));
+        }
+    }
+}
 
 /// Ends of a life that only a hypervisor has whose own EL2 is not the hardware's: its tables, its instructions, what lies where nothing of
 /// its own does.
@@ -32,14 +73,8 @@ fn end_without_vhe(random: &mut Random, tables: &[AtomicU64]) {
         // Any instructions, most of them of the system's; across the end of a page, too.
         2..=4 => {
             for word in tables {
-                let mut two = || match random.below(8) {
-                    0 => random.word() as u32,
-                    1 => 0xd69f_03e0,
-                    2 => 0xd400_0002 | random.word() as u32 & 0x1f_ffff,
-                    3 => 0xd503_201f,
-                    _ => 0xd500_0000 | random.word() as u32 & 0x3f_ffff,
-                };
-                word.store(u64::from(two()) << 32 | u64::from(two()), Ordering::Relaxed);
+                let two = u64::from(instruction(random)) << 32 | u64::from(instruction(random));
+                word.store(two, Ordering::Relaxed);
             }
             let any = random.word() & 0xffc;
             misuse::run(base + random.below(8) * 4096 + random.one(&[0, 4, 0xff8, 0xffc, any]));
@@ -99,6 +134,10 @@ fn main() {
         let at =
             if random.below(3) == 0 { number(&mut random) & 0xffff_ffff_f000 } else { base + random.below(8) * 4096 };
         word.store(at | kind, Ordering::Relaxed);
+    }
+    AT.store(base, Ordering::SeqCst);
+    if args::n_cpus() > 1 && random.below(3) > 0 {
+        let _ = smp::start(1, meddle);
     }
     for _ in 0..2000 {
         let (what, value) = (random.below(4), number(&mut random));

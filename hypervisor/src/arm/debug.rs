@@ -16,6 +16,8 @@ pub mod mdscr {
     pub const TDCC: u64 = 1 << 12;
     pub const KDE: u64 = 1 << 13;
     pub const MDE: u64 = 1 << 15;
+    /// What a guest has of it: the rest speaks of external debuggers.
+    pub const ALL: u64 = SS | TDCC | KDE | MDE;
 }
 
 /// How many breakpoints a guest can have: no core by Arm has more. Of one that had, the first are shown.

@@ -202,8 +202,16 @@ impl Machine for El2 {
         [read!("clidr_el1"), read!("ccsidr_el1")]
     }
 
+    fn el0_vectors(&self) -> &[u32] {
+        unsafe extern "C" {
+            static el0_vectors: [u32; 1024];
+        }
+        // SAFETY: el0_vectors.S has a page of words there, which nobody writes.
+        unsafe { &el0_vectors }
+    }
+
     #[inline(always)]
-    fn instructions(&self, va: u64) -> Option<[u32; 2]> {
+    fn instruction(&self, va: u64) -> Option<u32> {
         let kept = context::get(El1::Par);
         // SAFETY: AT writes PAR_EL1 alone, which is put back.
         unsafe { asm!("at s12e0r, {}", in(reg) va, options(nostack, preserves_flags)) };
@@ -216,9 +224,8 @@ impl Machine for El2 {
         }
         let pa = Addr::new(par & 0x000f_ffff_ffff_f000 | va & 0xffc);
         // SAFETY: a frame that stage 2 maps is in the linear map, and stays the VM's while the lock is held; aligned to 4.
-        let word = |pa| unsafe { &*(linear(pa) as *const AtomicU32) }.load(Ordering::Relaxed);
-        let is_last = va & 0xffc == 0xffc;
-        Some([word(pa), if is_last { 0 } else { word(pa + 4) }])
+        let word = unsafe { &*(linear(pa) as *const AtomicU32) };
+        Some(word.load(Ordering::Relaxed))
     }
 
     #[inline(always)]

@@ -80,10 +80,10 @@ pub(crate) fn image_pa(va: u64) -> u64 {
     va.wrapping_add(IMAGE_OFFSET.load(Ordering::Relaxed))
 }
 
-/// Where RAM at `pa` is seen.
+/// Where RAM at `pa` is seen. RAM lies below [`LINEAR`], so that this is their sum, and nothing to be checked.
 #[inline(always)]
 pub(crate) fn linear(pa: Addr<Pa>) -> u64 {
-    LINEAR + pa.bits()
+    LINEAR | pa.bits()
 }
 
 fn root() -> &'static Table {

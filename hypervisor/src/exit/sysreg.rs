@@ -99,8 +99,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu, encoding: Encoding,
             vcpu.cntp.set_tval(value, m.now());
             return Some(timer_changed(here, m, vcpu));
         }
-        // The rest speaks of external debuggers.
-        Register::Mdscr => vcpu.debug.mdscr = value & (mdscr::SS | mdscr::TDCC | mdscr::KDE | mdscr::MDE),
+        Register::Mdscr => vcpu.debug.mdscr = value & mdscr::ALL,
         Register::Oslar => vcpu.debug.os_lock = value & 1 != 0,
         Register::Osdlr => vcpu.debug.double_lock = value & 1 != 0,
         Register::Point => {

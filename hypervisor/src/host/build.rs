@@ -2,7 +2,7 @@
 
 use super::Facts;
 use super::admit::Admitted;
-use crate::addr::{Addr, Size, VcpuId, VmId};
+use crate::addr::{Addr, Pa, Size, VcpuId, VmId};
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
 use crate::bundle::image::Plan;
@@ -47,7 +47,7 @@ pub(super) fn vm<M: Machine>(
     if spec.nested {
         memory.prepare_shadows(spec.vcpus, shadow::most_tables(spec.memory, admitted.total));
     }
-    let el2_shadows = if spec.nested { el2_shadows(m, pool, facts, &mut memory, &spec)? } else { None };
+    let mut el2_shadows = if spec.nested { el2_shadows(m, pool, facts, &mut memory, &spec)? } else { None };
     let flash = super::banks::banks(m, pool, id, &spec)?;
     let merges = admitted.merges(&spec);
     let mut vgic = Vgic::new(version(facts.gic), spec.vcpus, devices::SPIS, facts.lists);
@@ -61,11 +61,15 @@ pub(super) fn vm<M: Machine>(
         let has_pan = facts.ids.has_pan() && el2_shadows.is_none();
         let mut vcpu = Vcpu::new(VcpuId(n), mpidr, has_pan, facts.ids.has_ssbs());
         if spec.nested {
-            let backend = match &el2_shadows {
+            let page = registers_page(m, pool, &spec, id)?;
+            let backend = match &mut el2_shadows {
                 None => Backend::Nv2,
-                Some(shadows) => Backend::El0(El0::new(shadows.upper_root(), facts.pa_range.field())),
+                Some(shadows) => {
+                    let vcpu = shadows.add_registers(m, pool, &mut memory, page).map_err(|_| no_tables(&spec))?;
+                    Backend::El0(El0::new(shadows.upper_root(), vcpu, facts.pa_range.field()))
+                }
             };
-            vcpu.kind = VcpuKind::Nested(Box::new(nested(m, pool, facts, backend, &spec, id)?));
+            vcpu.kind = VcpuKind::Nested(Box::new(Nested::new(backend, version(facts.gic), Page(page), facts.lists)));
         }
         let affinity = CpuSet::from_bits(spec.affinity);
         let entity = queue.add(id, VcpuId(n), spec.shares, affinity).map_err(|_| Diagnostic {
@@ -125,6 +129,10 @@ fn refused(spec: &VmSpec<'_>, what: &str, remedy: &str) -> Diagnostic {
     Diagnostic { place: format!("/vms/{}/nested", spec.name), what: String::from(what), remedy: String::from(remedy) }
 }
 
+fn no_tables(spec: &VmSpec<'_>) -> Diagnostic {
+    refused(spec, "there is no room for its tables", "give the board more RAM")
+}
+
 /// The shadows of stage 1 for a VM whose EL2 runs at EL0; nothing for one that FEAT_NV2 helps.
 fn el2_shadows<M: Machine>(
     m: &M,
@@ -136,25 +144,23 @@ fn el2_shadows<M: Machine>(
     if !facts.runs_at_el0(spec) {
         return Ok(None);
     }
-    let refuse = |_| refused(spec, "there is no room for its tables", "give the board more RAM");
+    let refuse = |_| no_tables(spec);
     let tables = el2_shadow::tables_for(spec.vcpus);
-    let shadows = El2Shadows::new(m, pool, memory, spec.vcpus, tables).map_err(refuse)?;
+    let shadows = El2Shadows::new(m, pool, memory, (spec.vcpus, version(facts.gic)), tables).map_err(refuse)?;
     shadows.map(m, pool, memory).map_err(refuse)?;
     Ok(Some(shadows))
 }
 
-/// What a vCPU has besides in a VM that starts at EL2.
-fn nested<M: Machine>(
+/// A page for the registers of a vCPU in a VM that starts at EL2.
+fn registers_page<M: Machine>(
     m: &M,
     pool: &SharedPool<'static>,
-    facts: &Facts,
-    backend: Backend,
     spec: &VmSpec<'_>,
     id: VmId,
-) -> Result<Nested, Diagnostic> {
+) -> Result<Addr<Pa>, Diagnostic> {
     let frame = pool.lock().take(Size::Page, id, Use::Table);
     let frame = frame.ok_or_else(|| refused(spec, "there is no page for its registers", "give the board more RAM"))?;
-    Ok(Nested::new(backend, version(facts.gic), Page(frame.zero(m).into_table()), facts.lists))
+    Ok(frame.zero(m).into_table())
 }
 
 fn memory<M: Machine>(

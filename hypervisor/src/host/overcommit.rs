@@ -7,6 +7,7 @@ use super::Host;
 use super::pressure::{Overcommit, Scanner, Stats, Totals};
 use crate::machine::Machine;
 use crate::memory::Resident;
+use crate::memory::check::Checked;
 use crate::policy::sample::PERIOD_MS;
 use crate::policy::{Decisions, Estimator, Level, MOST_VMS, Vm as Facts};
 use crate::vm::{State, Vm};
@@ -117,7 +118,11 @@ impl Host {
     /// Checks the shadow tables of all VMs that have some, and tells of what is wrong.
     fn check_shadows<M: Machine>(&self, m: &M, overcommit: &mut Overcommit) {
         for vm in self.fleet.vms.iter().filter(|vm| vm.spec.nested) {
-            let checked = vm.memory.lock().check(m, &self.pool);
+            let mut checked = Checked::default();
+            if let Some(shadows) = &vm.el2_shadows {
+                checked += shadows.lock().check(m, &self.pool, &mut vm.memory.lock());
+            }
+            checked += vm.memory.lock().check(m, &self.pool);
             if checked.wrong > 0 {
                 self.console
                     .say(format_args!("{}: {} of {} shadow leaves are wrong", vm.name, checked.wrong, checked.leaves));

@@ -4,7 +4,7 @@ use crate::arm::debug::mdscr;
 use crate::arm::el1::El1;
 use crate::arm::trap::mdcr::TDE;
 use crate::machine::Machine;
-use crate::vcpu::nested::{Nested, Own, hcr};
+use crate::vcpu::nested::{Nested, Own, hcr, page};
 use crate::vcpu::{Common, Vcpu, VcpuKind};
 
 /// Gives the CPU the debug registers of the loaded `vcpu`, as far as they are in force for the world that it is in.
@@ -19,7 +19,8 @@ pub fn load<M: Machine>(m: &M, vcpu: &Vcpu) {
 pub fn nested_load<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) {
     let at_el2 = nested.guest().is_none();
     // Where debug exceptions go: to EL2 with either.
-    let above = at_el2 && nested.own.get(Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0;
+    let above = at_el2 && nested.own(m, Own::Mdcr) & TDE | nested.hcr(m) & hcr::TGE == 0;
+    nested.write(m, page::MDSCR, vcpu.debug.mdscr);
     set(m, vcpu, above, at_el2);
 }
 

@@ -67,12 +67,24 @@ impl Memory {
         ipa: Addr<Ipa>,
         frame: Addr<Pa>,
     ) -> Result<(), Refusal> {
+        self.map_kept(m, pool, ipa, frame, Rights::RX)
+    }
+
+    /// The same with other rights.
+    pub fn map_kept<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        ipa: Addr<Ipa>,
+        frame: Addr<Pa>,
+        rights: Rights,
+    ) -> Result<(), Refusal> {
         // It was written with caches, and the guest may read without; and what was there before may have been fetched.
         // That it may write, too, is not for this.
         let _ = self.show(m, frame, Size::Page, Access::Execute);
         // What was written to it must not be seen later than the leaf.
         m.publish();
-        let attr = Attr { rights: Rights::RX, marks: Marks::KEPT, ..self.ram_attr() };
+        let attr = Attr { rights, marks: Marks::KEPT, ..self.ram_attr() };
         let (table, _, mut supply) = self.parts(m, pool);
         table.prepare(m, ipa, Size::Page, &mut supply)?.commit(m, frame, attr);
         Ok(())

@@ -3,6 +3,7 @@
 use super::Memory;
 use super::reverse::{RmapEntry, RmapKey};
 use crate::addr::{Addr, Ipa2, Pa};
+use crate::arm::desc::MemType;
 use crate::frames::SharedPool;
 use crate::machine::Machine;
 use crate::stage2::Leaf;
@@ -72,7 +73,8 @@ impl Memory {
         let of = RmapKey::new(self.page_number(ipa), leaf.size);
         // There are at most 255.
         let entry = RmapEntry { shadow: n as u8, at: leaf.input };
-        let hangs = self.shadows.reverse.knows(m, of, entry);
+        // A device of the VM's stays as long as the VM, and nothing hangs on it.
+        let hangs = own.attr.mem == MemType::Device || self.shadows.reverse.knows(m, of, entry);
         let same = own.output_of(ipa) == Some(leaf.output) && own.size >= leaf.size;
         match (same, hangs) {
             // It is made of other leaves of the hypervisor's than there are now.

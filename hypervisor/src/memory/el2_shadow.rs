@@ -7,17 +7,21 @@
 //! ([`El2Shadows::forget`]). Until then the hardware may find what the hypervisor's tables said at any time since its last TLBI, as the
 //! architecture has it (Arm ARM D8.16).
 //!
-//! Behind the tables in the window are EL1's exception vectors ([`super::el2_vectors`]).
+//! Behind the tables in the window are EL1's exception vectors ([`super::el2_vectors`]) and, if these do accesses to them, the pages of
+//! registers.
 //!
 //! There are as many tables as the VM was given. When they are used up all shadows are emptied and filled anew. A shadow is known by the
 //! registers of its regime. It has an ASID of its own, as vCPUs with different ones may take turns on a CPU, and its leaves are not global.
+
+mod check;
 
 use super::el2_vectors;
 use super::el2_walk::{El2Leaf, El2Regime};
 use super::nested_walk::{NestedFault, Reason, Wrong};
 use super::{Access, Memory, Root};
 use crate::addr::{Addr, Ipa, Pa, Size, VcpuId, VmId};
-use crate::arm::desc::{Desc, Stage1, is_valid};
+use crate::arm::desc::{Desc, Rights, Stage1, is_valid};
+use crate::arm::gic::Version;
 use crate::arm::vmsa::{ENTRIES, Level};
 use crate::frames::{SharedPool, Use};
 use crate::machine::Machine;
@@ -71,6 +75,10 @@ pub struct El2Shadows {
     tables: Vec<Addr<Pa>>,
     /// The frames of EL1's vectors.
     vectors: [Addr<Pa>; el2_vectors::FRAMES],
+    /// Whether among these are such that do accesses to the pages of registers.
+    has_code: bool,
+    /// Those pages, which are behind the vectors in the window, in the order of the vCPUs. They are somebody else's.
+    registers: Vec<Addr<Pa>>,
     /// The first that is not used.
     next: usize,
     all: Vec<El2Shadow>,
@@ -86,7 +94,7 @@ impl El2Shadows {
         m: &M,
         pool: &SharedPool<'_>,
         memory: &Memory,
-        vcpus: u16,
+        (vcpus, version): (u16, Version),
         tables: usize,
     ) -> Result<Self, Refusal> {
         let roots = usize::from(vcpus) + SPARE;
@@ -98,6 +106,8 @@ impl El2Shadows {
             root: memory.root(),
             tables: Vec::new(),
             vectors: [Addr::new(0); el2_vectors::FRAMES],
+            has_code: false,
+            registers: Vec::new(),
             next: roots,
             all: vec![shadow; roots],
             held: vec![None; usize::from(vcpus)],
@@ -115,7 +125,7 @@ impl El2Shadows {
         for slot in &mut new.vectors {
             *slot = new.tables.pop().unwrap_or(*slot);
         }
-        el2_vectors::write(m, new.vectors, Self::address(new.tables.len()));
+        new.has_code = el2_vectors::write(m, new.vectors, Self::address(new.tables.len()), version);
         Ok(new)
     }
 
@@ -129,7 +139,31 @@ impl El2Shadows {
         for (n, table) in self.tables.iter().chain(&self.vectors).enumerate() {
             memory.map_rom(m, pool, Self::address(n), *table)?;
         }
+        let first = self.tables.len() + self.vectors.len();
+        for (n, page) in (first..).zip(&self.registers) {
+            memory.map_kept(m, pool, Self::address(n), *page, Rights::RW)?;
+        }
         Ok(())
+    }
+
+    /// Has EL1's vectors do accesses to the page of registers of the next vCPU, which is in that frame. Says that vCPU's number, or nothing
+    /// where they do not.
+    pub fn add_registers<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        memory: &mut Memory,
+        page: Addr<Pa>,
+    ) -> Result<Option<VcpuId>, Refusal> {
+        // There are fewer vCPUs than that.
+        let vcpu = VcpuId(self.registers.len() as u16);
+        let at = Self::address(self.tables.len() + self.vectors.len() + self.registers.len());
+        if !self.has_code || !el2_vectors::add_registers(m, self.vectors, vcpu, at) {
+            return Ok(None);
+        }
+        memory.map_kept(m, pool, at, page, Rights::RW)?;
+        self.registers.push(page);
+        Ok(Some(vcpu))
     }
 
     /// Gives the frames back. They are mapped nowhere any more.

@@ -125,6 +125,12 @@ impl El2Leaf {
     }
 }
 
+/// Whether a descriptor is one for EL0 alone and for one ASID, as [`El2Leaf::descriptor`] makes them.
+pub fn is_for_el0(descriptor: u64) -> bool {
+    let is_so = STAGE1::EL0::SET + STAGE1::AF::SET + STAGE1::NG::SET + STAGE1::PXN::SET;
+    is_so.matches_all(descriptor)
+}
+
 /// The descriptor of a page that EL1 may execute and nobody write or reach from EL0, all of it but the address: memory of MAIR_EL1's byte
 /// `memory`, below 8.
 pub fn vector_leaf(memory: u64) -> u64 {
@@ -136,6 +142,11 @@ pub fn vector_leaf(memory: u64) -> u64 {
         + STAGE1::AF::SET
         + STAGE1::XN::SET;
     fields.value
+}
+
+/// The descriptor of a page that EL1 may write and nobody execute or reach from EL0: the same otherwise.
+pub fn register_leaf(memory: u64) -> u64 {
+    vector_leaf(memory) & !STAGE1::RO::SET.value | STAGE1::PXN::SET.value
 }
 
 /// Bits 47 to 12: the most that an output address or a table's has without FEAT_LPA.

@@ -5,10 +5,11 @@
 
 use super::Traps;
 use super::el0_state::El0;
-use super::nested::{Backend, Nested, Own, World};
+use super::nested::{Backend, Nested, Own, World, page};
 use super::{el0, nv2};
 use crate::arm::el1::{Context, El1};
 use crate::arm::exception::psr;
+use crate::arm::vncr::CPTR_RESET;
 use crate::machine::Machine;
 
 impl Nested {
@@ -33,8 +34,8 @@ impl Nested {
     /// EL1's registers as they are after a reset, where virtual EL2 needs others there than `context` has.
     pub fn reset_el1(&self, context: &mut Context) {
         match &self.backend {
-            Backend::Nv2 => context.set(El1::Cpacr, Self::as_el1(Own::Cptr, self.own.get(Own::Cptr))),
-            Backend::El0(el0) => el0::reset_el1(self, el0, context),
+            Backend::Nv2 => context.set(El1::Cpacr, Self::as_el1(Own::Cptr, CPTR_RESET)),
+            Backend::El0(el0) => el0::reset_el1(el0, context),
         }
     }
 
@@ -43,7 +44,7 @@ impl Nested {
     pub fn read_own<M: Machine>(&self, m: &M, register: Own) -> u64 {
         match self.backend {
             Backend::Nv2 => nv2::read_own(self, m, register),
-            Backend::El0(_) => self.own.get(register),
+            Backend::El0(_) => self.own(m, register),
         }
     }
 
@@ -61,7 +62,7 @@ impl Nested {
     pub fn vectors<M: Machine>(&self, m: &M) -> (u64, u64) {
         match self.backend {
             Backend::Nv2 => nv2::vectors(self, m),
-            Backend::El0(_) => el0::vectors(self),
+            Backend::El0(_) => el0::vectors(self, m),
         }
     }
 
@@ -70,7 +71,7 @@ impl Nested {
     pub fn link<M: Machine>(&self, m: &M) -> (u64, u64) {
         match self.backend {
             Backend::Nv2 => (m.get(El1::Elr), m.get(El1::Spsr)),
-            Backend::El0(_) => (self.own.get(Own::Elr), self.own.get(Own::Spsr)),
+            Backend::El0(_) => (self.own(m, Own::Elr), self.own(m, Own::Spsr)),
         }
     }
 
@@ -83,8 +84,8 @@ impl Nested {
                 m.set(El1::Spsr, spsr);
             }
             Backend::El0(_) => {
-                self.own.set(Own::Elr, elr);
-                self.own.set(Own::Spsr, spsr);
+                self.set_own(m, Own::Elr, elr);
+                self.set_own(m, Own::Spsr, spsr);
             }
         }
     }
@@ -98,9 +99,17 @@ impl Nested {
                 m.set(El1::Far, far);
             }
             Backend::El0(_) => {
-                self.own.set(Own::Esr, esr);
-                self.own.set(Own::Far, far);
+                self.set_own(m, Own::Esr, esr);
+                self.set_own(m, Own::Far, far);
             }
+        }
+    }
+
+    /// Sets PAR_EL1, while virtual EL2 runs.
+    pub fn set_par<M: Machine>(&self, m: &M, value: u64) {
+        match self.backend {
+            Backend::Nv2 => m.set(El1::Par, value),
+            Backend::El0(_) => self.write(m, page::PAR, value),
         }
     }
 
@@ -126,10 +135,10 @@ impl Nested {
     #[inline(always)]
     pub fn run_at_el2<M: Machine>(&mut self, m: &M, state: u64, own_stack: bool) -> u64 {
         let state = state & !psr::MODE;
-        match &mut self.backend {
+        match self.backend {
             Backend::Nv2 => state | if own_stack { psr::EL1H } else { psr::EL1T },
-            Backend::El0(el0) => {
-                el0.select(m, own_stack);
+            Backend::El0(_) => {
+                self.select_stack(m, own_stack);
                 state | psr::EL0T
             }
         }

@@ -5,15 +5,25 @@
 //! ([`crate::memory::el2_shadow`]), by way of TTBR0_EL1; the upper range has one page of ours, the exception vectors of EL1, by which all
 //! that EL0 raises comes to EL2.
 
-use crate::arm::el1::{El1, SCTLR_RES1};
+use crate::addr::VcpuId;
+use crate::arm::el1::SCTLR_RES1;
 use crate::arm::trap::cptr;
-use crate::machine::Machine;
-use crate::memory::el2_vectors::{UPPER_BITS, vectors as vectors_of};
+use crate::arm::vncr::{CPTR_RESET, SCTLR_RESET};
+use crate::memory::el2_vectors::{self, UPPER_BITS};
 use aarch64_cpu::registers::{CNTKCTL_EL1, CPACR_EL1, SCTLR_EL1, SCTLR_EL2, TCR_EL1, TCR_EL2};
 
 /// Whether a byte of MAIR_ELx is for Normal memory: Device memory has nothing in the upper half (Arm ARM D24.2.108).
 const fn is_normal(kind: u8) -> bool {
     kind & 0xf0 != 0
+}
+
+/// Whether a byte of MAIR_ELx is for Normal memory that is write-back cacheable, inner and outer, as EL2 has it.
+const fn is_write_back(kind: u8) -> bool {
+    const fn is_so(half: u8) -> bool {
+        // 0b01RW, RW not 0, and 0b11RW.
+        half & 0b100 != 0 && half != 0b100
+    }
+    is_so(kind >> 4) && is_so(kind & 0xf)
 }
 
 /// An access that EL1 does for virtual EL2, and what that goes on with afterwards.
@@ -34,10 +44,10 @@ pub struct InterfaceAccess {
 pub struct El0 {
     /// PSTATE.SP of virtual EL2: whether its stack pointer is SP_EL2. What it has is in SP_EL0 on the CPU while it runs.
     pub own_stack: bool,
-    /// Of SP_EL0 and SP_EL2, the one that it does not use.
-    pub(super) other_sp: u64,
     /// An access to its interrupt interface that EL1 does for it just now.
     pub access: Option<InterfaceAccess>,
+    /// The vCPU's number, by which EL1's vectors have its page, if they do accesses to that.
+    pub(super) vcpu: Option<VcpuId>,
     /// TTBR1_EL1: the tables of the vectors.
     pub(super) ttbr1: u64,
     /// ID_AA64MMFR0_EL1.PARange of the CPU.
@@ -45,38 +55,16 @@ pub struct El0 {
 }
 
 impl El0 {
-    /// As after a reset, with the vectors by these tables. `pa_range` is what ID_AA64MMFR0_EL1 says of the CPU.
-    pub const fn new(ttbr1: u64, pa_range: u64) -> Self {
-        Self { own_stack: true, other_sp: 0, access: None, ttbr1, pa_range }
+    /// As after a reset, with the vectors by these tables, which have the page of `vcpu`, if they do accesses to it. `pa_range` is what
+    /// ID_AA64MMFR0_EL1 says of the CPU.
+    pub const fn new(ttbr1: u64, vcpu: Option<VcpuId>, pa_range: u64) -> Self {
+        Self { own_stack: true, access: None, vcpu, ttbr1, pa_range }
     }
 
     /// The same after a reset.
     #[must_use]
     pub const fn reset(&self) -> Self {
-        Self::new(self.ttbr1, self.pa_range)
-    }
-
-    /// Has virtual EL2, which runs, use SP_EL2 (`own`) or SP_EL0.
-    pub fn select<M: Machine>(&mut self, m: &M, own: bool) {
-        if own != self.own_stack {
-            let sp = m.get(El1::SpEl0);
-            m.set(El1::SpEl0, core::mem::replace(&mut self.other_sp, sp));
-            self.own_stack = own;
-        }
-    }
-
-    /// SP_EL0 while virtual EL2 runs.
-    pub fn sp_el0<M: Machine>(&self, m: &M) -> u64 {
-        if self.own_stack { self.other_sp } else { m.get(El1::SpEl0) }
-    }
-
-    /// Sets SP_EL0 while virtual EL2 runs.
-    pub fn set_sp_el0<M: Machine>(&mut self, m: &M, value: u64) {
-        if self.own_stack {
-            self.other_sp = value;
-        } else {
-            m.set(El1::SpEl0, value);
-        }
+        Self::new(self.ttbr1, self.vcpu, self.pa_range)
     }
 }
 
@@ -94,6 +82,9 @@ pub struct El2State {
 }
 
 impl El2State {
+    /// After a reset.
+    pub const RESET: Self = Self { sctlr: SCTLR_RESET, tcr: 0, mair: 0, cptr: CPTR_RESET };
+
     /// SCTLR_EL1. PSTATE.DAIF, cache maintenance by address, DC ZVA and CTR_EL0 are EL0's, as they are EL2's; WFI and WFE are for EL2's own
     /// controls to trap. Alignment and byte order are as EL2 has them. Caches are never off: that is for [`Self::mair_el1`] to say, as walks of
     /// shadow tables are to see what is in caches (Arm ARM D24.2.174, C).
@@ -134,7 +125,15 @@ impl El2State {
     pub fn vbar_el1(&self) -> u64 {
         let kinds = self.mair_el1().to_le_bytes();
         // Below 8.
-        vectors_of(kinds.iter().position(|kind| is_normal(*kind)).unwrap_or(0) as u8)
+        el2_vectors::vectors(kinds.iter().position(|kind| is_normal(*kind)).unwrap_or(0) as u8)
+    }
+
+    /// VBAR_EL1 and SP_EL1 for vectors that do accesses to the page of `vcpu`. EL2 has that page in caches, so this takes memory of that kind;
+    /// nothing where there is none.
+    pub fn register_vectors(&self, vcpu: VcpuId) -> Option<(u64, u64)> {
+        // Below 8.
+        let kind = self.mair_el1().to_le_bytes().iter().position(|kind| is_write_back(*kind))? as u8;
+        Some((el2_vectors::register_vectors(kind), el2_vectors::registers(kind, vcpu)?))
     }
 
     /// MAIR_EL1: EL2's; where its MMU or its caches are off, what it has as Normal is not cacheable. With its MMU off all of its memory is of

@@ -14,49 +14,13 @@ use crate::arm::el1::{Context, El1};
 use crate::arm::esr::ec;
 use crate::arm::gic::{self, Version};
 pub use crate::arm::trap::hcr;
+use crate::arm::vncr::{CPTR_RESET, SCTLR_RESET};
+pub use crate::arm::vncr::{Own, page};
 use crate::machine::{Machine, Words};
 use crate::memory::Root;
 use crate::vcpu::el0_state::El0;
 use crate::vcpu::{Interface, Timer};
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Offsets in the page that VNCR_EL2 names (Arm ARM D8.11.3, table of registers and offsets), which is a register file in memory where the
-/// CPU has no FEAT_NV2.
-#[allow(missing_docs)]
-pub mod page {
-    pub const VTTBR: u64 = 0x020;
-    pub const VTCR: u64 = 0x040;
-    pub const VMPIDR: u64 = 0x050;
-    pub const CNTVOFF: u64 = 0x060;
-    pub const HCR: u64 = 0x078;
-    pub const VPIDR: u64 = 0x088;
-    pub const VNCR: u64 = 0x0b0;
-    pub const CPACR: u64 = 0x100;
-    pub const CONTEXTIDR: u64 = 0x108;
-    pub const SCTLR: u64 = 0x110;
-    pub const TCR: u64 = 0x120;
-    pub const AFSR0: u64 = 0x128;
-    pub const AFSR1: u64 = 0x130;
-    pub const ESR: u64 = 0x138;
-    pub const MAIR: u64 = 0x140;
-    pub const AMAIR: u64 = 0x148;
-    pub const SPSR: u64 = 0x160;
-    pub const CNTV_CVAL: u64 = 0x168;
-    pub const CNTV_CTL: u64 = 0x170;
-    pub const CNTP_CVAL: u64 = 0x178;
-    pub const CNTP_CTL: u64 = 0x180;
-    pub const TTBR0: u64 = 0x200;
-    pub const TTBR1: u64 = 0x210;
-    pub const FAR: u64 = 0x220;
-    pub const ELR: u64 = 0x230;
-    pub const SP_EL1: u64 = 0x240;
-    pub const VBAR: u64 = 0x250;
-    pub const ICH_LR: u64 = 0x400;
-    pub const ICH_AP0R: u64 = 0x480;
-    pub const ICH_AP1R: u64 = 0x4a0;
-    pub const ICH_HCR: u64 = 0x4c0;
-    pub const ICH_VMCR: u64 = 0x4c8;
-}
 
 macro_rules! guests {
     ($($register:ident = $offset:expr),* $(,)?) => {
@@ -148,6 +112,8 @@ pub struct Nested {
     pub version: Version,
     /// The page that VNCR_EL2 names.
     pub page: Page,
+    /// The bits that there are of HCR_EL2.
+    hcr_bits: u64,
     /// Which world is on the CPU.
     pub world: World,
     /// Whether EL1's registers on the CPU are arranged for a hypervisor with HCR_EL2.E2H set.
@@ -158,11 +124,6 @@ pub struct Nested {
     pub hypervisor_el1: Context,
     /// The guest's on their way between CPU and page.
     pub guest_el1: Context,
-    /// Registers of EL2 that are neither in the page nor EL1's; those that are EL1's, as the hypervisor wrote them, where it
-    /// runs without E2H.
-    pub own: OwnRegisters,
-    /// CNTKCTL_EL1 while CNTHCTL_EL2 has its place on the CPU.
-    pub cntkctl: u64,
     /// EL2's physical timer.
     pub hp: Timer,
     /// EL2's virtual timer while it is not on the CPU.
@@ -179,62 +140,30 @@ pub struct Nested {
     pub lines: u16,
 }
 
-macro_rules! own {
-    ($($name:ident),* $(,)?) => {
-        /// EL2's own registers: those that are neither in the page nor EL1's.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[allow(missing_docs)]
-        pub enum Own { $($name),* }
-
-        /// A value for each of [`Own`].
-        #[derive(Clone, Debug, Default)]
-        pub struct OwnRegisters([u64; [$(Own::$name),*].len()]);
-    };
-}
-
-own! {
-    Sctlr, Tcr, Ttbr0, Ttbr1, Mair, Amair, Vbar, Cptr, Contextidr, Cnthctl, Afsr0, Afsr1, Hpfar, Mdcr, Hacr, Actlr, Hstr,
-    Elr, Spsr, Esr, Far, Tpidr,
-}
-
-impl OwnRegisters {
-    /// The value of `register`.
-    pub fn get(&self, register: Own) -> u64 {
-        self.0.get(register as usize).copied().unwrap_or(0)
-    }
-
-    /// Sets the value of `register`.
-    pub fn set(&mut self, register: Own, value: u64) {
-        if let Some(slot) = self.0.get_mut(register as usize) {
-            *slot = value;
-        }
-    }
-}
-
+/// Bits of HCR_EL2 that a hypervisor at EL0 does not have: VHE and nested virtualization.
+const ABSENT_AT_EL0: u64 = hcr::E2H | hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
 /// The interrupts whose lines follow from its registers: INTIDs 25 to 28, and 30. After a reset all are set anew.
 const LINES: u16 = 0b0101_1110_0000_0000;
-/// SCTLR_EL2 after a reset: the bits that are one (Arm ARM D24.2.175), MMU and caches off.
-pub(super) const SCTLR: u64 = 0x30c5_0830;
-/// CPTR_EL2 after a reset, with E2H clear: the bits that are one.
-const CPTR: u64 = 0x33ff;
+/// CurrentEL at EL2.
+const CURRENT_EL: u64 = 2 << 2;
 
 impl Nested {
     /// As after a reset, with the page at `page`, which the caller clears.
     pub fn new(backend: Backend, version: Version, page: Page, lists: u8) -> Self {
-        let mut own = OwnRegisters::default();
-        own.set(Own::Sctlr, SCTLR);
-        own.set(Own::Cptr, CPTR);
+        let hcr_bits = match backend {
+            Backend::Nv2 => u64::MAX,
+            Backend::El0(_) => !ABSENT_AT_EL0,
+        };
         Self {
             backend,
             version,
             page,
+            hcr_bits,
             world: World::Hypervisor,
             vhe: false,
             settled: false,
             hypervisor_el1: Context::reset(),
             guest_el1: Context::zeroed(),
-            own,
-            cntkctl: 0,
             hp: Timer::default(),
             hv: Timer::default(),
             lists,
@@ -252,6 +181,11 @@ impl Nested {
         self.write(m, page::HCR, 0);
         self.write(m, page::VPIDR, midr);
         self.write(m, page::VMPIDR, mpidr);
+        self.set_own(m, Own::Sctlr, SCTLR_RESET);
+        self.set_own(m, Own::Cptr, CPTR_RESET);
+        self.write(m, page::MIDR, midr);
+        self.write(m, page::MPIDR, mpidr);
+        self.write(m, page::CURRENT_EL, CURRENT_EL);
     }
 
     /// A register in the page.
@@ -264,6 +198,18 @@ impl Nested {
     #[inline(always)]
     pub fn write<M: Machine>(&self, m: &M, offset: u64, value: u64) {
         self.page.write(m, offset, value);
+    }
+
+    /// A register of EL2's own as the page has it. Where EL1's registers have it while the hypervisor runs with E2H, this is not it.
+    #[inline(always)]
+    pub fn own<M: Machine>(&self, m: &M, register: Own) -> u64 {
+        self.read(m, register.offset())
+    }
+
+    /// Sets it in the page, and nothing else.
+    #[inline(always)]
+    pub fn set_own<M: Machine>(&self, m: &M, register: Own, value: u64) {
+        self.write(m, register.offset(), value);
     }
 
     /// EL1's virtual timer as the page has it, by its own counter.
@@ -288,7 +234,12 @@ impl Nested {
     /// HCR_EL2 as the hypervisor has it.
     #[inline(always)]
     pub fn hcr<M: Machine>(&self, m: &M) -> u64 {
-        self.read(m, page::HCR)
+        self.read(m, page::HCR) & self.hcr_bits
+    }
+
+    /// Sets it.
+    pub fn write_hcr<M: Machine>(&self, m: &M, value: u64) {
+        self.write(m, page::HCR, value & self.hcr_bits);
     }
 
     /// Whether EL0 is the hypervisor's own (HCR_EL2.E2H and TGE).
@@ -334,18 +285,18 @@ impl Nested {
         share(m, &mut self.guest_el1);
         match &self.backend {
             Backend::Nv2 if !self.vhe => self.guest_el1.set(El1::Cntkctl, m.get(El1::Cntkctl)),
-            Backend::Nv2 => self.guest_el1.set(El1::Cntkctl, self.cntkctl),
-            Backend::El0(el0) => {
-                self.guest_el1.set(El1::SpEl0, el0.sp_el0(m));
-                self.guest_el1.set(El1::Cntkctl, self.cntkctl);
-            }
+            Backend::Nv2 => self.guest_el1.set(El1::Cntkctl, self.read(m, page::CNTKCTL)),
+            Backend::El0(_) => self.fetch_guest_of_el0(m),
         }
     }
 
     /// Keeps the guest's registers, as they came from the CPU into [`Nested::guest_el1`], in the page.
     pub fn keep_guest<M: Machine>(&mut self, m: &M) {
         put_guest(m.frame(self.page.0), &self.guest_el1);
-        self.cntkctl = self.guest_el1.get(El1::Cntkctl);
+        self.write(m, page::CNTKCTL, self.guest_el1.get(El1::Cntkctl));
+        if let Backend::El0(_) = self.backend {
+            self.keep_guest_of_el0(m);
+        }
     }
 
     /// The guest's interface, out of the page.

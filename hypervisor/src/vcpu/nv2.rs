@@ -6,12 +6,13 @@
 //! Who else handles a vCPU with an EL2 asks for its registers by what they are ([`super::backend`]), and relies on none of this.
 
 use super::Traps;
-use super::nested::{Nested, Own, SCTLR, hcr, page, share};
+use super::nested::{Nested, Own, hcr, page, share};
 use super::timer::Timer;
 use crate::arm::el1::El1;
 use crate::arm::exception;
 use crate::arm::trap::cptr;
 use crate::arm::vmsa::TCR_EL2_HPD;
+use crate::arm::vncr::SCTLR_RESET;
 use crate::machine::Machine;
 use aarch64_cpu::registers::{TCR_EL1, TCR_EL2};
 use tock_registers::register_bitfields;
@@ -44,7 +45,7 @@ pub(super) fn read_own<M: Machine>(nested: &Nested, m: &M, register: Own) -> u64
     match Nested::place(register) {
         _ if register == Own::Cnthctl && nested.vhe => m.get(El1::Cntkctl),
         Some(place) if nested.vhe => m.get(place),
-        _ => nested.own.get(register),
+        _ => nested.own(m, register),
     }
 }
 
@@ -54,10 +55,10 @@ pub(super) fn write_own<M: Machine>(nested: &mut Nested, m: &M, register: Own, v
         _ if register == Own::Cnthctl && nested.vhe => m.set(El1::Cntkctl, value),
         Some(place) if nested.vhe => m.set(place, value),
         Some(place) => {
-            nested.own.set(register, value);
+            nested.set_own(m, register, value);
             m.set(place, Nested::as_el1(register, value));
         }
-        None => nested.own.set(register, value),
+        None => nested.set_own(m, register, value),
     }
 }
 
@@ -129,7 +130,7 @@ impl Nested {
     /// EL1's value for a register of a hypervisor without E2H, whose EL2 has one range of addresses and no EL0.
     pub fn as_el1(register: Own, value: u64) -> u64 {
         match register {
-            Own::Sctlr => value | SCTLR,
+            Own::Sctlr => value | SCTLR_RESET,
             Own::Tcr => tcr_as_el1(value),
             // TFP: EL2's own use of FP is an exception to EL2. SVE and SME, which are hidden, trap to us whatever it says.
             Own::Cptr => cpacr::ZEN | cpacr::SMEN | if value & cptr::TFP != 0 { 0 } else { cpacr::FPEN },
@@ -147,21 +148,21 @@ impl Nested {
         self.vhe = vhe;
         for (own, place) in PLACES {
             if vhe {
-                m.set(place, self.own.get(own));
+                m.set(place, self.own(m, own));
             } else {
                 let value = m.get(place);
-                self.own.set(own, value);
+                self.set_own(m, own, value);
                 m.set(place, Self::as_el1(own, value));
             }
         }
         if vhe {
-            self.cntkctl = m.get(El1::Cntkctl);
-            m.set(El1::Cntkctl, self.own.get(Own::Cnthctl));
+            self.write(m, page::CNTKCTL, m.get(El1::Cntkctl));
+            m.set(El1::Cntkctl, self.own(m, Own::Cnthctl));
             m.set(El1::CntvCval, self.hv.cval);
             m.set(El1::CntvCtl, self.hv.ctl);
         } else {
-            self.own.set(Own::Cnthctl, m.get(El1::Cntkctl));
-            m.set(El1::Cntkctl, self.cntkctl);
+            self.set_own(m, Own::Cnthctl, m.get(El1::Cntkctl));
+            m.set(El1::Cntkctl, self.read(m, page::CNTKCTL));
             self.hv = Timer::new(m.get(El1::CntvCtl), m.get(El1::CntvCval));
             m.set(El1::CntvCtl, 0);
         }

@@ -78,6 +78,12 @@ pub fn touch(address: u64, store: bool) {
     }
 }
 
+/// Stores anything anywhere.
+pub fn put(address: u64, value: u64) {
+    // SAFETY: as in `leave`.
+    unsafe { asm!("str {}, [{}]", in(reg) value, in(reg) address) }
+}
+
 /// Runs the instructions at any address.
 pub fn run(address: u64) -> ! {
     // SAFETY: as in `leave`.

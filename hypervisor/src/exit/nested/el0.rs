@@ -1,12 +1,14 @@
 //! Exits of a virtual EL2 that runs at EL0, while it runs: what comes by EL1's vectors, which are ours ([`crate::memory::el2_vectors`]).
 //!
-//! An instruction that EL0 may not have is read and becomes the syndrome that FEAT_NV would have trapped it with ([`a64`]); from there on it is
+//! Accesses to registers in the page are done there already (`el2/el0_vectors.S`), if its memory and its stack pointer are such.
+//! Any other instruction that EL0 may not have is read and becomes the syndrome that FEAT_NV would have trapped it with ([`a64`]); from there on it is
 //! handled alike. An abort of stage 1 is for its shadow ([`regime`]) or its own. All else that EL0 raises is an exception from EL2 to EL2.
 //! What comes to our EL2 at once, as aborts of stage 2 and WFI, means what it means for any other vCPU.
 
 use super::el0_system;
 use super::outcome::Outcome;
 use crate::arm::a64;
+use crate::arm::debug::mdscr;
 use crate::arm::el1::El1;
 use crate::arm::esr::{Abort, ec};
 use crate::arm::exception::{Kind, psr};
@@ -14,6 +16,7 @@ use crate::arm::gic::Version;
 use crate::arm::sysreg::Trapped;
 use crate::exit::raise::{nested_deny, nested_raise};
 use crate::host::Here;
+use crate::hwstate::debug;
 use crate::hwstate::nested::{regime, transition};
 use crate::machine::Machine;
 use crate::memory::Miss;
@@ -21,8 +24,9 @@ use crate::memory::el2_vectors::{N_VECTORS, interface_access};
 use crate::memory::nested_walk::Reason;
 use crate::next::{Cause, Next};
 use crate::vcpu::el0_state::InterfaceAccess;
-use crate::vcpu::nested::{Backend, Nested};
+use crate::vcpu::nested::{Backend, Nested, page};
 use crate::vcpu::{Common, Counter};
+use aarch64_cpu::registers::ESR_EL2;
 
 /// ISS of an abort: the fault status code.
 const STATUS: u64 = 0x3f;
@@ -40,7 +44,12 @@ const OWN: [u64; 10] = [ec::FP, ec::ILLEGAL_STATE, 0x15, 0x22, 0x26, 0x2c, 0x30,
 /// syndrome is in the registers by then.
 #[inline(never)]
 pub fn take<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Outcome> {
+    follow_mdscr(m, vcpu, nested);
     if vcpu.registers.pstate & psr::MODE != psr::EL1H {
+        return Some(Outcome::Common);
+    }
+    if vcpu.registers.syndrome().ec() == ec::DABT_LOWER {
+        begin_anew(m, vcpu, nested);
         return Some(Outcome::Common);
     }
     // It is at one of the vectors, whose number the HVC there has.
@@ -58,6 +67,13 @@ pub fn take<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut N
             vcpu.remember();
             return synchronous(here, m, vcpu, nested);
         }
+        SAME_LEVEL => {
+            // The instruction could not be read: X0 is where it is, X2 was SPSR_EL1.
+            (vcpu.registers.pc, vcpu.registers.pstate) = (vcpu.registers.read(0), vcpu.registers.read(2));
+            vcpu.registers.pstate &= !psr::MODE;
+            restore(m, vcpu, nested);
+            return undefined(here, m, vcpu, nested);
+        }
         9 => Kind::Irq,
         10 => Kind::Fiq,
         11 => Kind::SError,
@@ -66,6 +82,35 @@ pub fn take<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut N
     let syndrome = (kind == Kind::SError).then_some(vcpu.registers.esr);
     transition::exception(here, m, vcpu, nested, kind, syndrome);
     Some(Outcome::Done(Next::Resume))
+}
+
+/// Takes over what EL1's vectors have written to MDSCR_EL1.
+fn follow_mdscr<M: Machine>(m: &M, vcpu: &mut Common, nested: &Nested) {
+    let now = nested.read(m, page::MDSCR) & mdscr::ALL;
+    if now != vcpu.debug.mdscr {
+        vcpu.debug.mdscr = now;
+        debug::nested_load(m, vcpu, nested);
+    }
+}
+
+/// The vector of what EL1 raises itself, synchronously.
+const SAME_LEVEL: u64 = 4;
+
+/// An abort of stage 2 when EL1's vectors read an instruction of virtual EL2: becomes that of its fetch, before which nothing was done.
+fn begin_anew<M: Machine>(m: &M, vcpu: &mut Common, nested: &Nested) {
+    /// Of the syndrome: S1PTW and the status code.
+    const KEPT: u64 = 1 << 7 | STATUS;
+    restore(m, vcpu, nested);
+    let registers = &mut vcpu.registers;
+    (registers.pc, registers.pstate) = (m.get(El1::Elr), m.get(El1::Spsr));
+    registers.esr = ESR_EL2::EC.val(ec::IABT_LOWER).value | ESR_EL2::IL::SET.value | registers.esr & KEPT;
+}
+
+/// Gives X0 to X3 back what they were when EL1's vectors began to use them.
+fn restore<M: Machine>(m: &M, vcpu: &mut Common, nested: &Nested) {
+    for n in 0..4 {
+        vcpu.registers.write(n, nested.read(m, page::SCRATCH + u64::from(n) * 8));
+    }
 }
 
 fn synchronous<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Outcome> {
@@ -81,43 +126,19 @@ fn synchronous<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mu
     Some(Outcome::Done(next))
 }
 
-/// How many instructions are done at one exit at most.
-const MOST_AT_ONCE: u32 = 16;
-
-/// An instruction that EL0 may not have, which is found out by reading it. What follows is done at once if it is of that kind, too: to go there
-/// and come back costs more than the rest.
+/// An instruction that EL0 may not have, which is found out by reading it.
 fn undefined<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested) -> Option<Outcome> {
-    let mut ahead = None;
-    for n in 0..MOST_AT_ONCE {
-        let word = match ahead.take() {
-            Some(word) => word,
-            None => {
-                // What is not mapped any more is executed again.
-                let Some([word, next]) = instructions(here, m, vcpu.registers.pc) else { break };
-                ahead = Some(next);
-                word
-            }
-        };
-        if let Some((access, place)) = el0_system::register(word, nested.version) {
-            if n == 0 {
-                here.slot.count(Counter::SystemRegister);
-            }
-            el0_system::access(here, m, vcpu, nested, access, place);
-            vcpu.registers.step(4);
-            if el0_system::changes_regime(place) {
-                break;
-            }
-            continue;
-        }
-        if n > 0 && word != a64::ERET {
-            // The CPU knows whether EL0 may have it.
-            break;
-        }
-        let Some(esr) = a64::syndrome(word) else { return Some(Outcome::Done(nested_deny(here, m, vcpu, nested))) };
-        vcpu.registers.esr = esr;
-        return trapped(here, m, vcpu, nested);
+    // What is not mapped any more is executed again.
+    let Some(word) = instruction(here, m, vcpu.registers.pc) else { return Some(Outcome::Done(Next::Resume)) };
+    if let Some((access, place)) = el0_system::register(word, nested.version) {
+        here.slot.count(Counter::SystemRegister);
+        el0_system::access(here, m, vcpu, nested, access, place);
+        vcpu.registers.step(4);
+        return Some(Outcome::Done(Next::Resume));
     }
-    Some(Outcome::Done(Next::Resume))
+    let Some(esr) = a64::syndrome(word) else { return Some(Outcome::Done(nested_deny(here, m, vcpu, nested))) };
+    vcpu.registers.esr = esr;
+    trapped(here, m, vcpu, nested)
 }
 
 /// An instruction that EL0 may not have.
@@ -178,17 +199,17 @@ fn end_access<M: Machine>(
     Next::Resume
 }
 
-/// The instruction at `pc`, read once, and the next one, or 0. Nothing where that is not mapped.
+/// The instruction at `pc`, read once. Nothing where that is not mapped.
 #[inline(always)]
-fn instructions<M: Machine>(here: Here<'_>, m: &M, pc: u64) -> Option<[u32; 2]> {
+fn instruction<M: Machine>(here: Here<'_>, m: &M, pc: u64) -> Option<u32> {
     let mut memory = here.vm.memory.lock();
-    if let Some(words) = m.instructions(pc) {
-        return Some(words);
+    if let Some(word) = m.instruction(pc) {
+        return Some(word);
     }
     let at = m.translate(pc)?;
     let mut word = [0; 4];
     memory.read(m, &here.host.pool, at, &mut word).ok()?;
-    Some([u32::from_le_bytes(word), 0])
+    Some(u32::from_le_bytes(word))
 }
 
 /// An abort of stage 1.

@@ -10,7 +10,7 @@ use crate::arm::gic::Version;
 use crate::arm::idreg::field::{self, isar0};
 use crate::arm::sysreg::{Encoding, Trapped};
 use crate::arm::tlbi;
-use crate::arm::trap::hcr;
+use crate::arm::vncr::{self, Slot, Write};
 use crate::exit::raise::nested_deny;
 use crate::host::Here;
 use crate::hwstate::nested::{interfaces, lists, regime};
@@ -19,7 +19,7 @@ use crate::memory::nested_walk::{NestedFault, Reason, Wrong};
 use crate::next::Next;
 use crate::vcpu::Common;
 use crate::vcpu::el0;
-use crate::vcpu::nested::{Backend, Nested, Own, page};
+use crate::vcpu::nested::{Nested, Own, page};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
@@ -27,26 +27,24 @@ use core::sync::atomic::Ordering;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Place {
-    Own(Own),
+    /// In the page, and that is all.
+    Page(u16),
+    /// The same, and it cannot be written.
+    PageToRead(u16),
     /// SCTLR_EL2, TCR_EL2, TTBR0_EL2: with it, its shadow may be another.
     Regime(Own),
-    Page(u16),
     /// HCR_EL2, which is in the page.
     Hcr,
     /// Of ICH, which are there: the maintenance interrupt follows.
     Ich(u16),
-    /// On the CPU: a register of the guest's that virtual EL2 does not use itself.
-    Cpu(El1),
-    /// CNTKCTL_EL1 of its guest.
-    Cntkctl,
+    /// In the page, as the CPU would keep it.
+    Csselr,
+    /// On the CPU, where EL0 reads it.
+    TpidrroEl0,
     SpEl0,
     SpSel,
-    /// Reads as this.
-    Fixed(u8),
     /// ISR_EL1.
     Isr,
-    Midr,
-    Mpidr,
     Clidr,
     Ccsidr,
 }
@@ -54,83 +52,44 @@ pub enum Place {
 impl Place {
     /// Whether MSR of it is UNDEFINED.
     const fn is_read_only(self) -> bool {
-        matches!(self, Self::Fixed(_) | Self::Isr | Self::Midr | Self::Mpidr | Self::Clidr | Self::Ccsidr)
-    }
-
-    /// Whether it is of a GICv3.
-    const fn is_ich(self) -> bool {
-        matches!(self, Self::Ich(_))
+        matches!(self, Self::PageToRead(_) | Self::Isr | Self::Clidr | Self::Ccsidr)
     }
 }
 
-/// CurrentEL at EL2.
-const CURRENT_EL: u8 = 2 << 2;
-/// Bits of HCR_EL2 that such a hypervisor does not have: VHE and nested virtualization.
-const ABSENT: u64 = hcr::E2H | hcr::NV | hcr::NV1 | hcr::AT | hcr::NV2;
-
-/// A register in the page, which has 4096 bytes.
-const fn of_page(offset: u64) -> Place {
-    Place::Page(offset as u16)
-}
-
-/// The same of ICH: number `n` from there on.
-const fn of_ich(offset: u64, n: u16) -> Place {
-    Place::Ich(offset as u16 + n * 8)
-}
-
-fn place(encoding: Encoding) -> Option<Place> {
+fn place(encoding: Encoding, version: Version) -> Option<Place> {
     Some(match encoding.parts() {
         // MSR SPSel, #imm: op1, CRn and op2 say that it is this.
         [0, 0, 4, _, 5] => Place::SpSel,
-        [3, 0, 0, 0, 0] => Place::Midr,
-        [3, 0, 0, 0, 5] => Place::Mpidr,
-        // REVIDR_EL1, AIDR_EL1.
-        [3, 0, 0, 0, 6] | [3, 1, 0, 0, 7] => Place::Fixed(0),
-        [3, 0, 1, 0, 2] => of_page(page::CPACR),
-        [3, 0, 4, 0, 0] => of_page(page::SPSR),
-        [3, 0, 4, 0, 1] => of_page(page::ELR),
+        // AIDR_EL1.
+        [3, 1, 0, 0, 7] => Place::PageToRead(page::ZERO as u16),
         [3, 0, 4, 1, 0] => Place::SpEl0,
         [3, 0, 4, 2, 0] => Place::SpSel,
-        [3, 0, 4, 2, 2] => Place::Fixed(CURRENT_EL),
-        [3, 0, 7, 4, 0] => Place::Cpu(El1::Par),
-        [3, 0, 12, 0, 0] => of_page(page::VBAR),
         [3, 0, 12, 1, 0] => Place::Isr,
-        [3, 0, 13, 0, 4] => Place::Cpu(El1::TpidrEl1),
-        [3, 0, 14, 1, 0] => Place::Cntkctl,
         [3, 1, 0, 0, 0] => Place::Ccsidr,
         [3, 1, 0, 0, 1] => Place::Clidr,
-        [3, 2, 0, 0, 0] => Place::Cpu(El1::Csselr),
-        [3, 3, 13, 0, 3] => Place::Cpu(El1::TpidrroEl0),
-        [3, 4, 0, 0, 0] => of_page(page::VPIDR),
-        [3, 4, 0, 0, 5] => of_page(page::VMPIDR),
+        [3, 2, 0, 0, 0] => Place::Csselr,
+        [3, 3, 13, 0, 3] => Place::TpidrroEl0,
         [3, 4, 1, 0, 0] => Place::Regime(Own::Sctlr),
         [3, 4, 1, 1, 0] => Place::Hcr,
+        // MDCR_EL2, CPTR_EL2, MAIR_EL2: more follows from them, as with FEAT_NV2.
+        [3, 4, 1, 1, 1 | 2] | [3, 4, 10, 2, 0] => return None,
         [3, 4, 2, 0, 0] => Place::Regime(Own::Ttbr0),
         [3, 4, 2, 0, 2] => Place::Regime(Own::Tcr),
-        [3, 4, 2, 1, 0] => of_page(page::VTTBR),
-        [3, 4, 2, 1, 2] => of_page(page::VTCR),
-        [3, 4, 4, 0, 0] => Place::Own(Own::Spsr),
-        [3, 4, 4, 0, 1] => Place::Own(Own::Elr),
-        [3, 4, 4, 1, 0] => of_page(page::SP_EL1),
-        [3, 4, 5, 2, 0] => Place::Own(Own::Esr),
-        [3, 4, 6, 0, 0] => Place::Own(Own::Far),
-        [3, 4, 12, 8, n @ 0..4] => of_ich(page::ICH_AP0R, n),
-        [3, 4, 12, 9, n @ 0..4] => of_ich(page::ICH_AP1R, n),
-        [3, 4, 12, 11, 0] => of_ich(page::ICH_HCR, 0),
-        [3, 4, 12, 11, 7] => of_ich(page::ICH_VMCR, 0),
-        [3, 4, 12, crm @ 12..=13, n] => of_ich(page::ICH_LR, (crm - 12) * 8 + n),
-        [3, 4, 13, 0, 2] => Place::Own(Own::Tpidr),
-        [3, 4, 14, 0, 3] => of_page(page::CNTVOFF),
-        _ => return None,
+        parts => {
+            let Slot { offset, write } = vncr::slot(encoding, version)?;
+            match parts {
+                [_, 4, 12, 8..=15, _] => Place::Ich(offset),
+                _ if write != Write::Page => Place::PageToRead(offset),
+                _ => Place::Page(offset),
+            }
+        }
     })
 }
 
 /// Where the register of an access is, if it is here: what may be read alone is UNDEFINED otherwise, and so is what a GICv2 has in memory.
 #[inline(always)]
 fn find(access: Trapped, version: Version) -> Option<Place> {
-    let is_there =
-        |place: &Place| (access.is_read || !place.is_read_only()) && (version == Version::V3 || !place.is_ich());
-    place(access.encoding).filter(is_there)
+    place(access.encoding, version).filter(|place| access.is_read || !place.is_read_only())
 }
 
 /// The access that the instruction `word` is, if it is to a register that is here, and where that is.
@@ -138,11 +97,6 @@ fn find(access: Trapped, version: Version) -> Option<Place> {
 pub fn register(word: u32, version: Version) -> Option<(Trapped, Place)> {
     let access = a64::access(word)?;
     Some((access, find(access, version)?))
-}
-
-/// Whether what follows a write there is translated otherwise.
-pub const fn changes_regime(place: Place) -> bool {
-    matches!(place, Place::Regime(_))
 }
 
 /// Does an access to a register.
@@ -209,14 +163,13 @@ fn is_absent(access: Trapped, version: Version, level: u64) -> bool {
 
 fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Nested, place: Place) -> u64 {
     match place {
-        Place::Own(own) | Place::Regime(own) => nested.own.get(own),
-        Place::Page(offset) | Place::Ich(offset) => nested.read(m, offset.into()),
+        Place::Regime(own) => nested.own(m, own),
+        Place::Page(offset) | Place::PageToRead(offset) | Place::Ich(offset) => nested.read(m, offset.into()),
         Place::Hcr => nested.hcr(m),
-        Place::Cpu(register) => m.get(register),
-        Place::Cntkctl => nested.cntkctl,
-        Place::SpEl0 => nested.el0().map_or(0, |el0| el0.sp_el0(m)),
-        Place::SpSel => nested.el0().map_or(0, |el0| el0.own_stack.into()),
-        Place::Fixed(value) => value.into(),
+        Place::Csselr => nested.read(m, page::CSSELR),
+        Place::TpidrroEl0 => m.get(El1::TpidrroEl0),
+        Place::SpEl0 => nested.sp_el0(m),
+        Place::SpSel => nested.uses_own_stack().into(),
         Place::Isr => {
             if interfaces::is_due(here, m, vcpu, nested) {
                 psr::I
@@ -225,24 +178,22 @@ fn read<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut Neste
             }
         }
         Place::Clidr => m.caches()[0],
-        Place::Ccsidr => m.caches()[1],
-        Place::Midr => here.host.facts.midr,
-        Place::Mpidr => vcpu.mpidr,
+        Place::Ccsidr => {
+            m.set(El1::Csselr, nested.read(m, page::CSSELR));
+            m.caches()[1]
+        }
     }
 }
 
 fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, place: Place, value: u64) {
     match place {
-        Place::Own(own) => nested.own.set(own, value),
         Place::Regime(own) => {
             el0::write_own(nested, m, own, value);
             m.set(El1::Ttbr0, regime::enter(here, m, vcpu.id, nested));
         }
         Place::Page(offset) => nested.write(m, offset.into(), value),
         Place::Hcr => {
-            nested.write(m, page::HCR, value & !ABSENT);
-            // Which of its interrupts come follows.
-            here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
+            nested.write_hcr(m, value);
         }
         Place::Ich(offset) => {
             nested.write(m, offset.into(), value);
@@ -250,13 +201,14 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, 
                 here.slot.requests.fetch_or(request::REFILL, Ordering::Relaxed);
             }
         }
-        Place::Cpu(register) => m.set(register, value),
-        Place::Cntkctl => nested.cntkctl = value,
-        Place::SpEl0 | Place::SpSel => {
-            let Backend::El0(el0) = &mut nested.backend else { return };
-            if place == Place::SpSel { el0.select(m, value & 1 != 0) } else { el0.set_sp_el0(m, value) }
+        Place::Csselr => {
+            m.set(El1::Csselr, value);
+            nested.write(m, page::CSSELR, m.get(El1::Csselr));
         }
-        Place::Fixed(_) | Place::Isr | Place::Midr | Place::Mpidr | Place::Clidr | Place::Ccsidr => {}
+        Place::TpidrroEl0 => m.set(El1::TpidrroEl0, value),
+        Place::SpEl0 => nested.set_sp_el0(m, value),
+        Place::SpSel => nested.select_stack(m, value & 1 != 0),
+        Place::PageToRead(_) | Place::Isr | Place::Clidr | Place::Ccsidr => {}
     }
 }
 
@@ -268,7 +220,7 @@ fn instruction<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, [op1, crn, cr
         // AT S1E2R, S1E2W.
         (4, 7, 8, 0 | 1) => {
             let access = if op2 == 0 { Access::Read } else { Access::Write };
-            m.set(El1::Par, probe(here, m, nested, value, access));
+            nested.set_par(m, probe(here, m, nested, value, access));
         }
         // IC IALLUIS, IALLU.
         (0, 7, 1 | 5, 0) => m.invalidate_instructions(),
@@ -290,7 +242,7 @@ fn probe<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64, access: Ac
     let failed = |fault: NestedFault| 1 | fault.status() << 1 | ONE;
     match regime::walk(here, m, nested, va) {
         Ok(leaf) if leaf.allows(access) => {
-            let kinds = nested.own.get(Own::Mair).to_le_bytes();
+            let kinds = nested.own(m, Own::Mair).to_le_bytes();
             let kind = kinds.get(usize::from(leaf.memory)).copied().unwrap_or(0);
             u64::from(kind) << 56 | leaf.ipa.bits() & !0xfff | ONE | u64::from(leaf.shareability) << 7
         }

@@ -186,7 +186,7 @@ fn read<M: Machine>(m: &M, nested: &Nested, place: Place) -> u64 {
     match place {
         Place::Own(own) => nested.read_own(m, own),
         Place::Page(offset) => nested.read(m, offset),
-        Place::Cntkctl => nested.cntkctl,
+        Place::Cntkctl => nested.read(m, page::CNTKCTL),
         Place::Fixed(value) => value,
         Place::Rvbar => 0,
         Place::Vtr => m.interface_type(),
@@ -214,7 +214,7 @@ fn write<M: Machine>(here: Here<'_>, m: &M, vcpu: &Common, nested: &mut Nested, 
             }
         }
         Place::Page(offset) => nested.write(m, offset, value),
-        Place::Cntkctl => nested.cntkctl = value,
+        Place::Cntkctl => nested.write(m, page::CNTKCTL, value),
         Place::Fixed(_) | Place::Rvbar | Place::Vtr | Place::Misr | Place::Eisr | Place::Elrsr => {}
         Place::Timer(which, field) => {
             let (mut timer, offset) = timer(nested, m, which);
@@ -311,7 +311,7 @@ fn translate<M: Machine>(
     };
     if !by_guest {
         let par = m.probe(va, access, whose);
-        m.set(El1::Par, par);
+        nested.set_par(m, par);
         return true;
     }
     let Ok(shadow) = shadow::shadow(here, m, nested) else { return true };
@@ -339,6 +339,6 @@ fn translate<M: Machine>(
     if both && par & 1 == 0 {
         par = shadow::probe_outer(here, m, nested, par, access);
     }
-    m.set(El1::Par, par);
+    nested.set_par(m, par);
     true
 }

@@ -19,10 +19,10 @@ pub fn belongs<M: Machine>(m: &M, vcpu: &Common, nested: &Nested) -> bool {
         ec::HVC64 => hcr & hcr::HCD == 0,
         ec::SMC64 => hcr & hcr::TSC != 0,
         ec::WFX => hcr & if syndrome.iss() & 1 == 0 { hcr::TWI } else { hcr::TWE } != 0,
-        ec::FP => traps_fp(nested),
+        ec::FP => traps_fp(m, nested),
         ec::ERET => hcr & hcr::NV != 0,
         // Debug exceptions, while they go to EL2.
-        0x30..=0x3c => nested.own.get(Own::Mdcr) & mdcr::TDE != 0,
+        0x30..=0x3c => nested.own(m, Own::Mdcr) & mdcr::TDE != 0,
         ec::SYSREG => sysreg(m, nested, syndrome.iss()),
         _ => false,
     }
@@ -46,11 +46,11 @@ fn sysreg<M: Machine>(m: &M, nested: &Nested, iss: u64) -> bool {
         Some(Control::Hcr(bit)) => (nested.hcr(m), 1 << bit),
         Some(Control::Memory) => (nested.hcr(m), if is_read { hcr::TRVM } else { hcr::TVM }),
         Some(Control::Sgi) => (nested.hcr(m), hcr::IMO | hcr::FMO),
-        Some(Control::Mdcr(bit)) => (nested.own.get(Own::Mdcr), 1 << bit | mdcr::TDE),
-        Some(Control::Tcpac) => (cptr_el2(nested), cptr::TCPAC),
+        Some(Control::Mdcr(bit)) => (nested.own(m, Own::Mdcr), 1 << bit | mdcr::TDE),
+        Some(Control::Tcpac) => (cptr_el2(m, nested), cptr::TCPAC),
         Some(Control::Ich(bit)) => (nested.read(m, page::ICH_HCR), 1 << bit),
         Some(Control::Dir) => (nested.read(m, page::ICH_HCR), u64::from(ich::TDIR | ich::TC)),
-        Some(Control::CnthctlClear(bit)) => (!cnthctl(nested), 1 << bit),
+        Some(Control::CnthctlClear(bit)) => (!cnthctl(m, nested), 1 << bit),
     };
     value & mask != 0
 }

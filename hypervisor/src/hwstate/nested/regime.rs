@@ -14,16 +14,16 @@ use crate::vcpu::Common;
 use crate::vcpu::nested::{Nested, Own};
 
 /// What its stage 1 is by its registers.
-pub fn regime(here: Here<'_>, nested: &Nested) -> El2Regime {
+pub fn regime<M: Machine>(here: Here<'_>, m: &M, nested: &Nested) -> El2Regime {
     let facts = &here.host.facts;
-    let [ttbr0, tcr, sctlr] = [Own::Ttbr0, Own::Tcr, Own::Sctlr].map(|own| nested.own.get(own));
+    let [ttbr0, tcr, sctlr] = [Own::Ttbr0, Own::Tcr, Own::Sctlr].map(|own| nested.own(m, own));
     let has_hpds = field::read(facts.ids.get(7, 1), mmfr1::HPDS) != 0;
     El2Regime { ttbr0, tcr, sctlr, pa_bits: facts.pa_range.of_guests().bits(), has_hpds }
 }
 
 /// What TTBR0_EL1 is for `vcpu` with the registers it has by now.
 pub fn enter<M: Machine>(here: Here<'_>, m: &M, vcpu: VcpuId, nested: &Nested) -> u64 {
-    let regime = regime(here, nested);
+    let regime = regime(here, m, nested);
     // It has one root more than vCPUs.
     here.vm.el2_shadows.as_ref().and_then(|shadows| shadows.lock().enter(m, vcpu, &regime)).unwrap_or(0)
 }
@@ -47,7 +47,7 @@ pub fn fill<M: Machine>(here: Here<'_>, m: &M, vcpu: VcpuId, va: u64, access: Ac
 
 /// Where `va` leads by its own tables.
 pub fn walk<M: Machine>(here: Here<'_>, m: &M, nested: &Nested, va: u64) -> Result<El2Leaf, Reason> {
-    let regime = regime(here, nested);
+    let regime = regime(here, m, nested);
     here.vm.memory.lock().walk_el2(m, &here.host.pool, &regime, Addr::new(va))
 }
 

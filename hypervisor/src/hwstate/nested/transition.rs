@@ -147,7 +147,7 @@ pub fn exception<M: Machine>(
         here.slot.count(Counter::Nested);
         nested.set_syndrome(m, esr, vcpu.registers.far);
         if has_hpfar(class(esr)) {
-            nested.own.set(Own::Hpfar, vcpu.registers.hpfar);
+            nested.set_own(m, Own::Hpfar, vcpu.registers.hpfar);
         }
     }
     vcpu.registers.pc = entry.pc;

@@ -45,29 +45,25 @@ pub fn traps<M: Machine>(m: &M, nested: &Nested, guest: &Guest) -> Traps {
         hcr: hcr & (PASSED | recursive),
         vpidr: nested.read(m, page::VPIDR),
         vncr: guest.page.map_or(0, |page| page.bits()),
-        mdcr: nested.own.get(Own::Mdcr) & mdcr::ALL,
-        fp: traps_fp(nested),
-        cpacr: cptr_el2(nested) & cptr::TCPAC != 0,
-        counter: cnthctl(nested) & cnthctl::EL1PCTEN == 0,
+        mdcr: nested.own(m, Own::Mdcr) & mdcr::ALL,
+        fp: traps_fp(m, nested),
+        cpacr: cptr_el2(m, nested) & cptr::TCPAC != 0,
+        counter: cnthctl(m, nested) & cnthctl::EL1PCTEN == 0,
     }
 }
 
 /// CPTR_EL2, which with E2H is in [`Nested::hypervisor_el1`].
-pub fn cptr_el2(nested: &Nested) -> u64 {
-    if nested.vhe { nested.hypervisor_el1.get(El1::Cpacr) } else { nested.own.get(Own::Cptr) }
+pub fn cptr_el2<M: Machine>(m: &M, nested: &Nested) -> u64 {
+    if nested.vhe { nested.hypervisor_el1.get(El1::Cpacr) } else { nested.own(m, Own::Cptr) }
 }
 
 /// Whether the guest's use of FP traps.
-pub fn traps_fp(nested: &Nested) -> bool {
-    let cptr = cptr_el2(nested);
+pub fn traps_fp<M: Machine>(m: &M, nested: &Nested) -> bool {
+    let cptr = cptr_el2(m, nested);
     if nested.vhe { cptr & cptr::FPEN != cptr::FPEN } else { cptr & cptr::TFP != 0 }
 }
 
 /// CNTHCTL_EL2 as the hypervisor has it, its bits where they are without E2H. They are in [`Nested::hypervisor_el1`] then, as its guest runs.
-pub fn cnthctl(nested: &Nested) -> u64 {
-    if nested.vhe {
-        nested.hypervisor_el1.get(El1::Cntkctl) >> cnthctl::SHIFT_E2H
-    } else {
-        nested.own.get(Own::Cnthctl)
-    }
+pub fn cnthctl<M: Machine>(m: &M, nested: &Nested) -> u64 {
+    if nested.vhe { nested.hypervisor_el1.get(El1::Cntkctl) >> cnthctl::SHIFT_E2H } else { nested.own(m, Own::Cnthctl) }
 }
