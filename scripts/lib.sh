@@ -116,6 +116,7 @@ private_apt() {
     cat >"$1/apt.conf" <<END
 Dir::State::lists "$1/lists"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
 Dir::Etc::sourcelist "$1/sources.list"; Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "$1/preferences"; Dir::Etc::preferencesparts "/dev/null";
 Acquire::Languages "none"; Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"; APT::Sandbox::User "root";
 $2
 END
@@ -163,6 +164,10 @@ Dir::State \"$apt_dir\"; Dir::State::status \"$apt_dir/status\"; Dir::Etc::prefe
     # shellcheck disable=SC2086 # one word for each suite
     sources "$apt_dir/sources.list" "main non-free-firmware" $suites || die "this system's apt has no mirror of Debian to" \
         "fetch guests from; set FLATLAND_KERNEL and FLATLAND_INITRD to an arm64 kernel Image and an initrd of your own"
+    # Of a suite that is not the first package's, what the lock has of it and nothing else.
+    awk '!/^#/ { sub(/-.*/, "", $5); first = first == "" ? $5 : first }
+        !/^#/ && $5 != first { print "Package: *\nPin: release n=" $5 "*\nPin-Priority: -1\n"
+            print "Package: " $1 "\nPin: release n=" $5 "*\nPin-Priority: 500\n" }' "$lock" >"$apt_dir/preferences"
     quietly guest_apt apt-get update -qq || die "apt could not fetch Debian's package lists for arm64 (see above)"
     : >"$apt_dir/ready"
 }
@@ -380,6 +385,16 @@ kvm_debug_guest() {
     mv "$out.$$" "$out"
 }
 
+# Makes target/guests/xen/xen: Debian's Xen.
+xen_guest() {
+    local out=$target/guests/xen/xen from
+    mkdir -p "${out%/*}"
+    from=$(locked 'xen-hypervisor-[^ ]*-arm64') || die "$lock has no Xen"
+    [[ -e $out && $(cat "$out.from" 2>/dev/null) == "$from" ]] && return
+    own "$(echo "$(locked_package 'xen-hypervisor-[^ ]*-arm64' './boot/xen-*-arm64')"/boot/xen-*-arm64)" "$out"
+    echo "$from" >"$out.from"
+}
+
 # Makes target/guests/firmware: U-Boot and an environment that boots the kernel that the VM has in RAM; EDK2.
 firmware_guest() {
     local out=$target/guests/firmware from env
@@ -462,6 +477,7 @@ example_bundle() {
     if grep -q '"kvm/' "$dts"; then kvm_guest; fi
     if grep -q '"firmware/' "$dts"; then firmware_guest; fi
     if grep -q '"debug/' "$dts"; then debug_guest; fi
+    if grep -q '"xen/' "$dts"; then xen_guest; fi
     if grep -q '"kvm/debug' "$dts"; then kvm_debug_guest; fi
     # A Flatland in a VM has a bundle of its own.
     if grep -q '"flatland.img"' "$dts"; then flatland_image; fi

@@ -20,7 +20,7 @@ mod spec;
 
 pub(crate) use diagnostic::quote;
 pub use diagnostic::{Amount, Diagnostic, Findings, MOST_DIAGNOSTICS};
-pub use spec::{Granule, Limits, MANIFEST, OnCrash, PolicySpec, VmSpec};
+pub use spec::{Granule, Limits, MANIFEST, MODULES, Module, OnCrash, PolicySpec, VmSpec};
 
 use crate::addr::{Addr, Ipa};
 use alloc::format;
@@ -118,8 +118,14 @@ fn resolve<'a>(
     let kernel = entry.kernel.map(|name| find("kernel", name));
     let firmware = entry.flash.map(|name| find("flash", name));
     let variables = entry.variables.map(|name| find("flash-variables", name));
+    let found = entry.modules.iter().map(|&manifest::ModuleNode { kind, file, bootargs }| {
+        let data = find(&format!("modules/{kind}/file"), file)?;
+        Some(Module { kind, data, bootargs })
+    });
+    // All are looked for, so that all that are missing are said.
+    let modules: Vec<Option<Module<'a>>> = found.collect();
     // Some(None): it was named and is not there, which was said.
-    if [initrd, kernel, firmware, variables].contains(&Some(None)) {
+    if [initrd, kernel, firmware, variables].contains(&Some(None)) || modules.contains(&None) {
         return None;
     }
     let flash = firmware.flatten().map(|firmware| [firmware, variables.flatten().unwrap_or_default()]);
@@ -131,6 +137,7 @@ fn resolve<'a>(
         kernel: kernel.flatten(),
         initrd: initrd.flatten(),
         bootargs: entry.bootargs,
+        modules: modules.into_iter().flatten().collect(),
         on_crash: entry.on_crash,
         affinity: entry.affinity,
         watchdog: entry.watchdog,

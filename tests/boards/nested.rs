@@ -61,6 +61,16 @@ fn debians_kvm_needs_no_help_of_the_cpu() {
     ended.has("flatland-kvm: OK ").lacks("PANIC").lacks("Call trace");
 }
 
+/// Debian's Xen, which finds its dom0 as boot modules, with FEAT_NV2 and without.
+#[test]
+fn debians_xen_runs_a_debian_dom0() {
+    for board in [Board::Virt, Board::VirtA72] {
+        let ended = checked(board, "nested-xen", 400);
+        ended.exits_with(0).has("(XEN) Xen version 4.20").has("flatland-workload: OK cpus=2 ");
+        ended.has("(XEN) Hardware Dom0 halted").lacks("PANIC").lacks("Call trace");
+    }
+}
+
 #[test]
 fn debians_kvm_with_vhe_runs_a_debian_guest() {
     let ended = checked(Board::Virt, "nested-kvm", 600);

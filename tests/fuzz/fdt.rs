@@ -12,6 +12,7 @@ use flatland::vm::device_tree::{Description, Gic};
 
 fn describe<'a>(rng: &mut Rng, bootargs: &'a str, seed: &'a [u8]) -> Description<'a> {
     Description {
+        modules: &[],
         name: "fuzz",
         ram: Ram { base: RAM_BASE, bytes: rng.edge() },
         vcpus: 1 + rng.below(16) as u16,

@@ -103,6 +103,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
     let initrd = *rng.pick(&[None, Some(1), Some(4097), Some(near_end), Some(3 << 20), Some(6 << 20)]);
     let repacked = (rng.below(8) == 0).then(|| pack(input));
     let vm = VmSpec {
+        modules: Vec::new(),
         name: "fuzz",
         vcpus: 1,
         memory,

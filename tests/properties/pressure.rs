@@ -199,7 +199,7 @@ fn the_heap_is_for_as_many_vms_as_there_are() {
     let vm = heap(&["one", "two"], false) - one;
     assert_eq!(heap(&["one", "two", "three"], false), one + 2 * vm);
     // Of two vCPUs, and a device tree.
-    let tree = most_bytes(2, "");
+    let tree = most_bytes(2, "", core::iter::empty());
     assert_eq!((vm, one), ((8 << 10) + 2 * 3584 + tree, (304 << 10) + vm));
     assert_eq!(heap(&["one"], true) - one, (20 << 10) + 2 * 2048, "one with an EL2 has more");
 }

@@ -81,6 +81,8 @@ pub struct Plan<'a> {
     pub dtb: Addr<Ipa>,
     /// Where the initrd goes.
     pub initrd: Option<Stretch>,
+    /// Where the modules go.
+    pub modules: Vec<Stretch>,
     /// What the kernel's file is, if there is one.
     pub format: Option<Format>,
     /// The parts of the kernel.
@@ -89,7 +91,8 @@ pub struct Plan<'a> {
     len: u64,
     packing: Packing,
     kernel: &'a [u8],
-    initrd_bytes: &'a [u8],
+    /// The initrd and the modules, and where they go.
+    images: Vec<(Stretch, &'a [u8])>,
 }
 
 /// The most bytes that a sink is asked to make zero at once.
@@ -106,8 +109,8 @@ enum Stage {
     Packed(gzip::Unpacking),
     /// So many zeroes of the segment of this number are done.
     Zeroes(usize, u64),
-    /// So many bytes of the initrd are done.
-    Initrd(u64),
+    /// So many bytes of the image of this number are done.
+    Image(usize, u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,41 +139,44 @@ impl<'a> Plan<'a> {
                 return Err(findings.unless(()).err().unwrap_or_default());
             }
         };
-        let initrd_len = vm.initrd.map(|initrd| initrd.len() as u64);
-        if initrd_len == Some(0) {
-            findings.add(format!("/vms/{}/initrd", vm.name), "the file is empty", "leave initrd out");
+        let files = images_of(vm);
+        for (key, _) in files.iter().filter(|(_, file)| file.is_empty()) {
+            findings.add(format!("/vms/{}/{key}", vm.name), "the file is empty", format!("leave {key} out"));
         }
+        let lengths: Vec<u64> = files.iter().map(|(_, file)| file.len() as u64).collect();
         let extent = match &layout {
-            Some(layout) => check(layout, own, initrd_len, &kernel_at, &mut findings),
+            Some(layout) => check(layout, own, &lengths, &kernel_at, &mut findings),
             None => Stretch { start: own.base, bytes: 0 },
         };
         let format = layout.as_ref().map(|layout| layout.format);
         let first = if vm.flash.is_some() || format == Some(Format::Elf) { Dtb::AtBase } else { Dtb::Behind };
-        let places = match place::find(ram, extent, initrd_len, first) {
+        let places = match place::find(ram, extent, &lengths, first) {
             Ok(places) => places,
             Err(misfit) => {
                 // What lies outside of RAM was found by `check` already.
                 if misfit.part != LoadedPart::Kernel {
-                    findings.push(explain(misfit, vm, extent, ram, initrd_len));
+                    findings.push(explain(misfit, vm, extent, ram, &files));
                 }
                 return Err(findings.unless(()).err().unwrap_or_default());
             }
         };
+        let modules = places.images.iter().skip(usize::from(vm.initrd.is_some())).copied().collect();
         let (entry, segments) = layout.map_or((own.base, Vec::new()), |layout| (layout.entry, layout.segments));
         findings.unless(Self {
             entry: if vm.flash.is_some() { Addr::new(0) } else { entry },
             dtb: places.dtb,
-            initrd: places.initrd,
+            initrd: vm.initrd.and_then(|_| places.images.first().copied()),
+            modules,
             format,
             segments,
             len,
             packing,
             kernel: vm.kernel.unwrap_or_default(),
-            initrd_bytes: vm.initrd.unwrap_or_default(),
+            images: places.images.into_iter().zip(files.into_iter().map(|(_, file)| file)).collect(),
         })
     }
 
-    /// Begins to write kernel and initrd to a sink, with a workspace that is this loading's until its end. It can be begun again
+    /// Begins to write kernel, initrd and modules to a sink, with a workspace that is this loading's until its end. It can be begun again
     /// and again.
     pub fn begin(&self, workspace: &mut Workspace) -> Result<Loading, Failure> {
         Ok(Loading(match self.packing {
@@ -217,12 +223,15 @@ impl<'a> Plan<'a> {
                     *done += bytes;
                 }
                 Some(_) => (*n, *done) = (*n + 1, 0),
-                None => loading.0 = Stage::Initrd(0),
+                None => loading.0 = Stage::Image(0, 0),
             },
-            Stage::Initrd(done) => match (self.initrd, piece_from(self.initrd_bytes, done)) {
-                (Some(initrd), Some((at, bytes))) => sink.write(initrd.start + at, bytes).map_err(Failure::Short)?,
-                _ => return Ok(true),
-            },
+            Stage::Image(n, done) => {
+                let Some((place, file)) = self.images.get(*n) else { return Ok(true) };
+                match piece_from(file, done) {
+                    Some((at, bytes)) => sink.write(place.start + at, bytes).map_err(Failure::Short)?,
+                    None => (*n, *done) = (*n + 1, 0),
+                }
+            }
         }
         Ok(false)
     }
@@ -232,12 +241,10 @@ impl<'a> Plan<'a> {
         let at = match &loading.0 {
             Stage::Kernel(done) => *done,
             Stage::Packed(unpacking) => unpacking.done(),
-            Stage::Initrd(done) => {
-                let bytes = (gzip::PIECE as u64).min((self.initrd_bytes.len() as u64).saturating_sub(*done));
-                return self
-                    .initrd
-                    .filter(|_| bytes > 0)
-                    .map_or(Ok(true), |initrd| sink.prepare(initrd.start + *done, bytes));
+            Stage::Image(n, done) => {
+                let Some((place, file)) = self.images.get(*n) else { return Ok(true) };
+                let bytes = (gzip::PIECE as u64).min((file.len() as u64).saturating_sub(*done));
+                return if bytes > 0 { sink.prepare(place.start + *done, bytes) } else { Ok(true) };
             }
             Stage::Zeroes(..) => return Ok(true),
         };
@@ -270,6 +277,13 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// The initrd and the modules of a VM, each by its key.
+fn images_of<'a>(vm: &VmSpec<'a>) -> Vec<(String, &'a [u8])> {
+    let initrd = vm.initrd.map(|initrd| (String::from("initrd"), initrd));
+    let modules = vm.modules.iter().map(|module| (format!("modules/{}", module.kind), module.data));
+    initrd.into_iter().chain(modules).collect()
 }
 
 /// Reports images that are no contents for flash.
@@ -311,7 +325,7 @@ fn look(kernel: &[u8], ram: Ram, workspace: &mut Workspace) -> Result<(Layout, u
 }
 
 /// Checks that the kernel's segments lie in RAM and apart from each other. Returns the RAM from the first to the last.
-fn check(layout: &Layout, ram: Ram, initrd: Option<u64>, place: &str, findings: &mut Findings) -> Stretch {
+fn check(layout: &Layout, ram: Ram, images: &[u64], place: &str, findings: &mut Findings) -> Stretch {
     let base = ram.base.bits();
     let low = layout.segments.iter().map(|segment| segment.at.bits()).min().unwrap_or(base);
     let high = layout.segments.iter().map(|segment| segment.stretch().end()).max().unwrap_or(base);
@@ -325,7 +339,7 @@ fn check(layout: &Layout, ram: Ram, initrd: Option<u64>, place: &str, findings: 
         } else if stretch.end() > ram.end() {
             let over = Amount(stretch.end() - ram.end());
             let what = format!("its part of {} does not fit: it is too large by {over}", whole(stretch));
-            findings.add(place, what, place::remedy(high.saturating_sub(base), initrd));
+            findings.add(place, what, place::remedy(high.saturating_sub(base), images));
         }
         // One overlap of each is enough: all pairs of them could be 500.
         let overlaps = |other: &Stretch| other.start.bits() < stretch.end() && stretch.start.bits() < other.end();
@@ -342,14 +356,15 @@ fn check(layout: &Layout, ram: Ram, initrd: Option<u64>, place: &str, findings: 
 }
 
 /// A misfit in words.
-fn explain(misfit: Misfit, vm: &VmSpec<'_>, extent: Stretch, ram: Ram, initrd: Option<u64>) -> Diagnostic {
-    let remedy = place::remedy(extent.end().saturating_sub(ram.base.bits()), initrd);
+fn explain(misfit: Misfit, vm: &VmSpec<'_>, extent: Stretch, ram: Ram, files: &[(String, &[u8])]) -> Diagnostic {
+    let lengths: Vec<u64> = files.iter().map(|(_, file)| file.len() as u64).collect();
+    let remedy = place::remedy(extent.end().saturating_sub(ram.base.bits()), &lengths);
     let over = Amount(misfit.over);
     let (key, what) = match misfit.part {
         LoadedPart::Kernel => ("kernel", format!("it does not fit: {over} too large")),
-        LoadedPart::Initrd => {
-            let len = Amount(initrd.unwrap_or(0));
-            ("initrd", format!("its {len} do not fit behind the kernel: {over} too large"))
+        LoadedPart::Image(n) => {
+            let (key, len) = files.get(n).map_or(("initrd", 0), |(key, file)| (key.as_str(), file.len() as u64));
+            (key, format!("its {} do not fit behind the kernel: {over} too large", Amount(len)))
         }
         LoadedPart::DeviceTree => {
             ("memory", format!("no room is left for the device tree behind the images: {over} too little"))

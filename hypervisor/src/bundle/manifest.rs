@@ -21,6 +21,10 @@
 //!             nested-backend = "trap";      // "nv2" where the CPUs have FEAT_NV2: how EL2 is run
 //!             flash = "u-boot.fd";          // none: firmware at 0, where it starts; read-only
 //!             flash-variables = "vars.fd";  // erased: flash at 64M, written until the board is turned off
+//!             modules {                     // none: files for a kernel that is a hypervisor, as multiboot,module in /chosen
+//!                 kernel { file = "Image"; bootargs = "console=hvc0"; };
+//!                 ramdisk { file = "initrd.gz"; };
+//!             };
 //!         };
 //!     };
 //!     policy {                              // how memory is managed where it is short; may be left out
@@ -38,7 +42,7 @@
 
 mod value;
 
-use super::{Findings, Granule, Limits, OnCrash, PolicySpec, quote};
+use super::{Findings, Granule, Limits, MODULES, OnCrash, PolicySpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -114,6 +118,19 @@ pub struct VmNode<'a> {
     pub flash: Option<&'a str>,
     /// `flash-variables`: the name of a member.
     pub variables: Option<&'a str>,
+    /// `modules`, in their order.
+    pub modules: Vec<ModuleNode<'a>>,
+}
+
+/// A boot module of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ModuleNode<'a> {
+    /// Which of [`MODULES`] it is.
+    pub kind: &'static str,
+    /// `file`: the name of a member.
+    pub file: &'a str,
+    /// `bootargs`.
+    pub bootargs: &'a str,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -160,6 +177,8 @@ pub fn images(dtb: &[u8]) -> Vec<(String, &str)> {
         for (key, name) in [("kernel", entry.kernel), ("initrd", entry.initrd)].into_iter().chain(flash) {
             names.extend(name.map(|name| (format!("{}/{key}", place(entry.name)), name)));
         }
+        let modules = entry.modules.iter();
+        names.extend(modules.map(|module| (format!("{}/file", module_place(entry.name, module.kind)), module.file)));
     }
     names
 }
@@ -183,6 +202,11 @@ fn open<'a>(dtb: &'a [u8], findings: &mut Findings) -> Option<FdtNode<'a>> {
 fn place(vm: &str) -> String {
     // Names that are too long are reported as such; here they are only kept from filling the screen.
     format!("/vms/{}", vm.get(..40).unwrap_or(vm))
+}
+
+/// Where a module of a VM is in the manifest.
+pub(super) fn module_place(vm: &str, kind: &str) -> String {
+    format!("{}/modules/{kind}", place(vm))
 }
 
 fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
@@ -281,6 +305,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         by_traps: false,
         flash: None,
         variables: None,
+        modules: Vec::new(),
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -315,10 +340,62 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         findings.add(format!("{}/min", place(name)), "it is more than its memory", "write no more than \"memory\"");
     }
     for child in node.children() {
-        let what = format!("unknown node {}", quote(child.name()));
-        findings.add(place(name), what, "a VM has keys only, no nodes");
+        if child.name() == "modules" {
+            read_modules(&mut entry, &child, findings);
+        } else {
+            let what = format!("unknown node {}", quote(child.name()));
+            findings.add(place(name), what, "the only node of a VM is modules");
+        }
+    }
+    if !entry.modules.is_empty() && !entry.nested {
+        findings.add(format!("{}/modules", place(name)), "it is no hypervisor", "add nested; or leave them out");
     }
     entry
+}
+
+/// Reads the modules of a VM.
+fn read_modules<'a>(entry: &mut VmNode<'a>, node: &FdtNode<'a>, findings: &mut Findings) {
+    let at = format!("{}/modules", place(entry.name));
+    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        let what = format!("unknown key {}", quote(property.name()));
+        findings.add(at.as_str(), what, "a module's keys belong in its own node");
+    }
+    for child in node.children() {
+        let Some(kind) = MODULES.into_iter().find(|kind| *kind == child.name()) else {
+            let what = format!("unknown node {}", quote(child.name()));
+            findings.add(at.as_str(), what, format!("the modules are {}", MODULES.join(", ")));
+            continue;
+        };
+        let at = module_place(entry.name, kind);
+        if entry.modules.iter().any(|module| module.kind == kind) {
+            findings.add(at.as_str(), "it is given twice", "leave one of them out");
+            continue;
+        }
+        let mut file = None;
+        let mut bootargs = "";
+        for property in child.properties() {
+            let bytes = value::bytes(&property);
+            let result = match property.name() {
+                "file" => value::file(bytes).map(|name| file = Some(name)),
+                "bootargs" => value::bootargs(bytes).map(|text| bootargs = text),
+                name => {
+                    let what = format!("unknown key {}", quote(name));
+                    findings.add(at.as_str(), what, "the keys of a module are file, bootargs");
+                    Ok(())
+                }
+            };
+            if let Err(ValueError { what, remedy }) = result {
+                findings.add(format!("{at}/{}", property.name()), what, remedy);
+            }
+        }
+        for node in child.children() {
+            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
+        }
+        match file {
+            Some(file) => entry.modules.push(ModuleNode { kind, file, bootargs }),
+            None => findings.add(at, "file is missing", "add file = \"Image\";"),
+        }
+    }
 }
 
 /// Puts the value of one known key into the entry.

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! base            base + min(128M, half)                                      end
-//!  │ kernel ... │        │ initrd │  ... 2M │ device tree │                      │
+//!  │ kernel ... │        │ initrd │ modules ... │  ... 2M │ device tree │        │
 //! ```
 //!
-//! The initrd lies on the page after the kernel, but not below the smaller of 128 MiB and half of the RAM. The device
+//! The initrd lies on the page after the kernel, but not below the smaller of 128 MiB and half of the RAM, and each module on the page
+//! after what is before it. The device
 //! tree lies on the 2 MiB boundary after it; under an ELF file that leaves the start of RAM free it lies there. Unlike
 //! QEMU, which gives up, a small VM may have it on the page after the initrd, or below the kernel.
 //!
@@ -15,6 +16,7 @@ use super::{Amount, Limits};
 use crate::addr::{Addr, Ipa, Size};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// What is kept free for the device tree, in bytes. Trees of [`crate::vm`] never need more.
 pub const DTB_ROOM: u64 = 64 << 10;
@@ -53,10 +55,11 @@ impl Stretch {
     }
 }
 
-/// Where initrd and device tree go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where initrd, modules and device tree go.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Places {
-    pub(super) initrd: Option<Stretch>,
+    /// Of the initrd and the modules, as they were given.
+    pub(super) images: Vec<Stretch>,
     pub(super) dtb: Addr<Ipa>,
 }
 
@@ -73,7 +76,8 @@ pub(super) enum Dtb {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LoadedPart {
     Kernel,
-    Initrd,
+    /// The initrd or a module, as they were given.
+    Image(usize),
     DeviceTree,
 }
 
@@ -84,18 +88,22 @@ pub(super) struct Misfit {
     pub(super) over: u64,
 }
 
-/// Finds the places in `ram` beside a kernel that lies within `kernel` and an initrd of `initrd` bytes.
-pub(super) fn find(ram: Ram, kernel: Stretch, initrd: Option<u64>, first: Dtb) -> Result<Places, Misfit> {
+/// Finds the places in `ram` beside a kernel that lies within `kernel`, for images of so many bytes each.
+pub(super) fn find(ram: Ram, kernel: Stretch, images: &[u64], first: Dtb) -> Result<Places, Misfit> {
     let misfit = |part, end: u64| Misfit { part, over: end.saturating_sub(ram.end()) };
     if kernel.end() > ram.end() {
         return Err(misfit(LoadedPart::Kernel, kernel.end()));
     }
     let earliest = ram.base.bits().saturating_add(INITRD_OFFSET.min(ram.bytes / 2));
-    let start = align_up(earliest.max(kernel.end()), Size::Page.bytes());
-    let initrd = initrd.map(|bytes| Stretch { start: Addr::new(start), bytes });
-    let after = initrd.map_or(start, |initrd| initrd.end());
-    if initrd.is_some() && after > ram.end() {
-        return Err(misfit(LoadedPart::Initrd, after));
+    let mut after = align_up(earliest.max(kernel.end()), Size::Page.bytes());
+    let mut places = Vec::new();
+    for (n, &bytes) in images.iter().enumerate() {
+        let image = Stretch { start: Addr::new(align_up(after, Size::Page.bytes())), bytes };
+        after = image.end();
+        if after > ram.end() {
+            return Err(misfit(LoadedPart::Image(n), after));
+        }
+        places.push(image);
     }
     let behind = |alignment| {
         let at = align_up(after, alignment);
@@ -109,16 +117,17 @@ pub(super) fn find(ram: Ram, kernel: Stretch, initrd: Option<u64>, first: Dtb) -
         Dtb::AtBase => at_base().or_else(usual),
     };
     match dtb {
-        Some(dtb) => Ok(Places { initrd, dtb: Addr::new(dtb) }),
+        Some(dtb) => Ok(Places { images: places, dtb: Addr::new(dtb) }),
         None => Err(misfit(LoadedPart::DeviceTree, align_up(after, Size::Page.bytes()).saturating_add(DTB_ROOM))),
     }
 }
 
 /// Says how much memory would be enough: for a kernel that ends `kernel_end` bytes above the base of RAM, and the
-/// initrd.
-pub(super) fn remedy(kernel_end: u64, initrd: Option<u64>) -> String {
+/// images.
+pub(super) fn remedy(kernel_end: u64, images: &[u64]) -> String {
     let block = Size::Block.bytes();
-    let behind = align_up(initrd.unwrap_or(0), Size::Page.bytes()).saturating_add(DTB_ROOM);
+    let pages = |sum: u64, bytes: &u64| sum.saturating_add(align_up(*bytes, Size::Page.bytes()));
+    let behind = images.iter().fold(0, pages).saturating_add(DTB_ROOM);
     // With little RAM the initrd starts at the half of it, with much at 128 MiB; and never below the kernel's end.
     let little = behind.saturating_mul(2).max(align_up(kernel_end, Size::Page.bytes()).saturating_add(behind));
     let much =
@@ -141,6 +150,7 @@ mod tests {
     use super::{DTB_ROOM, Dtb, LoadedPart, Misfit, Places, Ram, Stretch, find, remedy};
     use crate::addr::Addr;
     use alloc::string::ToString;
+    use alloc::vec::Vec;
 
     const BASE: u64 = 0x4000_0000;
     const M: u64 = 1 << 20;
@@ -154,8 +164,8 @@ mod tests {
     }
 
     fn places(ram_bytes: u64, kernel: Stretch, initrd: Option<u64>, first: Dtb) -> (Option<u64>, u64) {
-        let Places { initrd, dtb } = find(ram(ram_bytes), kernel, initrd, first).unwrap();
-        (initrd.map(|initrd| initrd.start.bits() - BASE), dtb.bits() - BASE)
+        let Places { images, dtb } = find(ram(ram_bytes), kernel, initrd.as_slice(), first).unwrap();
+        (images.first().map(|initrd| initrd.start.bits() - BASE), dtb.bits() - BASE)
     }
 
     #[test]
@@ -174,28 +184,38 @@ mod tests {
         assert_eq!(places(2 * M, kernel(M / 2, M + M / 2), None, Dtb::Behind), (None, 0));
         // Half of what the tree needs is not enough.
         assert_eq!(places(2 * M, kernel(M / 2, M + M / 2 - DTB_ROOM / 2), None, Dtb::Behind), (None, 0));
-        let full = find(ram(2 * M), kernel(0, 2 * M), None, Dtb::Behind);
+        let full = find(ram(2 * M), kernel(0, 2 * M), &[], Dtb::Behind);
         assert_eq!(full, Err(Misfit { part: LoadedPart::DeviceTree, over: DTB_ROOM }));
     }
 
     #[test]
+    fn modules_are_on_the_pages_behind_the_initrd() {
+        let Places { images, dtb } = find(ram(512 * M), kernel(0, M), &[5 * M + 1, 1, 4096], Dtb::Behind).unwrap();
+        let at: Vec<_> = images.iter().map(|image| (image.start.bits() - BASE, image.bytes)).collect();
+        assert_eq!(at, [(128 * M, 5 * M + 1), (133 * M + 4096, 1), (133 * M + 8192, 4096)]);
+        assert_eq!(dtb.bits() - BASE, 134 * M);
+    }
+
+    #[test]
     fn misfits_say_by_how_much() {
-        let over = |kernel, initrd| find(ram(64 * M), kernel, initrd, Dtb::Behind).unwrap_err();
-        assert_eq!(over(kernel(0, 65 * M), None), Misfit { part: LoadedPart::Kernel, over: M });
-        assert_eq!(over(kernel(0, M), Some(33 * M)), Misfit { part: LoadedPart::Initrd, over: M });
-        assert_eq!(over(kernel(0, M), Some(u64::MAX)).part, LoadedPart::Initrd);
-        assert_eq!(over(Stretch { start: Addr::new(u64::MAX), bytes: u64::MAX }, None).part, LoadedPart::Kernel);
+        let over = |kernel, images: &[u64]| find(ram(64 * M), kernel, images, Dtb::Behind).unwrap_err();
+        assert_eq!(over(kernel(0, 65 * M), &[]), Misfit { part: LoadedPart::Kernel, over: M });
+        assert_eq!(over(kernel(0, M), &[33 * M]), Misfit { part: LoadedPart::Image(0), over: M });
+        assert_eq!(over(kernel(0, M), &[u64::MAX]).part, LoadedPart::Image(0));
+        assert_eq!(over(kernel(0, M), &[1, 32 * M]), Misfit { part: LoadedPart::Image(1), over: 4096 });
+        assert_eq!(over(Stretch { start: Addr::new(u64::MAX), bytes: u64::MAX }, &[]).part, LoadedPart::Kernel);
     }
 
     #[test]
     fn the_remedy_is_enough_and_less_is_not() {
         for (kernel_bytes, initrd) in [
-            (M, None),
-            (30 * M, Some(40 * M)),
-            (200 * M, Some(1)),
-            (M, Some(127 * M)),
-            (M, Some(130 * M)),
-            (3 * M, Some(2 * M)),
+            (M, &[][..]),
+            (30 * M, &[40 * M]),
+            (200 * M, &[1]),
+            (M, &[127 * M]),
+            (M, &[130 * M]),
+            (3 * M, &[2 * M]),
+            (3 * M, &[2 * M, 1, 1, 30 * M]),
         ] {
             let text = remedy(kernel_bytes, initrd);
             let number = text.split('"').nth(1).unwrap();
@@ -204,10 +224,10 @@ mod tests {
             assert!(find(ram(enough), kernel(0, kernel_bytes), initrd, Dtb::Behind).is_ok(), "{text}");
             assert!(find(ram(enough - 2 * M), kernel(0, kernel_bytes), initrd, Dtb::Behind).is_err(), "{text}");
         }
-        assert!(remedy(u64::MAX, Some(u64::MAX)).to_string().contains("no VM"));
+        assert!(remedy(u64::MAX, &[u64::MAX, u64::MAX]).to_string().contains("no VM"));
         // The most that a VM can have is enough where it is.
         let most = crate::bundle::Limits::ANY_BOARD.memory;
-        assert!(remedy(most - DTB_ROOM, None).contains("\"255G\""));
-        assert!(remedy(most - DTB_ROOM + 1, None).contains("no VM"));
+        assert!(remedy(most - DTB_ROOM, &[]).contains("\"255G\""));
+        assert!(remedy(most - DTB_ROOM + 1, &[]).contains("no VM"));
     }
 }

@@ -1,5 +1,7 @@
 //! What a manifest asks for, and what a board can give.
 
+use alloc::vec::Vec;
+
 /// The name of the archive's first member.
 pub const MANIFEST: &str = "manifest.dtb";
 
@@ -41,6 +43,21 @@ pub enum Granule {
     Page,
 }
 
+/// What the boot modules of a VM are, by the names of their nodes: what `multiboot,` stands before in its device tree (Xen's
+/// `docs/misc/arm/device-tree/booting.txt`).
+pub const MODULES: [&str; 3] = ["kernel", "ramdisk", "device-tree"];
+
+/// A file that a hypervisor finds beside its own kernel: its first guest's kernel, say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module<'a> {
+    /// Which of [`MODULES`] it is.
+    pub kind: &'static str,
+    /// The file.
+    pub data: &'a [u8],
+    /// The command line that goes with it.
+    pub bootargs: &'a str,
+}
+
 /// One VM, as its manifest wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmSpec<'a> {
@@ -58,6 +75,8 @@ pub struct VmSpec<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The kernel's command line.
     pub bootargs: &'a str,
+    /// Further files for a kernel that is a hypervisor: at most one of each kind.
+    pub modules: Vec<Module<'a>>,
     /// What becomes of it when it crashes.
     pub on_crash: OnCrash,
     /// The CPUs that may run it, bit n for CPU n. All ones where the manifest does not say.

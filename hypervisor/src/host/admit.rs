@@ -44,7 +44,10 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
     let vm = |vm: &VmSpec<'_>| {
         let vcpus = u64::from(vm.vcpus);
         let nested = if vm.nested { (20 << 10) + vcpus * 2048 } else { 0 };
-        (8 << 10) + vcpus * 3584 + nested + device_tree::most_bytes(vm.vcpus, vm.bootargs)
+        (8 << 10)
+            + vcpus * 3584
+            + nested
+            + device_tree::most_bytes(vm.vcpus, vm.bootargs, vm.modules.iter().map(|module| module.bootargs.len()))
     };
     (304 << 10) + bundle.vms.iter().map(vm).sum::<u64>()
 }

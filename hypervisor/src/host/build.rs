@@ -21,7 +21,7 @@ use crate::vcpu::el0_state::El0;
 use crate::vcpu::nested::{Backend, Page};
 use crate::vcpu::{Nested, Vcpu, VcpuKind};
 use crate::vgic::Vgic;
-use crate::vm::device_tree::Description;
+use crate::vm::device_tree::{self, Description};
 use crate::vm::{Gic, Life, LogOnce, NEVER, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;
@@ -113,7 +113,8 @@ const fn version(gic: Gic) -> Version {
 
 /// The device tree that it finds each time it starts.
 fn tree(spec: &VmSpec<'_>, plan: &Plan<'_>, gic: Gic) -> Result<Vec<u8>, Diagnostic> {
-    let tree = Description::of(spec, plan, gic).build();
+    let modules = device_tree::modules_of(spec, plan);
+    let tree = Description::of(spec, plan, gic, &modules).build();
     if tree.len() as u64 <= place::DTB_ROOM {
         return Ok(tree);
     }

@@ -80,6 +80,8 @@ pub struct Description<'a> {
     pub initrd: Option<Stretch>,
     /// The kernel's command line.
     pub bootargs: &'a str,
+    /// Where modules for a hypervisor lie, what they are, and their command lines.
+    pub modules: &'a [(Stretch, &'static str, &'a str)],
     /// The virtio-mmio slots that have a device: bit n for slot n.
     pub virtio: u32,
     /// Whether it starts at EL2: then the GIC's maintenance interrupt and the virtual timer of EL2 are wired, and PSCI is
@@ -91,14 +93,24 @@ pub struct Description<'a> {
     pub seed: &'a [u8],
 }
 
-/// How many bytes the tree of a VM with one virtio device has at most.
-pub const fn most_bytes(vcpus: u16, bootargs: &str) -> u64 {
-    (2 << 10) + vcpus as u64 * 112 + bootargs.len() as u64
+/// Modules of a VM in its memory: where each lies, what it is, and its command line.
+pub type Modules<'a> = Vec<(Stretch, &'static str, &'a str)>;
+
+/// The modules of a VM where `plan` has them.
+pub fn modules_of<'a>(spec: &VmSpec<'a>, plan: &Plan<'_>) -> Modules<'a> {
+    let places = plan.modules.iter().zip(&spec.modules);
+    places.map(|(place, module)| (*place, module.kind, module.bootargs)).collect()
+}
+
+/// How many bytes the tree of a VM with one virtio device has at most, with modules of so many bytes of command lines.
+pub fn most_bytes(vcpus: u16, bootargs: &str, modules: impl Iterator<Item = usize>) -> u64 {
+    let modules: u64 = modules.map(|bootargs| 208 + bootargs as u64).sum();
+    (2 << 10) + u64::from(vcpus) * 112 + bootargs.len() as u64 + modules
 }
 
 impl<'a> Description<'a> {
     /// What the tree of a VM says whose images go where `plan` has them.
-    pub fn of(spec: &VmSpec<'a>, plan: &Plan<'_>, gic: Gic) -> Self {
+    pub fn of(spec: &VmSpec<'a>, plan: &Plan<'_>, gic: Gic, modules: &'a [(Stretch, &'static str, &'a str)]) -> Self {
         Self {
             name: spec.name,
             ram: Ram { base: RAM_BASE, bytes: spec.memory },
@@ -106,6 +118,7 @@ impl<'a> Description<'a> {
             gic,
             initrd: plan.initrd,
             bootargs: spec.bootargs,
+            modules,
             // The balloon.
             virtio: 1,
             nested: spec.nested,
@@ -226,6 +239,14 @@ impl<'a> Description<'a> {
             set(&mut chosen, "bootargs", self.bootargs);
         }
         set(&mut chosen, "stdout-path", uart_path().as_str());
+        if !self.modules.is_empty() {
+            flag(&mut chosen, "ranges");
+            set(&mut chosen, "#size-cells", 2_u32);
+            set(&mut chosen, "#address-cells", 2_u32);
+        }
+        for module in self.modules {
+            chosen.add(self::module(module));
+        }
         if let Some((layout, numbers)) = self.seed.split_first_chunk::<8>() {
             set(&mut chosen, "kaslr-seed", &layout[..]);
             if !numbers.is_empty() {
@@ -234,6 +255,17 @@ impl<'a> Description<'a> {
         }
         chosen
     }
+}
+
+/// A boot module, as Xen looks for them.
+fn module(&(place, kind, bootargs): &(Stretch, &'static str, &str)) -> Node {
+    let mut module = node(&format!("module@{:x}", place.start.bits()));
+    if !bootargs.is_empty() {
+        set(&mut module, "bootargs", bootargs);
+    }
+    set(&mut module, "reg", &[(place.start.bits(), place.bytes)][..]);
+    set(&mut module, "compatible", &[format!("multiboot,{kind}").as_str(), "multiboot,module"][..]);
+    module
 }
 
 fn psci(nested: bool) -> Node {
@@ -334,6 +366,7 @@ mod tests {
         gic: Gic::V3,
         initrd: Some(Stretch { start: Addr::new(0x4800_0000), bytes: 0x1234 }),
         bootargs: "console=ttyAMA0",
+        modules: &[],
         virtio: 0,
         nested: false,
         flash: None,
@@ -395,7 +428,7 @@ mod tests {
             let vm = Description { name: "fifteen-letters", vcpus, bootargs, virtio: 1, ..VM };
             let vm = Description { nested: true, flash: Some([u64::MAX; 2]), ..vm };
             let bytes = vm.build().len() as u64;
-            let most = most_bytes(vcpus, bootargs);
+            let most = most_bytes(vcpus, bootargs, core::iter::empty());
             assert!(bytes <= most && bytes + 300 > most, "{vcpus} vCPUs: {bytes}");
         }
     }
@@ -406,6 +439,33 @@ mod tests {
         let bytes = Description { flash: Some([2 << 20, 1 << 20]), ..VM }.build();
         let flash = Fdt::new(&bytes).unwrap().find_node("/flash@0").map(|flash| cells(get(&flash, "reg")));
         assert_eq!(flash.unwrap(), [0, 0, 0, 2 << 20, 0, 64 << 20, 0, 1 << 20]);
+    }
+
+    #[test]
+    fn modules_are_where_xen_looks_for_them() {
+        let at = |start, bytes| Stretch { start: Addr::new(start), bytes };
+        let modules = [
+            (at(0x4800_0000, 0x1234), "kernel", "console=hvc0"),
+            (at(0x4810_0000, 5), "ramdisk", ""),
+            (at(u64::MAX, 5), "device-tree", "x"),
+        ];
+        let bytes = Description { modules: &modules, ..VM }.build();
+        let tree = Fdt::new(&bytes).unwrap();
+        let chosen = tree.find_node("/chosen").unwrap();
+        assert_eq!([cells(get(&chosen, "#address-cells")), cells(get(&chosen, "#size-cells"))], [[2], [2]]);
+        let kernel = tree.find_node("/chosen/module@48000000").unwrap();
+        assert_eq!(get(&kernel, "compatible"), b"multiboot,kernel\0multiboot,module\0");
+        assert_eq!(
+            (get(&kernel, "bootargs"), cells(get(&kernel, "reg"))),
+            (&b"console=hvc0\0"[..], [0, 0x4800_0000, 0, 0x1234].into())
+        );
+        let ramdisk = tree.find_node("/chosen/module@48100000").unwrap();
+        assert_eq!(get(&ramdisk, "compatible"), b"multiboot,ramdisk\0multiboot,module\0");
+        assert!(ramdisk.properties().all(|property| property.name() != "bootargs"));
+        let more = bytes.len() - VM.build().len();
+        let most = most_bytes(0, "", modules.iter().map(|(.., bootargs)| bootargs.len()))
+            - most_bytes(0, "", core::iter::empty());
+        assert!((more as u64) <= most, "{more}, {most}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use flatland::bundle::image::{Plan, Short, Sink};
 use flatland::bundle::place::DTB_ROOM;
 use flatland::bundle::{Amount, Bundle, Diagnostic, Limits, MANIFEST, VmSpec, cpio, manifest};
 use flatland::devices::RAM_BASE;
-use flatland::vm::device_tree::{Description, Gic};
+use flatland::vm::device_tree::{self, Description, Gic};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,7 +57,8 @@ pub(crate) fn tree(mut arguments: Arguments) -> Result<(), Failure> {
     let Some((vm, plan)) = bundle.vms.iter().zip(&plans).find(|(vm, _)| Path::new(vm.name) == name) else {
         return Err(Failure::Work(format!("{}: there is no VM {}", file.display(), name.display())));
     };
-    let description = Description::of(vm, plan, gic);
+    let modules = device_tree::modules_of(vm, plan);
+    let description = Description::of(vm, plan, gic, &modules);
     std::fs::write(&out, description.build()).map_err(|error| Failure::Work(format!("{}: {error}", out.display())))
 }
 

@@ -3,7 +3,7 @@
 use super::{Failure, Format, Plan, Short, Sink};
 use crate::addr::{Addr, Ipa};
 use crate::bundle::gzip::{self, Workspace};
-use crate::bundle::{Granule, OnCrash, VmSpec};
+use crate::bundle::{Granule, Module, OnCrash, VmSpec};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -13,6 +13,7 @@ const M: u64 = 1 << 20;
 
 fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a> {
     VmSpec {
+        modules: Vec::new(),
         name: "a",
         vcpus: 1,
         memory,
@@ -245,6 +246,35 @@ fn what_is_plainly_no_kernel_is_refused() {
     assert!(one(b"MZ\0\0zimg").contains("zboot"));
     assert!(one(b"\x1f\x8b\x08").contains("cannot be unpacked"));
     assert!(one(&gzip::pack(b"")).contains("empty"));
+}
+
+/// On the pages behind the initrd, or where that would be, in their order.
+#[test]
+fn modules_arrive_behind_the_initrd() {
+    let (initrd, kernel, ramdisk) = ([9; 5000], [7; 4096], vec![5; 70_000]);
+    let module = |kind, data| Module { kind, data, bootargs: "" };
+    let modules = vec![module("kernel", &kernel[..]), module("ramdisk", &ramdisk[..])];
+    for with_initrd in [true, false] {
+        let image = [0; 64];
+        let spec = VmSpec { modules: modules.clone(), ..vm(4 * M, &image, with_initrd.then_some(&initrd[..])) };
+        let plan = plan(&spec).unwrap();
+        let mut ram = Ram::new(4 * M);
+        plan.load(&mut Workspace::new(), &mut ram).unwrap();
+        let first = BASE + 2 * M + if with_initrd { 8192 } else { 0 };
+        let at: Vec<_> = plan.modules.iter().map(|place| (place.start.bits(), place.bytes)).collect();
+        assert_eq!(at, [(first, 4096), (first + 4096, 70_000)]);
+        assert_eq!(plan.initrd.map(|initrd| initrd.start.bits()), with_initrd.then_some(BASE + 2 * M));
+        assert!(ram.at(first, 4096) == some(&kernel) && ram.at(first + 4096, 70_000) == some(&ramdisk));
+        assert!(!with_initrd || ram.at(BASE + 2 * M, 5000) == some(&initrd));
+    }
+    let spec =
+        VmSpec { modules: vec![module("kernel", &[]), module("ramdisk", &ramdisk)], ..vm(M * 2, &[0; 64], None) };
+    assert_eq!(plan(&spec).unwrap_err(), ["/vms/a/modules/kernel: the file is empty; leave modules/kernel out"]);
+    let large = vec![0; 3 * M as usize];
+    let spec =
+        VmSpec { modules: vec![module("kernel", &kernel), module("ramdisk", &large)], ..vm(4 * M, &[0; 64], None) };
+    let error = &plan(&spec).unwrap_err()[0];
+    assert!(error.starts_with("/vms/a/modules/ramdisk: its 3M do not fit behind the kernel: "), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What manifests say and what is said about them.
 
-use super::{COMPATIBLE, VmNode, distance, images, read};
+use super::{COMPATIBLE, ModuleNode, VmNode, distance, images, read};
 use crate::bundle::{Findings, Granule, Limits, OnCrash};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -70,6 +70,7 @@ fn memory_and_kernel_are_enough() {
         by_traps: false,
         flash: None,
         variables: None,
+        modules: Vec::new(),
     };
     assert_eq!(entries, [expected]);
 }
@@ -101,6 +102,50 @@ fn every_key_arrives() {
     let named: Vec<_> = images(&dtb).into_iter().map(|(_, name)| name).collect();
     assert_eq!(named, ["k", "r", "code.fd", "vars.fd"]);
     assert_eq!((entry.flash, entry.variables), (Some("code.fd"), Some("vars.fd")));
+}
+
+/// A VM with the node `modules`, which has these nodes.
+fn vm_with(nested: bool, modules: Vec<DeviceTreeNode>) -> DeviceTreeNode {
+    let mut all = vec![key("memory", "128M"), key("kernel", "xen")];
+    if nested {
+        all.push(key("nested", [0_u32; 0]));
+    }
+    let mut vm = vm("a", all);
+    let mut node = DeviceTreeNode::new("modules").unwrap();
+    modules.into_iter().for_each(|module| node.add_child(module));
+    vm.add_child(node);
+    vm
+}
+
+#[test]
+fn modules_have_files_and_command_lines() {
+    let kernel = vm("kernel", vec![key("file", "Image"), key("bootargs", "quiet")]);
+    let ramdisk = vm("ramdisk", vec![key("file", "initrd.gz")]);
+    let dtb = manifest(vec![vm_with(true, vec![ramdisk, kernel])]);
+    let module = |kind, file, bootargs| ModuleNode { kind, file, bootargs };
+    assert_eq!(good(&dtb)[0].modules, [module("ramdisk", "initrd.gz", ""), module("kernel", "Image", "quiet")]);
+    let named = images(&dtb);
+    let named: Vec<_> = named.iter().map(|(place, name)| (place.as_str(), *name)).collect();
+    let places = ["/vms/a/kernel", "/vms/a/modules/ramdisk/file", "/vms/a/modules/kernel/file"];
+    assert_eq!(named, [(places[0], "xen"), (places[1], "initrd.gz"), (places[2], "Image")]);
+}
+
+#[test]
+fn what_is_wrong_with_modules_is_said_with_its_place() {
+    let of = |nested, modules| errors(&manifest(vec![vm_with(nested, modules)]));
+    let kernel = || vm("kernel", vec![key("file", "Image")]);
+    assert_eq!(of(false, vec![kernel()]), ["/vms/a/modules: it is no hypervisor; add nested; or leave them out"]);
+    let wrong = of(true, vec![vm("initrd", vec![]), vm("kernel", vec![key("bootargs", 5_u32), key("name", "x")])]);
+    let start = |error: &String| error.split(';').next().unwrap().to_string();
+    assert_eq!(
+        wrong.iter().map(start).collect::<Vec<_>>(),
+        [
+            "/vms/a/modules: unknown node \"initrd\"",
+            "/vms/a/modules/kernel/bootargs: it is not one text",
+            "/vms/a/modules/kernel: unknown key \"name\"",
+            "/vms/a/modules/kernel: file is missing"
+        ]
+    );
 }
 
 #[test]
