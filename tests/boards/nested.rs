@@ -150,7 +150,7 @@ fn every_encoding_at_a_virtual_el2_gives_what_is_announced() {
         let rest = format!("nested; kernel = \"encodings.bin\"; bootargs = \"{arguments}\";");
         Vm { name, vcpus: 1, memory: "64M", rest }
     });
-    let ended = Run::start(Board::Virt, &manifest(&vms), &[], 120).end();
+    let ended = Run::start(Board::Virt, &manifest(&vms), &["--monitor", "check on"], 120).end();
     for name in ["without", "with"] {
         ended.has(&format!("[{name}] guest encodings: PASS"));
     }
@@ -162,8 +162,9 @@ fn every_encoding_at_a_virtual_el2_at_el0_gives_what_is_announced() {
     let rest = "nested; nested-backend = \"trap\"; kernel = \"encodings.bin\"; bootargs = \"strict\";";
     let vms = [Vm { name: "without", vcpus: 1, memory: "64M", rest: rest.into() }];
     for (cpu, gic) in [("cortex-a72", "2"), ("max", "3")] {
-        let ended = Run::start(Board::Virt, &manifest(&vms), &["--cpu", cpu, "--gic", gic], 120).end();
-        ended.has("guest encodings: PASS").exits_with(0).lacks("FAIL").lacks("PANIC");
+        let ended =
+            Run::start(Board::Virt, &manifest(&vms), &["--cpu", cpu, "--gic", gic, "--monitor", "check on"], 120).end();
+        ended.has("guest encodings: PASS").has(" wrong=0 ").exits_with(0).lacks("FAIL").lacks("PANIC");
     }
 }
 
@@ -246,13 +247,13 @@ fn harms_itself_alone(board: Board) {
     let mut good = Vm::linux("good", 1, "");
     good.rest.push_str(" shares = <4000>;");
     let vms = [rogue("one", 1), rogue("two", 2), rogue("three", 2), good];
-    let mut run = Run::start(board, &manifest(&vms), &[], 500);
+    let mut run = Run::start(board, &manifest(&vms), &["--monitor", "check on"], 500);
     run.wait_for("[good] flatland-workload: OK", 400);
     for name in ["one", "two", "three"] {
-        run.send("\x1d").send(&format!("stop {name}\r"));
+        run.send(&format!("stop {name}\r"));
     }
     let ended = run.end();
-    ended.lacks("PANIC").has_line("flatland: good: powered off");
+    ended.lacks("PANIC").has("flatland: good: powered off").has(" wrong=0 ");
     let lives = ended.output.matches("rogue: seed").count();
     println!("{lives} lives");
     assert!(lives > 10, "{lives} lives only");
@@ -261,6 +262,6 @@ fn harms_itself_alone(board: Board) {
 /// The same debuggers in a guest of Debian's KVM: its hypervisor switches breakpoints, traps MDSCR_EL1 and steps.
 #[test]
 fn debuggers_work_in_a_guests_guest() {
-    let ended = Run::start(Board::Virt, "nested-debug", &[], 400).end();
+    let ended = checked(Board::Virt, "nested-debug", 400);
     ended.exits_with(0).has("[L2] flatland-debug: OK break=1 watch=2 kernel=").has("flatland-kvm: OK").lacks("PANIC");
 }

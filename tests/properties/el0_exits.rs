@@ -229,6 +229,10 @@ impl<'m> Hypervisor<'m> {
         let at = self.vcpu.registers.pc;
         let pstate = self.vcpu.registers.pstate;
         assert_eq!(self.run(&[word]), Next::Resume, "{what}");
+        // It may be said at once, or once more.
+        if self.vcpu.registers.pc == at {
+            assert_eq!(self.raise(8, 1 << 25, 0x5555), Next::Resume, "{what}");
+        }
         assert_eq!(self.vcpu.registers.pc, VBAR + 0x200, "{what}");
         assert_eq!((self.own(Own::Esr), self.own(Own::Elr)), (1 << 25, at), "{what}");
         assert_eq!(self.own(Own::Spsr), pstate | psr::EL2H, "{what}");
@@ -613,6 +617,31 @@ fn what_the_vectors_could_not_read_is_begun_anew() {
     assert_eq!((registers.pc, registers.pstate), (at, psr::NZCV | psr::EL0T));
     assert_eq!(registers.x[..4], [0x100, 0x101, 0x102, 0x103]);
     assert_eq!(registers.syndrome().ec(), ec::IABT_LOWER);
+}
+
+/// What was UNDEFINED may be another instruction when it is read: that is executed, and is UNDEFINED only if the CPU says so of it.
+#[test]
+fn an_instruction_that_was_changed_is_tried_again() {
+    let model = model();
+    let cpu = Cpu::new(&model);
+    let mut hypervisor = Hypervisor::new(&model, &cpu, Gic::V3);
+    let at = hypervisor.vcpu.registers.pc;
+    let is_next = |hypervisor: &mut Hypervisor<'_>, word: u32, goes_on: bool| {
+        write(&cpu, hypervisor.here, at, u64::from(word) | u64::from(NOP) << 32);
+        assert!(hypervisor.access(Op::Fetch, at));
+        assert_eq!(hypervisor.raise(8, 1 << 25, 0), Next::Resume);
+        let pc = hypervisor.vcpu.registers.pc;
+        (hypervisor.vcpu.registers.pc, hypervisor.vcpu.registers.pstate) = (at, psr::DAIF | psr::EL0T);
+        assert_eq!(pc, if goes_on { at } else { VBAR + 0x200 }, "{word:#x}");
+    };
+    // Each is another.
+    for word in [NOP, 0, NOP, 1] {
+        is_next(&mut hypervisor, word, true);
+    }
+    is_next(&mut hypervisor, 1, false);
+    // That was told; who comes there again is told again.
+    is_next(&mut hypervisor, 1, true);
+    is_next(&mut hypervisor, 1, false);
 }
 
 /// What EL1's vectors write and read besides: MDSCR_EL1, and whether an interrupt waits.

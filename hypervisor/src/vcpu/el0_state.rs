@@ -46,6 +46,8 @@ pub struct El0 {
     pub own_stack: bool,
     /// An access to its interrupt interface that EL1 does for it just now.
     pub access: Option<InterfaceAccess>,
+    /// An instruction, and where, that was UNDEFINED and is tried once more.
+    pub undefined: Option<(u64, u32)>,
     /// The vCPU's number, by which EL1's vectors have its page, if they do accesses to that.
     pub(super) vcpu: Option<VcpuId>,
     /// TTBR1_EL1: the tables of the vectors.
@@ -58,7 +60,7 @@ impl El0 {
     /// As after a reset, with the vectors by these tables, which have the page of `vcpu`, if they do accesses to it. `pa_range` is what
     /// ID_AA64MMFR0_EL1 says of the CPU.
     pub const fn new(ttbr1: u64, vcpu: Option<VcpuId>, pa_range: u64) -> Self {
-        Self { own_stack: true, access: None, vcpu, ttbr1, pa_range }
+        Self { own_stack: true, access: None, undefined: None, vcpu, ttbr1, pa_range }
     }
 
     /// The same after a reset.

@@ -136,9 +136,27 @@ fn undefined<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Common, nested: &mut 
         vcpu.registers.step(4);
         return Some(Outcome::Done(Next::Resume));
     }
-    let Some(esr) = a64::syndrome(word) else { return Some(Outcome::Done(nested_deny(here, m, vcpu, nested))) };
+    let Some(esr) = a64::syndrome(word) else {
+        return Some(Outcome::Done(if is_so_again(vcpu.registers.pc, word, nested) {
+            nested_deny(here, m, vcpu, nested)
+        } else {
+            Next::Resume
+        }));
+    };
     vcpu.registers.esr = esr;
     trapped(here, m, vcpu, nested)
+}
+
+/// Whether the instruction `word` at `pc`, which nobody but the CPU calls UNDEFINED, was so a moment ago: it may have been another when the CPU
+/// said so, as another CPU changed it. It is executed again then.
+fn is_so_again(pc: u64, word: u32, nested: &mut Nested) -> bool {
+    let Backend::El0(el0) = &mut nested.backend else { return true };
+    if el0.undefined == Some((pc, word)) {
+        el0.undefined = None;
+        return true;
+    }
+    el0.undefined = Some((pc, word));
+    false
 }
 
 /// An instruction that EL0 may not have.
