@@ -2,6 +2,7 @@
 
 use super::Memory;
 use super::reverse::{RmapEntry, RmapKey};
+use super::shadows::Shadow;
 use crate::addr::{Addr, Ipa2, Pa};
 use crate::arm::desc::MemType;
 use crate::frames::SharedPool;
@@ -66,6 +67,11 @@ impl Memory {
         let wrong = Checked { leaves: 1, stale: 0, wrong: 1 };
         let Some(key) = self.shadows.all.get(n).map(|shadow| shadow.key) else { return stale };
         let Ok(nested) = self.walk_nested(m, pool, key, leaf.input) else { return stale };
+        // To read a table may have brought it back, and have put another page away for that: then what hangs on it has gone, too.
+        let is_there = |shadow: &Shadow| shadow.table.walk(m, leaf.input) == Found::Leaf(leaf);
+        if !self.shadows.all.get(n).is_some_and(is_there) {
+            return stale;
+        }
         let Some(ipa) = nested.leaf.output_of(leaf.input).filter(|_| nested.bytes >= leaf.size.bytes()) else {
             return stale;
         };
