@@ -7,6 +7,7 @@
 
 pub mod bus;
 pub mod device;
+pub mod entropy;
 pub mod flash;
 pub mod rtc;
 pub mod uart;

@@ -7,6 +7,7 @@ pub(crate) mod context;
 pub(crate) mod cpu;
 pub(crate) mod debug;
 pub(crate) mod disk;
+pub(crate) mod entropy;
 pub(crate) mod entry;
 pub(crate) mod guest;
 pub(crate) mod heap;

@@ -38,6 +38,7 @@ use crate::addr::VmId;
 use crate::bundle::gzip::Workspace;
 use crate::bundle::{Bundle, Diagnostic};
 use crate::devices;
+use crate::devices::entropy::Entropy;
 use crate::frames::{Pool, SharedPool};
 use crate::machine::Machine;
 use crate::monitor::Console;
@@ -45,6 +46,7 @@ use crate::sched::Queue;
 use crate::stage2::vmid::Vmids;
 use crate::vm::{Slot, Vm};
 use alloc::vec::Vec;
+use spin::mutex::SpinMutex;
 
 use load::Loader;
 
@@ -72,6 +74,8 @@ pub struct Host {
     pub console: SharedConsole,
     /// The VMs.
     pub fleet: Fleet,
+    /// What guests have random numbers from; nothing where the board has no source.
+    pub entropy: Option<SpinMutex<Entropy>>,
     /// What the board offers.
     pub facts: Facts,
     /// What is done where there is little memory.
@@ -115,6 +119,7 @@ impl Host {
             queue: RunQueue::new(queue, facts.n_cpus),
             console: SharedConsole::new(console),
             fleet: Fleet::new(vms, Loader::new(workspace)),
+            entropy: facts.entropy.begin().map(SpinMutex::new),
             facts,
         })
     }

@@ -146,6 +146,7 @@ fn facts(board: &Board, bundle: &'static [u8]) -> Facts {
         own_bytes: 0,
         // Without a number from the boot loader, the time it took to get here is better than nothing.
         seed: board.seed.unwrap_or_else(|| flatland::machine::Machine::now(&El2)),
+        entropy: el2::entropy::gather(board),
         images: (bundle, Addr::new(board.initrd.map_or(0, |range| range.start))),
     }
 }

@@ -8,6 +8,7 @@ pub mod device_tree;
 pub mod dtb;
 pub mod life;
 pub mod psci;
+pub mod trng;
 
 use crate::addr::{CpuId, VcpuId, VmId};
 use crate::bundle::image::Plan;

@@ -46,6 +46,8 @@ pub struct Board {
     pub bootargs: Option<ArrayString<512>>,
     /// A random number from the boot loader, if it gave one (`/chosen/kaslr-seed`).
     pub seed: Option<u64>,
+    /// Random bytes from the boot loader, as far as it gave some (`/chosen/rng-seed`).
+    pub random: ArrayVec<u8, 64>,
     /// Every device window the hypervisor itself touches, as whole frames, sorted and merged, for its own map. The GIC's
     /// virtual CPU interface is not in it: that one only guests touch; nor are the slots of virtio devices, most of which
     /// are looked at once.
@@ -223,6 +225,7 @@ impl Board {
             initrd: facts::initrd(&tree),
             bootargs: facts::bootargs(&tree),
             seed: tree.node("/chosen").and_then(|chosen| chosen.number("kaslr-seed")),
+            random: facts::random(&tree),
             mmio: ArrayVec::new(),
         };
         board.mmio = board.windows()?;

@@ -17,6 +17,7 @@ use flatland::arm::idreg::{IdRegs, Offer};
 use flatland::arm::speculation::{Speculation, WORKAROUND_1};
 use flatland::arm::vmsa::{Geometry, PaRange, VmidBits};
 use flatland::bundle::{Bundle, Limits, MANIFEST, cpio, manifest};
+use flatland::devices::entropy::Seed;
 use flatland::exit;
 use flatland::frames::{Pool, Record};
 use flatland::host::Here;
@@ -191,6 +192,8 @@ fn build_of(
     };
     let pa_range = PaRange::from_mmfr0(4);
     let ids = IdRegs::new(raw, Offer { gic_registers: true, pa_range: 4 });
+    let mut entropy = Seed::default();
+    entropy.add(&[7; 32], 256);
     let facts = Facts {
         n_cpus,
         gic,
@@ -207,6 +210,7 @@ fn build_of(
         frequency: Frequency::new(62_500_000).unwrap(),
         own_bytes: 0,
         seed: 1,
+        entropy,
         images: (images, Addr::new(start)),
     };
     let bundle = Bundle::open(images, &Limits::ANY_BOARD).unwrap();

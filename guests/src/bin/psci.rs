@@ -25,6 +25,33 @@ fn main() {
     suspend();
 }
 
+/// The firmware's random numbers, if it has some (DEN0098).
+fn random(conduit: Conduit) {
+    const VERSION: u64 = 0x8400_0050;
+    const FEATURES: u64 = 0x8400_0051;
+    const RND32: u64 = 0x8400_0053;
+    const RND64: u64 = 0xc400_0053;
+    let call = |function, x1| psci::call(conduit, [function, x1, 0, 0]);
+    let version = call(VERSION, 0)[0] as u32 as i32;
+    if version < 0 {
+        println!("psci: no random numbers by {conduit:?}");
+        return;
+    }
+    println!("psci: random numbers by {conduit:?}");
+    check!(version >= 0x1_0000, "{conduit:?}: TRNG 1.0 or later", "{version:#x}");
+    for function in [VERSION, FEATURES, RND32, RND64] {
+        check!(call(FEATURES, function)[0] as i32 >= 0, "{conduit:?}: TRNG has {function:#x}");
+    }
+    check_eq!(call(RND64, 0)[0] as i64, -2, "{conduit:?}: no bits are too few");
+    check_eq!(call(RND64, 193)[0] as i64, -2, "{conduit:?}: 193 bits are too many");
+    check_eq!(call(RND32, 97)[0] as i32, -2, "{conduit:?}: 97 bits are too many for 32-bit registers");
+    let (one, other) = (call(RND64, 192), call(RND64, 192));
+    check!(one[0] == 0 && other[0] == 0 && one[1..] != other[1..], "{conduit:?}: other numbers each time");
+    check!(one[1..].iter().chain(&other[1..]).all(|word| *word != 0), "{conduit:?}: of all three registers");
+    let few = call(RND64, 65);
+    check!(few[1] == 0 && few[2] < 2, "{conduit:?}: no more bits than were asked for", "{few:x?}");
+}
+
 fn through(conduit: Conduit) {
     let call = |function, a, b| psci::call(conduit, [function, a, b, 0])[0];
     let result = |function, a, b| i64::from(call(function, a, b) as u32 as i32);
@@ -53,6 +80,7 @@ fn through(conduit: Conduit) {
         let got = result(function, 0, 0);
         check_eq!(got, psci::NOT_SUPPORTED, "{conduit:?}: {function:#x} is not supported");
     }
+    random(conduit);
     let kind = result(psci::MIGRATE_INFO_TYPE, 0, 0);
     check!(kind == 2 || kind == psci::NOT_SUPPORTED, "{conduit:?}: no Trusted OS to migrate", "{kind}");
     let smccc = result(psci::SMCCC_VERSION, 0, 0);

@@ -1,4 +1,4 @@
-//! SMCCC and PSCI: function ids, decoded, and return codes (Arm DEN0028, DEN0022).
+//! SMCCC, PSCI and TRNG: function ids, decoded, and return codes (Arm DEN0028, DEN0022, DEN0098).
 
 use super::speculation::{WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
 
@@ -33,6 +33,10 @@ pub enum Call {
     SystemReset,
     SystemReset2,
     PsciFeatures,
+    TrngVersion,
+    TrngFeatures,
+    TrngUuid,
+    TrngRandom,
     Unknown,
 }
 
@@ -54,6 +58,10 @@ impl Call {
             0x8400_0009 => Self::SystemReset,
             0x8400_000a => Self::PsciFeatures,
             0x8400_0012 | 0xc400_0012 => Self::SystemReset2,
+            0x8400_0050 => Self::TrngVersion,
+            0x8400_0051 => Self::TrngFeatures,
+            0x8400_0052 => Self::TrngUuid,
+            0x8400_0053 | 0xc400_0053 => Self::TrngRandom,
             _ => Self::Unknown,
         }
     }
@@ -70,6 +78,8 @@ pub const fn features(function: u32) -> i64 {
     match Call::decode(function) {
         // Which depends on the CPU: see `Speculation::offers`. PSCI has no such function.
         Call::Unknown | Call::Workaround => NOT_SUPPORTED,
+        // They have one of their own.
+        Call::TrngVersion | Call::TrngFeatures | Call::TrngUuid | Call::TrngRandom => NOT_SUPPORTED,
         // CPU_SUSPEND: original format of the power state, no OS-initiated mode (DEN0022 5.16.2).
         _ => 0,
     }

@@ -69,6 +69,24 @@ pub(crate) fn arch_features(function: u32) -> i32 {
     }
 }
 
+/// 128 bits of the firmware's true random numbers (Arm DEN0098: TRNG_VERSION, TRNG_RND64), if it has some. A board without EL3 whose firmware
+/// is at EL2 is not asked, as above.
+pub(crate) fn firmware_random() -> Option<[u64; 2]> {
+    const TRNG_VERSION: u64 = 0x8400_0050;
+    const TRNG_RND64: u64 = 0xc400_0053;
+    // It is asked by features of another first, which says whether there is SMCCC 1.1.
+    if arch_features(SMCCC_ARCH_FEATURES) < 0 || (ask(Conduit::Smc, [TRNG_VERSION, 0, 0, 0]) as i32) < 0x1_0000 {
+        return None;
+    }
+    let (x0, x2, x3): (u64, u64, u64);
+    // SAFETY: as in `ask`.
+    unsafe {
+        asm!("smc #0", inout("x0") TRNG_RND64 => x0, inout("x1") 128_u64 => _, out("x2") x2, out("x3") x3,
+            clobber_abi("C"), options(nostack));
+    }
+    (x0 == 0).then_some([x2, x3])
+}
+
 /// Tells the firmware, which has [`WORKAROUND_2`], that no load may pass a store by speculation on this CPU.
 pub(crate) fn forbid_store_bypass() {
     ask(Conduit::Smc, [WORKAROUND_2.into(), 1, 0, 0]);

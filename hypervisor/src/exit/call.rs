@@ -1,11 +1,11 @@
-//! Hypercalls: PSCI and SMCCC, by HVC and SMC alike.
+//! Hypercalls: PSCI, SMCCC and TRNG, by HVC and SMC alike.
 
 use super::raise::deny;
 use crate::host::Here;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::{Counter, Vcpu};
-use crate::vm::psci;
+use crate::vm::{psci, trng};
 
 /// HVC: the guest goes on behind it by itself.
 #[inline(always)]
@@ -39,6 +39,12 @@ fn answer<M: Machine>(here: Here<'_>, m: &M, vcpu: &mut Vcpu) -> Next {
     if let Some(value) = psci::workaround(&here.host.facts.speculation, vcpu.registers.x[0] as u32, vcpu.registers.x[1])
     {
         vcpu.registers.x[0] = value.cast_unsigned();
+        return Next::Resume;
+    }
+    if let Some(answer) = trng::answer(vcpu.registers.x[0] as u32, vcpu.registers.x[1], here.host.entropy.as_ref()) {
+        for (x, value) in vcpu.registers.x.iter_mut().zip(answer) {
+            *x = value;
+        }
         return Next::Resume;
     }
     let outcome = psci::call(here.vm, vcpu);

@@ -5,6 +5,7 @@ use crate::arm::idreg::IdRegs;
 use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
 use crate::bundle::VmSpec;
+use crate::devices::entropy::Seed;
 use crate::machine::Machine;
 use crate::sched::Frequency;
 use crate::vcpu::Nested;
@@ -48,6 +49,8 @@ pub struct Facts {
     pub own_bytes: u64,
     /// A number that guests cannot guess, as far as the board has one.
     pub seed: u64,
+    /// What the board knows that nobody can guess.
+    pub entropy: Seed,
     /// Where the bundle lies, and where its first byte is in physical memory.
     pub images: (&'static [u8], Addr<Pa>),
 }

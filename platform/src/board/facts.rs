@@ -156,6 +156,12 @@ pub(super) fn initrd(tree: &Tree<'_>) -> Option<Range> {
     if range.is_empty() { None } else { Some(range) }
 }
 
+/// Reads random bytes of the boot loader's; more than fit are left out.
+pub(super) fn random(tree: &Tree<'_>) -> ArrayVec<u8, 64> {
+    let bytes = tree.node("/chosen").and_then(|chosen| chosen.property("rng-seed")).unwrap_or_default();
+    bytes.iter().copied().take(64).collect()
+}
+
 /// Reads the command line; one that does not fit is left out with a warning.
 pub(super) fn bootargs(tree: &Tree<'_>) -> Option<ArrayString<512>> {
     let line = tree.node("/chosen")?.text("bootargs")?;
