@@ -223,10 +223,11 @@ own() {
     mv "$2.$$" "$2"
 }
 
-# The kernel for guests, and of its modules those that lead to the balloon. Prints where.
+# The kernel for guests, and of its modules those that lead to the balloon and to disks. Prints where.
 kernel_package() {
     locked_package 'linux-image-.*-cloud-arm64' './boot/vmlinuz-*' \
-        './lib/modules/*/kernel/drivers/virtio/virtio'{,_ring,_mmio,_balloon}.ko
+        './lib/modules/*/kernel/drivers/virtio/virtio'{,_ring,_mmio,_balloon}.ko \
+        './lib/modules/*/kernel/drivers/block/virtio_blk.ko'
 }
 
 # Lays out what is in every initramfs below DIR: stage_initramfs DIR BUSYBOX
@@ -289,6 +290,35 @@ linux_guest() {
             echo "$from" >"$out/initrd.from"
         fi
     fi
+}
+
+# Makes target/guests/disk/initrd.gz, for a guest that has disks, and root.ext4, an image for these: files of text, as many bytes
+# of noise, and the sums of both. The same each time.
+disk_guest() {
+    local out=$target/guests/disk from stage files n
+    mkdir -p "$out"
+    from="$(cat "$target/guests/linux/Image.from" 2>/dev/null) $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init") 1"
+    [[ -e $out/root.ext4 && $(cat "$out/from" 2>/dev/null) == "$from" ]] && return
+    [[ -e $target/guests/linux/Image.from ]] || die "the modules for disks belong to Debian's kernel; leave FLATLAND_KERNEL out"
+    rm -f "$out/from"
+    stage=$(kernel_package)
+    mapfile -t files < <(find "$stage" -name '*.ko')
+    initramfs "$out/initrd.gz" "$(locked_package busybox-static ./bin/busybox)/bin/busybox" "${files[@]}"
+    stage=$out/root.stage.$$
+    rm -rf "$stage" && mkdir -p "$stage/data"
+    for n in {1..12}; do
+        seq "$((n * 100000))" "$((n * 100000 + 70000))" >"$stage/data/text-$n"
+        seq "$((n * 1000000))" "$((n * 1000000 + 500000))" | gzip -9n >"$stage/data/noise-$n"
+    done
+    (cd "$stage/data" && sha256sum -- * >../SUMS)
+    find "$stage" -exec touch -h -d @0 {} +
+    # As a file system of the same identity, made at the same time.
+    truncate -s 32M "$out/root.$$"
+    E2FSPROGS_FAKE_TIME=1 mke2fs -q -t ext4 -b 4096 -d "$stage" -E hash_seed=00000000-0000-4000-8000-000000000001,root_owner=0:0 \
+        -U 00000000-0000-4000-8000-000000000002 -L flatland "$out/root.$$"
+    mv "$out/root.$$" "$out/root.ext4"
+    rm -rf "$stage"
+    echo "$from" >"$out/from"
 }
 
 # Makes target/guests/linux/Image-6.12: Debian's newer kernel, for guests of which many are to be alike. Trees of events
@@ -477,6 +507,7 @@ example_bundle() {
     if grep -q '"kvm/' "$dts"; then kvm_guest; fi
     if grep -q '"firmware/' "$dts"; then firmware_guest; fi
     if grep -q '"debug/' "$dts"; then debug_guest; fi
+    if grep -q '"disk/' "$dts"; then disk_guest; fi
     if grep -q '"xen/' "$dts"; then xen_guest; fi
     if grep -q '"kvm/debug' "$dts"; then kvm_debug_guest; fi
     # A Flatland in a VM has a bundle of its own.

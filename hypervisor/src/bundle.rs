@@ -20,7 +20,7 @@ mod spec;
 
 pub(crate) use diagnostic::quote;
 pub use diagnostic::{Amount, Diagnostic, Findings, MOST_DIAGNOSTICS};
-pub use spec::{Granule, Limits, MANIFEST, MODULES, Module, OnCrash, PolicySpec, VmSpec};
+pub use spec::{DiskSpec, Granule, Limits, MANIFEST, MODULES, MOST_DISKS, Module, OnCrash, PolicySpec, VmSpec};
 
 use crate::addr::{Addr, Ipa};
 use alloc::format;
@@ -103,6 +103,7 @@ fn resolve<'a>(
     members: &[cpio::Member<'a>],
     findings: &mut Findings,
 ) -> Option<VmSpec<'a>> {
+    let mut short = Findings::default();
     let mut find = |key: &str, name: &'a str| {
         let found = members.iter().skip(1).find(|member| member.name == name);
         if found.is_none() {
@@ -124,8 +125,24 @@ fn resolve<'a>(
     });
     // All are looked for, so that all that are missing are said.
     let modules: Vec<Option<Module<'a>>> = found.collect();
+    let found = entry.disks.iter().map(|&manifest::DiskNode { name, image, read_only }| {
+        let key = format!("disks/{name}/image");
+        let image = find(&key, image)?;
+        if image.is_empty() || image.len() % 512 != 0 {
+            // The tool that makes bundles pads none: what is cut off would be missed.
+            short.add(
+                format!("/vms/{}/{key}", entry.name),
+                format!("it has {} bytes, which are no whole sectors", image.len()),
+                "make it a multiple of 512 bytes, as with truncate -s %512",
+            );
+            return None;
+        }
+        Some(DiskSpec { name, image, read_only })
+    });
+    let disks: Vec<Option<DiskSpec<'a>>> = found.collect();
+    short.kept().for_each(|diagnostic| findings.push(diagnostic));
     // Some(None): it was named and is not there, which was said.
-    if [initrd, kernel, firmware, variables].contains(&Some(None)) || modules.contains(&None) {
+    if [initrd, kernel, firmware, variables].contains(&Some(None)) || modules.contains(&None) || disks.contains(&None) {
         return None;
     }
     let flash = firmware.flatten().map(|firmware| [firmware, variables.flatten().unwrap_or_default()]);
@@ -138,6 +155,7 @@ fn resolve<'a>(
         initrd: initrd.flatten(),
         bootargs: entry.bootargs,
         modules: modules.into_iter().flatten().collect(),
+        disks: disks.into_iter().flatten().collect(),
         on_crash: entry.on_crash,
         affinity: entry.affinity,
         watchdog: entry.watchdog,

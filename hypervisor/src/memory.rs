@@ -4,7 +4,7 @@
 //! record of what backs a page. RAM is allocated on first touch: [`Memory::resolve`] is the one way to a page, for the
 //! guest's faults and for our own copies ([`access`]) alike, so that a page comes back whoever asks, from wherever it is.
 //! [`change`] maps devices, splits and joins, and gives everything back; [`share`] merges pages, [`pack`] compresses and
-//! swaps them, [`balloon`] takes what the guest gives, [`sample`] notices which are used. [`stage1`] reads a guest's own
+//! swaps them, [`balloon`] takes what the guest gives, [`blocks`] keeps what it changes of disks, [`sample`] notices which are used. [`stage1`] reads a guest's own
 //! tables for crash reports. A guest hypervisor's tables are read by [`nested_walk`] and folded with ours by [`shadow`]; those of its
 //! own EL2, where the hardware cannot walk them, by [`el2_walk`] and [`el2_shadow`].
 //!
@@ -36,6 +36,7 @@
 
 pub mod access;
 pub mod balloon;
+pub mod blocks;
 pub mod change;
 pub mod check;
 pub mod el2_shadow;

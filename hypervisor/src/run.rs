@@ -310,7 +310,7 @@ fn meet_requests<C: Cpu>(here: Here<'_>, m: &C, vcpu: &mut Vcpu) -> Requests {
         m.send_console(here.host);
     }
     if asked & request::SERVE != 0 {
-        more = here.host.serve_balloon(m, here);
+        more = here.host.serve(m, here);
     }
     if asked & request::LEAVE != 0 {
         // Kept for when it comes back.

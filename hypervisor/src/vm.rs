@@ -178,6 +178,8 @@ pub struct Vm {
     pub plan: Plan<'static>,
     /// The device tree that it finds each time it starts.
     pub tree: Vec<u8>,
+    /// How many pages there are from the start of its RAM on: RAM, and behind that what is for blocks of its disks.
+    pub pages: u64,
     /// Its memory.
     pub memory: SpinMutex<Memory>,
     /// The shadows of its EL2s' stage 1, where they run at EL0. Locked before `memory`.

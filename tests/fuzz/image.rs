@@ -104,6 +104,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
     let repacked = (rng.below(8) == 0).then(|| pack(input));
     let vm = VmSpec {
         modules: Vec::new(),
+        disks: Vec::new(),
         name: "fuzz",
         vcpus: 1,
         memory,

@@ -4,8 +4,8 @@
 use crate::engine::{Rng, count, report};
 use flatland::addr::{Addr, Ipa};
 use flatland::devices::device::Device as _;
-use flatland::devices::virtio::balloon::{Balloon, Left, Pages};
-use flatland::devices::virtio::{Ram, Violation};
+use flatland::devices::virtio::balloon::{Balloon, Pages};
+use flatland::devices::virtio::{Left, Ram, Violation};
 
 const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 1 << 16;

@@ -32,6 +32,7 @@ pub(super) fn layout(owner: u16, bits: u32, granule: Granule) -> Layout {
     let geometry = Geometry::of_bits(bits).unwrap();
     let range = PaRange::from_mmfr0(4);
     Layout {
+        blocks: 0,
         owner: VmId(owner),
         base: RAM_BASE,
         bytes: RAM_BYTES,

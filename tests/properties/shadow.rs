@@ -80,6 +80,7 @@ impl<'w> World<'w> {
     fn of(model: &'w Model, pool: &'w SharedPool<'w>, seed: u64, bytes: u64) -> Self {
         let geometry = Geometry::of_bits(32).unwrap();
         let layout = Layout {
+            blocks: 0,
             owner: VmId(0),
             base: RAM_BASE,
             bytes,

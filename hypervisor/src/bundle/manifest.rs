@@ -25,6 +25,12 @@
 //!                 kernel { file = "Image"; bootargs = "console=hvc0"; };
 //!                 ramdisk { file = "initrd.gz"; };
 //!             };
+//!             disks {                       // none: virtio disks, in this order; the names are their serial numbers
+//!                 root {
+//!                     image = "root.ext4";  // a member of the archive: what is written is the VM's own, until it ends
+//!                     read-only;            // not
+//!                 };
+//!             };
 //!         };
 //!     };
 //!     policy {                              // how memory is managed where it is short; may be left out
@@ -42,7 +48,7 @@
 
 mod value;
 
-use super::{Findings, Granule, Limits, MODULES, OnCrash, PolicySpec, quote};
+use super::{Findings, Granule, Limits, MODULES, MOST_DISKS, OnCrash, PolicySpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -120,6 +126,19 @@ pub struct VmNode<'a> {
     pub variables: Option<&'a str>,
     /// `modules`, in their order.
     pub modules: Vec<ModuleNode<'a>>,
+    /// `disks`, in their order.
+    pub disks: Vec<DiskNode<'a>>,
+}
+
+/// A disk of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskNode<'a> {
+    /// The node's name.
+    pub name: &'a str,
+    /// `image`: the name of a member.
+    pub image: &'a str,
+    /// `read-only`.
+    pub read_only: bool,
 }
 
 /// A boot module of a VM.
@@ -179,6 +198,8 @@ pub fn images(dtb: &[u8]) -> Vec<(String, &str)> {
         }
         let modules = entry.modules.iter();
         names.extend(modules.map(|module| (format!("{}/file", module_place(entry.name, module.kind)), module.file)));
+        let disks = entry.disks.iter();
+        names.extend(disks.map(|disk| (format!("{}/image", disk_place(entry.name, disk.name)), disk.image)));
     }
     names
 }
@@ -207,6 +228,11 @@ fn place(vm: &str) -> String {
 /// Where a module of a VM is in the manifest.
 pub(super) fn module_place(vm: &str, kind: &str) -> String {
     format!("{}/modules/{kind}", place(vm))
+}
+
+/// Where a disk of a VM is in the manifest.
+fn disk_place(vm: &str, disk: &str) -> String {
+    format!("{}/disks/{}", place(vm), disk.get(..40).unwrap_or(disk))
 }
 
 fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
@@ -278,10 +304,14 @@ pub fn policy(dtb: &[u8], limits: &Limits, findings: &mut Findings) -> PolicySpe
 }
 
 fn check_name(name: &str, findings: &mut Findings) {
+    check_name_of(name, "a VM", place(name), findings);
+}
+
+fn check_name_of(name: &str, what: &str, place: String, findings: &mut Findings) {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || name.len() > 15 || !name.bytes().all(allowed) {
-        let what = format!("{} cannot be the name of a VM", quote(name));
-        findings.add(place(name), what, "use 1 to 15 of a to z, 0 to 9 and -");
+        let what = format!("{} cannot be the name of {what}", quote(name));
+        findings.add(place, what, "use 1 to 15 of a to z, 0 to 9 and -");
     }
 }
 
@@ -306,6 +336,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         flash: None,
         variables: None,
         modules: Vec::new(),
+        disks: Vec::new(),
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -340,11 +371,13 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         findings.add(format!("{}/min", place(name)), "it is more than its memory", "write no more than \"memory\"");
     }
     for child in node.children() {
-        if child.name() == "modules" {
-            read_modules(&mut entry, &child, findings);
-        } else {
-            let what = format!("unknown node {}", quote(child.name()));
-            findings.add(place(name), what, "the only node of a VM is modules");
+        match child.name() {
+            "modules" => read_modules(&mut entry, &child, findings),
+            "disks" => read_disks(&mut entry, &child, findings),
+            other => {
+                let what = format!("unknown node {}", quote(other));
+                findings.add(place(name), what, "the nodes of a VM are modules, disks");
+            }
         }
     }
     if !entry.modules.is_empty() && !entry.nested {
@@ -394,6 +427,52 @@ fn read_modules<'a>(entry: &mut VmNode<'a>, node: &FdtNode<'a>, findings: &mut F
         match file {
             Some(file) => entry.modules.push(ModuleNode { kind, file, bootargs }),
             None => findings.add(at, "file is missing", "add file = \"Image\";"),
+        }
+    }
+}
+
+/// Reads the disks of a VM.
+fn read_disks<'a>(entry: &mut VmNode<'a>, node: &FdtNode<'a>, findings: &mut Findings) {
+    let at = format!("{}/disks", place(entry.name));
+    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        let what = format!("unknown key {}", quote(property.name()));
+        findings.add(at.as_str(), what, "a disk's keys belong in its own node");
+    }
+    for (n, child) in node.children().enumerate() {
+        let name = child.name();
+        if n >= MOST_DISKS {
+            findings.add(at.as_str(), "there are too many disks", format!("leave out all but {MOST_DISKS}"));
+            return;
+        }
+        let at = disk_place(entry.name, name);
+        check_name_of(name, "a disk", at.clone(), findings);
+        if entry.disks.iter().any(|disk| disk.name == name) {
+            findings.add(at.as_str(), "there are two disks of this name", "give each a name of its own");
+            continue;
+        }
+        let mut image = None;
+        let mut read_only = false;
+        for property in child.properties() {
+            let bytes = value::bytes(&property);
+            let result = match property.name() {
+                "image" => value::file(bytes).map(|name| image = Some(name)),
+                "read-only" => value::flag(bytes).map(|flag| read_only = flag),
+                name => {
+                    let what = format!("unknown key {}", quote(name));
+                    findings.add(at.as_str(), what, "the keys of a disk are image, read-only");
+                    Ok(())
+                }
+            };
+            if let Err(ValueError { what, remedy }) = result {
+                findings.add(format!("{at}/{}", property.name()), what, remedy);
+            }
+        }
+        for node in child.children() {
+            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
+        }
+        match image {
+            Some(image) => entry.disks.push(DiskNode { name, image, read_only }),
+            None => findings.add(at, "image is missing", "add image = \"root.ext4\";"),
         }
     }
 }

@@ -58,6 +58,27 @@ pub struct Module<'a> {
     pub bootargs: &'a str,
 }
 
+/// The most disks of a VM.
+pub const MOST_DISKS: usize = 8;
+
+/// A disk of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskSpec<'a> {
+    /// Its name, like a VM's: the guest reads it as the serial number.
+    pub name: &'a str,
+    /// What is on it at first: whole sectors of 512 bytes, at least one. What the VM writes is its own.
+    pub image: &'a [u8],
+    /// Whether it may not be written.
+    pub read_only: bool,
+}
+
+impl DiskSpec<'_> {
+    /// How many bytes of IPAs are for its blocks, in whole blocks of 2 MiB.
+    pub const fn block_bytes(&self) -> u64 {
+        (self.image.len() as u64).next_multiple_of(2 << 20)
+    }
+}
+
 /// One VM, as its manifest wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmSpec<'a> {
@@ -77,6 +98,8 @@ pub struct VmSpec<'a> {
     pub bootargs: &'a str,
     /// Further files for a kernel that is a hypervisor: at most one of each kind.
     pub modules: Vec<Module<'a>>,
+    /// Its disks, in the order in which the guest finds them.
+    pub disks: Vec<DiskSpec<'a>>,
     /// What becomes of it when it crashes.
     pub on_crash: OnCrash,
     /// The CPUs that may run it, bit n for CPU n. All ones where the manifest does not say.
@@ -95,6 +118,18 @@ pub struct VmSpec<'a> {
     pub by_traps: bool,
     /// What its flash holds at first, firmware and then variables: it starts in the former. The latter may be empty.
     pub flash: Option<[&'a [u8]; 2]>,
+}
+
+impl VmSpec<'_> {
+    /// How many bytes of IPAs behind RAM are for blocks of its disks.
+    pub fn block_bytes(&self) -> u64 {
+        self.disks.iter().map(DiskSpec::block_bytes).sum()
+    }
+
+    /// How many bytes of memory it may have in all: RAM, and what it may change of its disks.
+    pub fn most_bytes(&self) -> u64 {
+        self.memory + self.disks.iter().filter(|disk| !disk.read_only).map(DiskSpec::block_bytes).sum::<u64>()
+    }
 }
 
 /// How the board's memory is managed, as the manifest wants it.

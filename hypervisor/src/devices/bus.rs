@@ -5,11 +5,13 @@
 //! the interrupt controller, so that the two agree.
 
 use super::device::Device;
+use super::disk::Disk;
 use super::rtc::Rtc;
 use super::uart::Uart;
 use super::virtio::balloon::Balloon;
 use super::{EmptySlot, RTC_INTID, Region, UART_INTID, virtio_intid};
 use crate::addr::IntId;
+use alloc::vec::Vec;
 use spin::mutex::SpinMutex;
 
 /// The devices of a VM.
@@ -21,6 +23,8 @@ pub struct Bus {
     pub rtc: SpinMutex<Rtc>,
     /// The balloon; to be locked before the VM's memory.
     pub balloon: SpinMutex<Balloon>,
+    /// Its disks, in the slots that follow.
+    pub disks: Vec<Disk>,
     empty: SpinMutex<EmptySlot>,
     /// Held while all are ticked, so that what was computed last is said last.
     pub ticking: SpinMutex<()>,
@@ -39,6 +43,11 @@ pub struct Port<'a> {
 const ATTACHED: [Region; 3] = [Region::Uart, Region::Rtc, Region::Virtio(0)];
 
 impl Bus {
+    /// A bus with these disks.
+    pub fn new(disks: Vec<Disk>) -> Self {
+        Self { disks, ..Self::default() }
+    }
+
     /// The device in `region`; nothing where the interrupt controller is.
     #[inline(always)]
     pub fn port(&self, region: Region) -> Option<Port<'_>> {
@@ -46,7 +55,10 @@ impl Bus {
             Region::Uart => (&self.uart, UART_INTID),
             Region::Rtc => (&self.rtc, RTC_INTID),
             Region::Virtio(0) => (&self.balloon, virtio_intid(0)),
-            Region::Virtio(slot) => (&self.empty, virtio_intid(slot)),
+            Region::Virtio(slot) => {
+                let disk = self.disks.get(usize::from(slot) - 1).map(|disk| &disk.blk as &SpinMutex<dyn Device>);
+                (disk.unwrap_or(&self.empty), virtio_intid(slot))
+            }
             Region::Gicd | Region::Gicc | Region::Gich | Region::Gicr(_) => return None,
         };
         Some(Port { device, intid })
@@ -54,7 +66,8 @@ impl Bus {
 
     /// All devices that there are.
     pub fn ports(&self) -> impl Iterator<Item = Port<'_>> {
-        ATTACHED.into_iter().filter_map(|region| self.port(region))
+        let disks = self.disks.iter().map(|disk| Region::Virtio(disk.slot));
+        ATTACHED.into_iter().chain(disks).filter_map(|region| self.port(region))
     }
 
     /// Puts all of them into the state after power-on.

@@ -1,15 +1,16 @@
-//! Virtio devices, as plain state: the transport, the queues, the memory balloon.
+//! Virtio devices, as plain state: the transport, the queues, the memory balloon, disks.
 //!
-//! [`mmio::Transport`] is what every device over virtio-mmio has, [`queue::Queue`] a split virtqueue, [`balloon::Balloon`] a
-//! device made of both. A device reaches the guest's memory through [`Ram`] and does nothing by itself: the guest's writes
+//! [`mmio::Transport`] is what every device over virtio-mmio has, [`queue::Queue`] a split virtqueue, [`balloon::Balloon`] and
+//! [`blk::Blk`] are devices made of both. A device reaches the guest's memory through [`Ram`] and does nothing by itself: the guest's writes
 //! leave work, which whoever owns the device lets it do, a bounded part at a time.
 //!
 //! What a guest writes is read once and checked before it counts. A driver that breaks the rules of its queues gets
 //! DEVICE_NEEDS_RESET, and nothing more is done for it until it resets the device.
 //!
-//! Follows virtio 1.2: 2 (basic facilities), 4.2 (MMIO), 5.5 (balloon).
+//! Follows virtio 1.2: 2 (basic facilities), 4.2 (MMIO), 5.2 (disk), 5.5 (balloon).
 
 pub mod balloon;
+pub mod blk;
 pub mod mmio;
 pub mod queue;
 
@@ -48,6 +49,18 @@ impl From<Violation> for Stop {
             Violation::Short => Self::Short,
         }
     }
+}
+
+/// What a device leaves that served its queues.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Work that can go on at once.
+    More,
+    /// Work that needs memory that is not there.
+    Stuck,
 }
 
 #[cfg(test)]

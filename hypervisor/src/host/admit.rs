@@ -45,6 +45,7 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
         let vcpus = u64::from(vm.vcpus);
         let nested = if vm.nested { (20 << 10) + vcpus * 2048 } else { 0 };
         (8 << 10)
+            + vm.disks.len() as u64 * (6 << 10)
             + vcpus * 3584
             + nested
             + device_tree::most_bytes(vm.vcpus, vm.bootargs, vm.modules.iter().map(|module| module.bootargs.len()))
@@ -82,10 +83,10 @@ pub(super) fn admit<M: Machine>(
     }
     let free = pool.counts().free;
     let demand = |vm: &VmSpec<'_>| {
-        let max = vm.memory >> 12;
+        let max = vm.most_bytes() >> 12;
         let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + of_el2(facts, vm) } else { 0 };
-        let overhead = tables(vm.memory) + shadows + super::banks::frames(vm);
-        Demand { min: vm.min.map_or(max, |min| min >> 12), max, overhead }
+        let overhead = tables(vm.memory + vm.block_bytes()) + shadows + super::banks::frames(vm);
+        Demand { min: vm.min.unwrap_or(vm.memory) >> 12, max, overhead }
     };
     let demands: ArrayVec<Demand, MOST_VMS> = bundle.vms.iter().take(MOST_VMS).map(demand).collect();
     if let Err(refused) = decide(&demands, free, m.swap_blocks().into(), true) {

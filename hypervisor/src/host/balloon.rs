@@ -8,8 +8,8 @@ use super::{Here, Host};
 use crate::addr::{Addr, IntId, Ipa};
 use crate::arm::desc::Hole;
 use crate::devices::device::Device;
-use crate::devices::virtio::balloon::{Left, Pages};
-use crate::devices::virtio::{Ram, Violation};
+use crate::devices::virtio::balloon::Pages;
+use crate::devices::virtio::{Left, Ram, Violation};
 use crate::devices::virtio_intid;
 use crate::frames::Work;
 use crate::machine::Machine;
@@ -34,10 +34,7 @@ struct Given<'a, M: Machine> {
 
 impl<M: Machine> Given<'_, M> {
     fn copy(&self, mut copy: impl FnMut(&mut Memory) -> Result<(), Miss>) -> Result<(), Violation> {
-        self.host.with_relief(self.m, || copy(&mut self.vm.memory.lock())).map_err(|miss| match miss {
-            Miss::Short | Miss::Again => Violation::Short,
-            Miss::NotRam | Miss::Denied | Miss::Lost => Violation::Outside,
-        })
+        Ok(self.host.with_relief(self.m, || copy(&mut self.vm.memory.lock()))?)
     }
 }
 

@@ -79,6 +79,7 @@ pub(super) fn vm<M: Machine>(
         })?;
         slots.push(Slot::new(vcpu, entity));
     }
+    let bus = Bus::new(devices::disk::disks_of(&spec));
     Ok(Vm {
         id,
         name: spec.name.to_string(),
@@ -87,10 +88,11 @@ pub(super) fn vm<M: Machine>(
         tree: tree(&spec, &plan, facts.gic)?,
         spec,
         plan,
+        pages: memory.layout().all_bytes() >> 12,
         memory: SpinMutex::new(memory),
         el2_shadows: el2_shadows.map(SpinMutex::new),
         vgic: SpinMutex::new(vgic),
-        bus: Bus::default(),
+        bus,
         slots,
         life: Life::default(),
         offset: AtomicU64::new(0),
@@ -176,13 +178,14 @@ fn memory<M: Machine>(
         what,
         remedy: String::from(remedy),
     };
-    let end = devices::RAM_BASE.bits().saturating_add(spec.memory);
+    let end = devices::RAM_BASE.bits().saturating_add(spec.memory).saturating_add(spec.block_bytes());
     let geometry = Geometry::fitting(end, facts.pa_range)
         .ok_or_else(|| refuse(String::from("the CPUs' stage 2 does not reach that far"), "give it less memory"))?;
     let layout = Layout {
         owner: id,
         base: devices::RAM_BASE,
         bytes: spec.memory,
+        blocks: spec.block_bytes(),
         geometry,
         vtcr: geometry.vtcr(facts.pa_range, facts.vmid_bits),
         granule: match spec.granule {

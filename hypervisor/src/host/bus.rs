@@ -71,7 +71,7 @@ impl Host {
         drop(device);
         if board.serves {
             // What is left is done before the vCPU goes on.
-            let _ = self.serve_balloon(m, here);
+            let _ = self.serve(m, here);
         }
         if board.ticks {
             self.tick_devices(m, here.vm, board.seconds());
@@ -79,6 +79,13 @@ impl Host {
             m.signal(HOUSEKEEPING_CPU);
         }
         value
+    }
+
+    /// Does what the drivers of the VM's virtio devices have asked for, or a part of it. What is left is a request; true if it can go
+    /// on at once, when interrupts have been let in.
+    pub fn serve<M: Machine>(&self, m: &M, here: Here<'_>) -> bool {
+        let more = self.serve_balloon(m, here);
+        self.serve_disks(m, here) || more
     }
 
     /// Sets the input of a shared interrupt of `vm`.

@@ -1,6 +1,6 @@
 //! What the board and its CPUs offer to VMs: found out at boot, the same for ever after.
 
-use crate::addr::{Addr, CpuId, Pa};
+use crate::addr::{Addr, CpuId, Pa, Size};
 use crate::arm::idreg::IdRegs;
 use crate::arm::speculation::Speculation;
 use crate::arm::vmsa::{PaRange, VmidBits};
@@ -68,6 +68,16 @@ impl Facts {
             None => self.nested_ids.as_ref(),
             Some(_) => Some(&self.el0_ids),
         }
+    }
+
+    /// The frame that `bytes`, a page's worth, are in the bundle; nothing if they lie elsewhere, or not as a page does.
+    pub fn image_frame(&self, bytes: &[u8]) -> Option<Addr<Pa>> {
+        let (images, start) = self.images;
+        // Where the bytes lie in the bundle says where they are in physical memory.
+        let offset = bytes.as_ptr().addr().wrapping_sub(images.as_ptr().addr());
+        let is_inside = offset <= images.len().checked_sub(bytes.len())?;
+        let frame = Addr::new(start.bits().checked_add(offset as u64).filter(|_| is_inside)?);
+        frame.is_aligned(Size::Page).then_some(frame)
     }
 
     /// How many vCPUs a VM may have.

@@ -69,17 +69,11 @@ impl<M: Machine> Into<'_, M> {
     /// Lets the page at `at` be the bundle's own page that holds `bytes`, until the guest writes to it. False if they are
     /// not a whole page there, or the VM does not merge.
     fn lend(&self, at: Addr<Ipa>, bytes: &[u8]) -> bool {
-        let (images, start) = self.host.facts.images;
         if !self.vm.merges || bytes.len() != PAGE || !at.is_aligned(Size::Page) {
             return false;
         }
-        // Where the bytes lie in the bundle says where they are in physical memory.
-        let offset = (bytes.as_ptr().addr()).wrapping_sub(images.as_ptr().addr());
-        if offset > images.len() - PAGE.min(images.len()) {
-            return false;
-        }
-        let frame = start + offset as u64;
-        frame.is_aligned(Size::Page) && self.vm.memory.lock().lend(self.m, &self.host.pool, at, frame)
+        let frame = self.host.facts.image_frame(bytes);
+        frame.is_some_and(|frame| self.vm.memory.lock().lend(self.m, &self.host.pool, at, frame))
     }
 }
 

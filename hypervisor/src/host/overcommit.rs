@@ -144,7 +144,7 @@ impl Host {
         let used = self.charged(&resident);
         Facts {
             min: vm.spec.min.unwrap_or(vm.spec.memory) >> 12,
-            max: vm.spec.memory >> 12,
+            max: vm.spec.most_bytes() >> 12,
             shares: vm.spec.shares,
             used,
             active: overcommit.active(n, used, sampled),

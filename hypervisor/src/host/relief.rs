@@ -30,7 +30,7 @@ const RELIEFS: u32 = 8;
 
 /// What came of looking for memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Relief {
+pub(super) enum Relief {
     /// Some frames came free.
     Found,
     /// Nobody has any to give.
@@ -42,7 +42,7 @@ enum Relief {
 impl Host {
     /// Frees some frames, of VMs that have more than they should first, until it `is_late`, which is asked after each try. No lock
     /// may be held.
-    fn relieve<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Relief {
+    pub(super) fn relieve<M: Machine>(&self, m: &M, is_late: &mut dyn FnMut() -> bool) -> Relief {
         // What can be made again from what is there costs least.
         let mut freed = self.idle_shadows(m);
         // The exit that led here and a step of compressing are too much at once.
@@ -73,7 +73,7 @@ impl Host {
     /// begun and it `is_late`.
     pub(super) fn take_from<M: Machine>(&self, m: &M, vm: &Vm, is_late: &mut dyn FnMut() -> bool) -> u64 {
         let memory = vm.memory.lock();
-        let pages = (memory.layout().bytes >> 12).max(1);
+        let pages = (memory.layout().all_bytes() >> 12).max(1);
         // Below 2^26 pages, so it fits.
         let at = memory.page_at((self.pressure.random() % pages) as u32);
         let Some(at) = memory.next_own(m, &self.pool, at) else { return 0 };

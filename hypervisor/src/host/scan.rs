@@ -68,7 +68,7 @@ impl Host {
             if let Some(vm) = self.fleet.vms.get(scanner.vm)
                 && vm.merges
                 && vm.life.state() == State::Running
-                && scanner.page < vm.spec.memory >> 12
+                && scanner.page < vm.pages
             {
                 return Some(vm);
             }

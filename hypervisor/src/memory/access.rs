@@ -168,8 +168,26 @@ fn copy_out(words: &Words, offset: usize, bytes: &mut [u8]) {
     extract(words, (first + whole) * 8, end);
 }
 
+/// Copies `length` bytes from one page to another, each from an offset there.
+pub(super) fn copy_words((from, at): (&Words, usize), (to, offset): (&Words, usize), length: usize) {
+    if at.is_multiple_of(8) && offset.is_multiple_of(8) && length.is_multiple_of(8) {
+        let words = from.iter().skip(at / 8).take(length / 8);
+        words.zip(to.iter().skip(offset / 8)).for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
+        return;
+    }
+    let mut part = [0; 64];
+    let mut done = 0;
+    while done < length {
+        let step = (length - done).min(part.len());
+        let part = part.get_mut(..step).unwrap_or_default();
+        copy_out(from, at + done, part);
+        copy_in(to, offset + done, part);
+        done += step;
+    }
+}
+
 /// Zeroes `length` bytes from `offset`, the same way.
-fn clear(words: &Words, offset: usize, length: usize) {
+pub(super) fn clear(words: &Words, offset: usize, length: usize) {
     const ZEROES: [u8; 8] = [0; 8];
     let (head, first, whole, tail) = cut(offset, length);
     patch(words, offset, &ZEROES[..head]);

@@ -34,9 +34,24 @@ impl Memory {
         is_late: &mut dyn FnMut() -> bool,
     ) -> u64 {
         let first = at.align_down(Size::Page);
+        if !self.is_ram(first, pages.saturating_mul(Size::Page.bytes())) {
+            return pages;
+        }
+        self.drop_pages(m, pool, first, pages, hole, is_late)
+    }
+
+    /// The same, where it is known that all of it is RAM or behind that.
+    pub(super) fn drop_pages<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        first: Addr<Ipa>,
+        pages: u64,
+        hole: Hole,
+        is_late: &mut dyn FnMut() -> bool,
+    ) -> u64 {
         let mut next = first;
-        let bytes = pages.saturating_mul(Size::Page.bytes());
-        let Some(end) = next.checked_add(bytes).filter(|_| self.is_ram(next, bytes)) else { return pages };
+        let Some(end) = next.checked_add(pages.saturating_mul(Size::Page.bytes())) else { return pages };
         while next < end {
             let whole = next.is_aligned(Size::Block) && end.bits() - next.bits() >= Size::Block.bytes();
             let step = match self.table.walk(m, next) {

@@ -29,7 +29,7 @@ impl Memory {
         if [ipa.bits(), pa.bits(), bytes].iter().any(|bits| bits % Size::Page.bytes() != 0) {
             return Err(Refusal::Unaligned);
         }
-        let ram_end = self.layout.base.bits().saturating_add(self.layout.bytes);
+        let ram_end = self.layout.base.bits().saturating_add(self.layout.all_bytes());
         if ipa.bits() < ram_end && self.layout.base < end {
             return Err(Refusal::Occupied);
         }
@@ -127,7 +127,7 @@ impl Memory {
 
     /// Whether [`Memory::release_some`] has left nothing.
     pub const fn is_released(&self) -> bool {
-        self.released > self.layout.bytes >> 12
+        self.released > self.layout.all_bytes() >> 12
     }
 
     /// Does a part of [`Memory::release_all`]: gives RAM back to the pool until it `is_late`, which is asked after each page or block,
@@ -136,14 +136,14 @@ impl Memory {
         if !self.drop_shadows(m, pool, is_late) {
             return;
         }
-        let pages = self.layout.bytes >> 12;
+        let pages = self.layout.all_bytes() >> 12;
         if self.released >= pages {
             self.clear(m, pool);
             self.released = pages + 1;
             return;
         }
         let at = self.layout.base + (self.released << 12);
-        self.released += self.give_up(m, pool, at, pages - self.released, Hole::Absent, is_late);
+        self.released += self.drop_pages(m, pool, at, pages - self.released, Hole::Absent, is_late);
     }
 
     /// Gives all RAM and all tables but the root back to the pool, after every CPU has forgotten them; devices handed through

@@ -158,7 +158,7 @@ impl Memory {
 
     /// Makes a leaf allow `access` that does not, or is not to be used unnoticed.
     #[cold]
-    fn upgrade<M: Machine>(
+    pub(super) fn upgrade<M: Machine>(
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,

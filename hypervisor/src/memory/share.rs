@@ -242,11 +242,20 @@ impl Memory {
             return false;
         }
         let attr = shared(self.ram_attr());
+        let hole = match self.table.walk(m, ipa) {
+            Found::Gap(gap) => gap.hole(),
+            _ => Hole::Absent,
+        };
         let (table, _, mut supply) = self.parts(m, pool);
         match table.prepare(m, ipa, Size::Page, &mut supply) {
             Ok(ready) => {
                 ready.commit(m, with, attr);
                 self.resident.shared += 1;
+                if hole.is_divisible() {
+                    self.count(hole, -1);
+                } else {
+                    self.vacate(m, pool, hole);
+                }
                 true
             }
             Err(_) => {

@@ -42,6 +42,8 @@ pub struct Layout {
     pub base: Addr<Ipa>,
     /// How many bytes of RAM.
     pub bytes: u64,
+    /// How many bytes behind that are for blocks of disks ([`super::blocks`]); whole blocks of 2 MiB.
+    pub blocks: u64,
     /// The shape of its table.
     pub geometry: Geometry,
     /// The value of VTCR_EL2 that goes with the shape.
@@ -50,6 +52,13 @@ pub struct Layout {
     pub granule: Granule,
     /// Whose business the guest's cache-off view is.
     pub coherence: Coherence,
+}
+
+impl Layout {
+    /// All bytes from the start of RAM on: RAM, and what is for blocks of disks.
+    pub const fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.blocks)
+    }
 }
 
 /// Where a VM's memory is, in 4 KiB. What is in none of these was never touched, or is zero.
@@ -179,7 +188,7 @@ impl Memory {
     /// Refuses RAM that is not whole pages ([`Refusal::Unaligned`]) or does not fit the shape ([`Refusal::Outside`]): the
     /// manifest is to blame; or for want of frames ([`Refusal::Short`]).
     pub fn new<M: Machine>(m: &M, pool: &SharedPool<'_>, layout: Layout) -> Result<Self, Refusal> {
-        let end = layout.base.checked_add(layout.bytes).ok_or(Refusal::Outside)?;
+        let end = layout.base.checked_add(layout.all_bytes()).ok_or(Refusal::Outside)?;
         if end.bits() > layout.geometry.limit() {
             return Err(Refusal::Outside);
         }

@@ -11,9 +11,9 @@
 
 use super::dtb::{Node, Value};
 use crate::addr::IntId;
-use crate::bundle::VmSpec;
 use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
+use crate::bundle::{MOST_DISKS, VmSpec};
 use crate::devices::flash::Bank;
 use crate::devices::{
     self, GICC, GICD, GICH, GICR, GICR_STRIDE, GICV, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_SLOTS,
@@ -102,6 +102,9 @@ pub fn modules_of<'a>(spec: &VmSpec<'a>, plan: &Plan<'_>) -> Modules<'a> {
     places.map(|(place, module)| (*place, module.kind, module.bootargs)).collect()
 }
 
+/// How many bytes a virtio device takes in the tree at most.
+pub const VIRTIO_BYTES: u64 = 144;
+
 /// How many bytes the tree of a VM with one virtio device has at most, with modules of so many bytes of command lines.
 pub fn most_bytes(vcpus: u16, bootargs: &str, modules: impl Iterator<Item = usize>) -> u64 {
     let modules: u64 = modules.map(|bootargs| 208 + bootargs as u64).sum();
@@ -119,8 +122,8 @@ impl<'a> Description<'a> {
             initrd: plan.initrd,
             bootargs: spec.bootargs,
             modules,
-            // The balloon.
-            virtio: 1,
+            // The balloon, and then the disks, of which there are few.
+            virtio: (2 << spec.disks.len().min(MOST_DISKS)) - 1,
             nested: spec.nested,
             flash: spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
             seed: &[],

@@ -23,6 +23,7 @@ pub(crate) fn check(input: &[u8]) {
     let pool = SharedPool::new(pool, 7);
     let geometry = Geometry::of_bits(40).expect("a size that there is");
     let layout = Layout {
+        blocks: 0,
         owner: VmId(0),
         base: RAM_BASE,
         bytes: 2 << 20,

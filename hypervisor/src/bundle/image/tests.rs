@@ -14,6 +14,7 @@ const M: u64 = 1 << 20;
 fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a> {
     VmSpec {
         modules: Vec::new(),
+        disks: Vec::new(),
         name: "a",
         vcpus: 1,
         memory,

@@ -71,6 +71,7 @@ fn memory_and_kernel_are_enough() {
         flash: None,
         variables: None,
         modules: Vec::new(),
+        disks: Vec::new(),
     };
     assert_eq!(entries, [expected]);
 }

@@ -18,7 +18,7 @@
 use super::super::device::{Board, Device};
 use super::mmio::{CONFIG, Transport};
 use super::queue::Descriptor;
-use super::{Ram, Stop};
+use super::{Left, Ram, Stop};
 use crate::addr::{Addr, Ipa, Size};
 
 /// What the balloon does with pages. Addresses are aligned to pages; whether they are RAM is not checked before.
@@ -31,18 +31,6 @@ pub trait Pages: Ram {
     fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64;
     /// Whether enough was done for one time: others wait.
     fn is_late(&self) -> bool;
-}
-
-/// What [`Balloon::serve`] leaves.
-#[must_use]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
-    /// Nothing.
-    Nothing,
-    /// Work that can go on at once.
-    More,
-    /// Work that needs memory that is not there.
-    Stuck,
 }
 
 /// A balloon's device id.
@@ -389,7 +377,7 @@ impl Balloon {
 
     fn finish(&mut self, number: usize, head: u16) {
         if let Some(queue) = self.transport.queues.get_mut(number) {
-            queue.finish(head);
+            queue.finish(head, 0);
         }
     }
 

@@ -4,7 +4,7 @@
 //! other accesses read what they cover and write nothing.
 
 use super::super::lane;
-use super::queue::{MOST, Queue};
+use super::queue::{EVENT_IDX, INDIRECT_DESC, MOST, Queue};
 
 /// VIRTIO_F_VERSION_1: without it there is no agreement.
 pub const VERSION_1: u64 = 1 << 32;
@@ -47,11 +47,11 @@ pub struct Transport<const N: usize> {
 }
 
 impl<const N: usize> Transport<N> {
-    /// A device of this kind that offers these features beside version 1.
+    /// A device of this kind that offers these features beside version 1 and those of its queues.
     pub fn new(id: u32, features: u64) -> Self {
         Self {
             id,
-            offered: features | VERSION_1,
+            offered: features | VERSION_1 | INDIRECT_DESC | EVENT_IDX,
             accepted: 0,
             offered_sel: 0,
             accepted_sel: 0,
@@ -68,7 +68,9 @@ impl<const N: usize> Transport<N> {
     /// Puts it into the state after power-on.
     pub fn reset(&mut self) {
         let generation = self.generation.wrapping_add(1);
-        *self = Self { generation, ..Self::new(self.id, self.offered) };
+        let mut queues = self.queues;
+        queues.iter_mut().for_each(Queue::reset);
+        *self = Self { generation, queues, ..Self::new(self.id, self.offered) };
     }
 
     /// What was agreed on, as far as it was.
@@ -158,6 +160,7 @@ impl<const N: usize> Transport<N> {
     }
 
     fn set_queue(&mut self, offset: u64, value: u32) {
+        let features = self.features();
         let Some(queue) = self.queues.get_mut(self.queue_sel as usize) else { return };
         let low = |word: u64| word >> 32 << 32 | u64::from(value);
         let high = |word: u64| word & 0xffff_ffff | u64::from(value) << 32;
@@ -167,7 +170,7 @@ impl<const N: usize> Transport<N> {
             0x038 => queue.size = u16::try_from(value).unwrap_or(u16::MAX),
             0x044 if value & 1 == 0 => queue.ready = false,
             0x044 if queue.ready => {}
-            0x044 if queue.is_sound() => queue.start(),
+            0x044 if queue.is_sound() => queue.start(features),
             0x044 => self.fail("a queue's size or addresses cannot be"),
             0x080 => queue.descriptors = low(queue.descriptors),
             0x084 => queue.descriptors = high(queue.descriptors),

@@ -1,9 +1,9 @@
 //! The balloon under a driver that does what Linux's does, and under one that does not.
 
-use super::balloon::{Balloon, Left, Pages};
+use super::balloon::{Balloon, Pages};
 use super::mmio::Transport;
 use super::queue::Queue;
-use super::{Ram, Violation};
+use super::{Left, Ram, Violation};
 use crate::addr::{Addr, Ipa};
 use crate::devices::device::Device as _;
 use alloc::vec;
