@@ -28,7 +28,7 @@
 //!
 //! # Locks
 //!
-//! Order: `loader → overcommit → scanner → ticking → balloon → flash → el2_shadows → memory → compressor → frames → devices → vgic → queue → console`;
+//! Order: `loader → overcommit → scanner → ticking → balloon → disk → flash → el2_shadows → memory → compressor → frames → devices → vgic → queue → console`;
 //! one of a kind at a time. `entropy` is taken under none. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
 //!
 //! A device's line is set under the lock of that device: set after it, an old level could replace a newer one, and an

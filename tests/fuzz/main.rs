@@ -4,6 +4,7 @@
 //! only that nothing panics but that what came out keeps its promises. Each prints `fuzz NAME: N inputs`.
 //! `FLATLAND_FUZZ=N` sets the number of inputs of each test; runs repeat exactly, as the generator has a fixed seed.
 
+mod blk;
 mod cpio;
 mod engine;
 mod fdt;

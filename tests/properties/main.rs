@@ -3,6 +3,7 @@
 //! Every run is the same: dice have fixed seeds. Each test prints how many steps it took (`--nocapture`).
 
 mod balloon;
+mod blocks;
 mod board;
 mod caches;
 mod calls;

@@ -44,16 +44,20 @@
 //!
 //! Key types: [`VmNode`]. [`read`] is total: whatever it is given, it comes back with the VMs it could make out and with
 //! all errors, unknown keys among them. It relies on [`Fdt::new`], which checks the whole tree before anything is read
-//! from it. Values are read in `manifest/value.rs`.
+//! from it. Values are read in `manifest/value.rs`, the nodes of a VM in `manifest/nodes.rs`.
 
+mod nodes;
 mod value;
 
-use super::{Findings, Granule, Limits, MODULES, MOST_DISKS, OnCrash, PolicySpec, quote};
+use super::{Findings, Granule, Limits, OnCrash, PolicySpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::{Node, Property};
+pub(super) use nodes::module_place;
+pub use nodes::{DiskNode, ModuleNode};
+use nodes::{LAYOUT, check_name_of, disk_place, place, read_disks, read_modules};
 use value::ValueError;
 
 /// The most VMs of a manifest.
@@ -84,9 +88,6 @@ const KEYS: [&str; 16] = [
 ];
 /// The keys of the node `policy`.
 const POLICY: [&str; 4] = ["pool", "idle-tax", "cow-risk", "scan-cpu"];
-/// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
-const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
-
 /// One VM of the manifest. What is required and was missing or wrong is nothing here, and among the findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmNode<'a> {
@@ -128,28 +129,6 @@ pub struct VmNode<'a> {
     pub modules: Vec<ModuleNode<'a>>,
     /// `disks`, in their order.
     pub disks: Vec<DiskNode<'a>>,
-}
-
-/// A disk of a VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DiskNode<'a> {
-    /// The node's name.
-    pub name: &'a str,
-    /// `image`: the name of a member.
-    pub image: &'a str,
-    /// `read-only`.
-    pub read_only: bool,
-}
-
-/// A boot module of a VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ModuleNode<'a> {
-    /// Which of [`MODULES`] it is.
-    pub kind: &'static str,
-    /// `file`: the name of a member.
-    pub file: &'a str,
-    /// `bootargs`.
-    pub bootargs: &'a str,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -218,21 +197,6 @@ fn open<'a>(dtb: &'a [u8], findings: &mut Findings) -> Option<FdtNode<'a>> {
             None
         }
     }
-}
-
-fn place(vm: &str) -> String {
-    // Names that are too long are reported as such; here they are only kept from filling the screen.
-    format!("/vms/{}", vm.get(..40).unwrap_or(vm))
-}
-
-/// Where a module of a VM is in the manifest.
-pub(super) fn module_place(vm: &str, kind: &str) -> String {
-    format!("{}/modules/{kind}", place(vm))
-}
-
-/// Where a disk of a VM is in the manifest.
-fn disk_place(vm: &str, disk: &str) -> String {
-    format!("{}/disks/{}", place(vm), disk.get(..40).unwrap_or(disk))
 }
 
 fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
@@ -307,14 +271,6 @@ fn check_name(name: &str, findings: &mut Findings) {
     check_name_of(name, "a VM", place(name), findings);
 }
 
-fn check_name_of(name: &str, what: &str, place: String, findings: &mut Findings) {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > 15 || !name.bytes().all(allowed) {
-        let what = format!("{} cannot be the name of {what}", quote(name));
-        findings.add(place, what, "use 1 to 15 of a to z, 0 to 9 and -");
-    }
-}
-
 /// Reads the node of one VM.
 fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mut Findings) -> VmNode<'a> {
     let mut entry = VmNode {
@@ -372,8 +328,8 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
     }
     for child in node.children() {
         match child.name() {
-            "modules" => read_modules(&mut entry, &child, findings),
-            "disks" => read_disks(&mut entry, &child, findings),
+            "modules" => entry.modules.extend(read_modules(name, &child, findings)),
+            "disks" => entry.disks.extend(read_disks(name, &child, findings)),
             other => {
                 let what = format!("unknown node {}", quote(other));
                 findings.add(place(name), what, "the nodes of a VM are modules, disks");
@@ -384,97 +340,6 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         findings.add(format!("{}/modules", place(name)), "it is no hypervisor", "add nested; or leave them out");
     }
     entry
-}
-
-/// Reads the modules of a VM.
-fn read_modules<'a>(entry: &mut VmNode<'a>, node: &FdtNode<'a>, findings: &mut Findings) {
-    let at = format!("{}/modules", place(entry.name));
-    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
-        let what = format!("unknown key {}", quote(property.name()));
-        findings.add(at.as_str(), what, "a module's keys belong in its own node");
-    }
-    for child in node.children() {
-        let Some(kind) = MODULES.into_iter().find(|kind| *kind == child.name()) else {
-            let what = format!("unknown node {}", quote(child.name()));
-            findings.add(at.as_str(), what, format!("the modules are {}", MODULES.join(", ")));
-            continue;
-        };
-        let at = module_place(entry.name, kind);
-        if entry.modules.iter().any(|module| module.kind == kind) {
-            findings.add(at.as_str(), "it is given twice", "leave one of them out");
-            continue;
-        }
-        let mut file = None;
-        let mut bootargs = "";
-        for property in child.properties() {
-            let bytes = value::bytes(&property);
-            let result = match property.name() {
-                "file" => value::file(bytes).map(|name| file = Some(name)),
-                "bootargs" => value::bootargs(bytes).map(|text| bootargs = text),
-                name => {
-                    let what = format!("unknown key {}", quote(name));
-                    findings.add(at.as_str(), what, "the keys of a module are file, bootargs");
-                    Ok(())
-                }
-            };
-            if let Err(ValueError { what, remedy }) = result {
-                findings.add(format!("{at}/{}", property.name()), what, remedy);
-            }
-        }
-        for node in child.children() {
-            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
-        }
-        match file {
-            Some(file) => entry.modules.push(ModuleNode { kind, file, bootargs }),
-            None => findings.add(at, "file is missing", "add file = \"Image\";"),
-        }
-    }
-}
-
-/// Reads the disks of a VM.
-fn read_disks<'a>(entry: &mut VmNode<'a>, node: &FdtNode<'a>, findings: &mut Findings) {
-    let at = format!("{}/disks", place(entry.name));
-    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
-        let what = format!("unknown key {}", quote(property.name()));
-        findings.add(at.as_str(), what, "a disk's keys belong in its own node");
-    }
-    for (n, child) in node.children().enumerate() {
-        let name = child.name();
-        if n >= MOST_DISKS {
-            findings.add(at.as_str(), "there are too many disks", format!("leave out all but {MOST_DISKS}"));
-            return;
-        }
-        let at = disk_place(entry.name, name);
-        check_name_of(name, "a disk", at.clone(), findings);
-        if entry.disks.iter().any(|disk| disk.name == name) {
-            findings.add(at.as_str(), "there are two disks of this name", "give each a name of its own");
-            continue;
-        }
-        let mut image = None;
-        let mut read_only = false;
-        for property in child.properties() {
-            let bytes = value::bytes(&property);
-            let result = match property.name() {
-                "image" => value::file(bytes).map(|name| image = Some(name)),
-                "read-only" => value::flag(bytes).map(|flag| read_only = flag),
-                name => {
-                    let what = format!("unknown key {}", quote(name));
-                    findings.add(at.as_str(), what, "the keys of a disk are image, read-only");
-                    Ok(())
-                }
-            };
-            if let Err(ValueError { what, remedy }) = result {
-                findings.add(format!("{at}/{}", property.name()), what, remedy);
-            }
-        }
-        for node in child.children() {
-            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
-        }
-        match image {
-            Some(image) => entry.disks.push(DiskNode { name, image, read_only }),
-            None => findings.add(at, "image is missing", "add image = \"root.ext4\";"),
-        }
-    }
 }
 
 /// Puts the value of one known key into the entry.

@@ -27,8 +27,6 @@ pub struct Disk {
     pub start: Addr<Ipa>,
     /// How many blocks were lent when they were read.
     pub lent: AtomicU64,
-    /// How many pieces of blocks were copied.
-    pub copied: AtomicU64,
     /// Since when it waits for memory, by the system counter; 0 if it does not.
     pub stuck: AtomicU64,
 }
@@ -47,7 +45,6 @@ pub fn disks_of(spec: &VmSpec<'static>) -> Vec<Disk> {
                 image: disk.image,
                 start,
                 lent: AtomicU64::new(0),
-                copied: AtomicU64::new(0),
                 stuck: AtomicU64::new(0),
             };
             start = start + disk.block_bytes();

@@ -73,10 +73,10 @@ impl<M: Machine> Storage for Image<'_, M> {
     fn load(&mut self, offset: u64, to: Segment) -> Result<(), Trouble> {
         let (part, pristine) = self.block(offset, to.bytes);
         let GuestRam { host, vm, m } = self.ram;
-        match vm.memory.lock().load_block(m, &host.pool, part, pristine, to.at).map_err(trouble)? {
-            Loaded::Lent => self.disk.lent.fetch_add(1, Ordering::Relaxed),
-            Loaded::Copied => self.disk.copied.fetch_add(1, Ordering::Relaxed),
-        };
+        let loaded = vm.memory.lock().load_block(m, &host.pool, part, pristine, to.at).map_err(trouble)?;
+        if loaded == Loaded::Lent {
+            self.disk.lent.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 

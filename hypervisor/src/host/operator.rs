@@ -11,9 +11,10 @@ use crate::arm::el1::El1;
 use crate::devices::UART_INTID;
 use crate::devices::device::Device;
 use crate::devices::uart::AHEAD;
+use crate::devices::virtio::blk::{Counts, SECTOR};
 use crate::machine::Machine;
 use crate::monitor::memory;
-use crate::monitor::views::{self, ExitRow, RegsRow, TopRow, VmRow};
+use crate::monitor::views::{self, DiskRow, ExitRow, RegsRow, TopRow, VmRow};
 use crate::monitor::{Answer, Command, HELP, Input, Take, Typing};
 use crate::next::Cause;
 use crate::sched;
@@ -95,6 +96,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, given: &mut Answer) -> bool {
     match given.command {
         Command::Help
         | Command::Vms
+        | Command::Disks
         | Command::Mem
         | Command::Top
         | Command::Why(_)
@@ -233,6 +235,10 @@ fn next_line<M: Machine>(host: &Host, m: &M, answer: &mut Answer) -> bool {
             let row = line.checked_sub(1).and_then(|n| host.fleet.vms.get(n)).map(|vm| vm_row(host, m, vm));
             host.console.lock().answer_line(|out| views::vms(out, line, |_| row))
         }
+        Command::Disks => {
+            let row = line.checked_sub(1).and_then(|n| disk_row(host, n));
+            host.console.lock().answer_line(|out| views::disks(out, line, |_| row))
+        }
         Command::Mem => {
             let overcommit = host.pressure.overcommit.lock();
             host.tell_memory(&overcommit, |board, rows| {
@@ -292,6 +298,22 @@ fn vm_row<'h, M: Machine>(host: &'h Host, m: &M, vm: &'h Vm) -> VmRow<'h> {
         exits: vm.slots.iter().map(Slot::exits).sum(),
         attended: attended == Some(vm.id),
     }
+}
+
+/// The disk with number `n` of all.
+fn disk_row(host: &Host, n: usize) -> Option<DiskRow<'_>> {
+    let (vm, disk) = host.fleet.vms.iter().flat_map(|vm| vm.bus.disks.iter().map(move |disk| (vm, disk))).nth(n)?;
+    let blk = disk.blk.lock();
+    let Counts { requests, read, written, errors } = blk.counts;
+    let state = match (blk.broken(), disk.stuck.load(Ordering::Relaxed)) {
+        (Some(_), _) => "broke",
+        (None, 1..) => "waits",
+        (None, 0) if !blk.is_up() => "idle",
+        (None, 0) if blk.is_read_only() => "ro",
+        (None, 0) => "rw",
+    };
+    let (bytes, lent) = (blk.sectors() * SECTOR, disk.lent.load(Ordering::Relaxed));
+    Some(DiskRow { vm: &vm.name, name: &disk.name, bytes, state, requests, read, written, lent, errors })
 }
 
 /// Takes down what each vCPU has run by now.

@@ -2,6 +2,7 @@
 
 use super::Host;
 use super::pressure::{Overcommit, Stats};
+use crate::devices::virtio::blk;
 use crate::frames::{Record, Work};
 use crate::memory::check::Checked;
 use crate::memory::shadow::ShadowCounts;
@@ -86,6 +87,18 @@ impl Host {
             let mut line = String::new();
             let _ = memory::costs(&mut line, &costs);
             self.console.say(format_args!("memory:{line} (pages * ns)"));
+        }
+        let (mut sum, mut lent) = (blk::Counts::default(), 0);
+        for disk in self.fleet.vms.iter().flat_map(|vm| &vm.bus.disks) {
+            sum += disk.blk.lock().counts;
+            lent += disk.lent.load(Ordering::Relaxed);
+        }
+        if sum.requests > 0 {
+            let blk::Counts { requests, read, written, errors } = sum;
+            let (read, written, lent) = (read >> 10, written >> 10, lent << 2);
+            self.console.say(format_args!(
+                "disks: requests={requests} read={read} written={written} lent={lent} errors={errors} (KiB)"
+            ));
         }
         let mut sum = ShadowCounts::default();
         let mut exits = 0;

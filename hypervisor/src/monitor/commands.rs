@@ -24,6 +24,8 @@ pub enum Command {
     Restart(VmId),
     /// This VM ends.
     Stop(VmId),
+    /// The VMs' disks and what they do.
+    Disks,
     /// Where the memory is.
     Mem,
     /// This VM's balloon is to have so many bytes; or what the policy says.
@@ -57,6 +59,7 @@ pub const HELP: &[(&str, &str, &str)] = &[
     ("resume", "VM", "let VM go on"),
     ("restart", "VM", "start VM again from pristine images"),
     ("stop", "VM", "end VM"),
+    ("disks", "", "the VMs' disks and what was read and written"),
     ("mem", "", "where the memory is"),
     ("balloon", "VM N|-", "let VM's balloon have N bytes (64M); - for what the policy says"),
     ("why", "VM", "what memory VM was given or had to give, and why"),
@@ -127,6 +130,7 @@ pub fn parse<'a>(
     let (command, takes) = match name {
         "help" | "?" => (Command::Help, 0),
         "vms" => (Command::Vms, 0),
+        "disks" => (Command::Disks, 0),
         "attach" if argument == Some("-") => (Command::Attach(None), 1),
         "attach" => (Command::Attach(Some(vm()?)), 1),
         "pause" => (Command::Pause(vm()?), 1),

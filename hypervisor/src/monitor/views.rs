@@ -45,6 +45,46 @@ pub fn vms<'a>(out: &mut dyn Write, line: usize, row: impl FnOnce(usize) -> Opti
     ))
 }
 
+/// A disk, for [`disks`].
+#[derive(Clone, Copy, Debug)]
+pub struct DiskRow<'a> {
+    /// Its VM's name.
+    pub vm: &'a str,
+    /// Its own.
+    pub name: &'a str,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What it is and how it does, in a word.
+    pub state: &'a str,
+    /// How many requests there were.
+    pub requests: u64,
+    /// Bytes that were read.
+    pub read: u64,
+    /// Bytes that were written.
+    pub written: u64,
+    /// Blocks of 4 KiB that were lent when they were read, and not copied.
+    pub lent: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+/// Writes line `line` of the disks, of which `row` knows each by its number.
+pub fn disks<'a>(out: &mut dyn Write, line: usize, row: impl FnOnce(usize) -> Option<DiskRow<'a>>) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(out.write_str(
+            "NAME             DISK                SIZE STATE   REQUESTS  READ-KIB WRITE-KIB  LENT-KIB ERRORS\n",
+        ));
+    };
+    let Some(DiskRow { vm, name, bytes, state, requests, read, written, lent, errors }) = row(n) else {
+        return (n == 0).then(|| out.write_str("no VM has a disk\n"));
+    };
+    let (bytes, read, written, lent) = (bytes >> 20, read >> 10, written >> 10, lent << 2);
+    Some(writeln!(
+        out,
+        "{vm:<16} {name:<15} {bytes:>4} MiB {state:<5} {requests:>10} {read:>9} {written:>9} {lent:>9} {errors:>6}"
+    ))
+}
+
 /// A vCPU's time in a window, for [`top`].
 #[derive(Clone, Copy, Debug)]
 pub struct TopRow<'a> {

@@ -6,6 +6,8 @@
 // What the generator's tests need besides is not called from here.
 #![allow(dead_code)]
 
+#[path = "../blk.rs"]
+mod blk;
 #[path = "../cpio.rs"]
 mod cpio;
 #[path = "../engine.rs"]
@@ -30,7 +32,8 @@ use std::sync::OnceLock;
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 9] = [
+const TARGETS: [(&str, Check); 10] = [
+    ("blk", |input| drop(blk::check(&mut Rng::given(input)))),
     ("cpio", |input| cpio::check(input, &mut Rng::given(&[]))),
     ("bundle", |input| cpio::check_bundle(input, &mut Rng::given(&[]))),
     ("manifest", |input| manifest::check(input, &mut Rng::given(&[]))),

@@ -1,6 +1,6 @@
 //! What manifests say and what is said about them.
 
-use super::{COMPATIBLE, ModuleNode, VmNode, distance, images, read};
+use super::{COMPATIBLE, DiskNode, ModuleNode, VmNode, distance, images, read};
 use crate::bundle::{Findings, Granule, Limits, OnCrash};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -147,6 +147,54 @@ fn what_is_wrong_with_modules_is_said_with_its_place() {
             "/vms/a/modules/kernel: file is missing"
         ]
     );
+}
+
+/// A VM with the node `disks`, which has these nodes.
+fn vm_with_disks(disks: Vec<DeviceTreeNode>) -> DeviceTreeNode {
+    let mut vm = vm("a", vec![key("memory", "128M"), key("kernel", "Image")]);
+    let mut node = DeviceTreeNode::new("disks").unwrap();
+    disks.into_iter().for_each(|disk| node.add_child(disk));
+    vm.add_child(node);
+    vm
+}
+
+#[test]
+fn disks_have_images_and_come_in_their_order() {
+    let root = vm("root", vec![key("image", "./root.ext4")]);
+    let data = vm("data-2", vec![key("image", "data"), key("read-only", [0_u32; 0])]);
+    let dtb = manifest(vec![vm_with_disks(vec![root, data])]);
+    let disk = |name, image, read_only| DiskNode { name, image, read_only };
+    assert_eq!(good(&dtb)[0].disks, [disk("root", "root.ext4", false), disk("data-2", "data", true)]);
+    let named = images(&dtb);
+    let named: Vec<_> = named.iter().map(|(place, name)| (place.as_str(), *name)).collect();
+    let places = ["/vms/a/kernel", "/vms/a/disks/root/image", "/vms/a/disks/data-2/image"];
+    assert_eq!(named, [(places[0], "Image"), (places[1], "root.ext4"), (places[2], "data")]);
+}
+
+#[test]
+fn what_is_wrong_with_disks_is_said_with_its_place() {
+    let image = || vec![key("image", "x")];
+    let of = |disks| errors(&manifest(vec![vm_with_disks(disks)]));
+    let wrong = of(vec![
+        vm("Root", image()),
+        vm("a", vec![key("read-only", 5_u32), key("file", "x")]),
+        vm("b", vec![key("image", 0_u32)]),
+    ]);
+    let start = |error: &String| error.split(';').next().unwrap().to_string();
+    assert_eq!(
+        wrong.iter().map(start).collect::<Vec<_>>(),
+        [
+            "/vms/a/disks/Root: \"Root\" cannot be the name of a disk",
+            "/vms/a/disks/a/read-only: it takes no value",
+            "/vms/a/disks/a: unknown key \"file\"",
+            "/vms/a/disks/a: image is missing",
+            "/vms/a/disks/b/image: it is not a file's name",
+            "/vms/a/disks/b: image is missing",
+        ]
+    );
+    let many: Vec<_> = ["1", "2", "3", "4", "5", "6", "7", "8", "9"].map(|name| vm(name, image())).into();
+    good(&manifest(vec![vm_with_disks(many[..8].to_vec())]));
+    assert_eq!(of(many), ["/vms/a/disks: there are too many disks; leave out all but 8"]);
 }
 
 #[test]

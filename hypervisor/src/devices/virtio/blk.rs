@@ -113,6 +113,8 @@ impl AddAssign for Counts {
 /// What a request does next, and where on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Work {
+    /// Its header is to be read.
+    Begin,
     Load,
     Store,
     Clear,
@@ -276,15 +278,22 @@ impl Blk {
                 None => {
                     let [queue] = &mut self.transport.queues;
                     let Some(head) = queue.gather(storage, &mut self.chain)? else { return Ok(false) };
-                    let job = self.begin(storage, head, life)?;
-                    self.job = Some(job);
+                    self.job = Some(Job {
+                        head,
+                        life,
+                        work: Work::Begin,
+                        cursor: Cursor::default(),
+                        offset: 0,
+                        left: 0,
+                        written: 0,
+                    });
                 }
             }
         }
     }
 
-    /// Reads the header of the chain and says what is to be done.
-    fn begin(&self, ram: &mut impl Ram, head: u16, life: u32) -> Result<Job, Stop> {
+    /// Reads the header of the chain and says what is to be done of this job.
+    fn begin(&self, ram: &mut impl Ram, Job { head, life, .. }: Job) -> Result<Job, Stop> {
         let (readable, writable) = (bytes_of(self.chain.readable()), bytes_of(self.chain.writable()));
         let mut header = [0; HEADER];
         let mut cursor = Cursor::default();
@@ -348,6 +357,10 @@ impl Blk {
         // The rest of the block.
         let most = (BLOCK - job.offset % BLOCK).min(job.left);
         let done = match job.work {
+            Work::Begin => {
+                self.job = Some(self.begin(storage, job)?);
+                return Ok(());
+            }
             Work::End(status) => return self.end(storage, &job, status),
             Work::Flush => {
                 job.work = Work::End(Status::Ok);

@@ -1,0 +1,154 @@
+//! The nodes of a VM in the manifest: its boot modules and its disks.
+
+use super::value::{self, ValueError};
+use crate::bundle::{Findings, MODULES, MOST_DISKS, quote};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use dtoolkit::fdt::FdtNode;
+use dtoolkit::{Node, Property};
+
+/// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
+pub(super) const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
+
+/// A boot module of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ModuleNode<'a> {
+    /// Which of [`MODULES`] it is.
+    pub kind: &'static str,
+    /// `file`: the name of a member.
+    pub file: &'a str,
+    /// `bootargs`.
+    pub bootargs: &'a str,
+}
+
+/// A disk of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskNode<'a> {
+    /// The node's name.
+    pub name: &'a str,
+    /// `image`: the name of a member.
+    pub image: &'a str,
+    /// `read-only`.
+    pub read_only: bool,
+}
+
+/// Where a VM is in the manifest.
+pub(super) fn place(vm: &str) -> String {
+    // Names that are too long are reported as such; here they are only kept from filling the screen.
+    format!("/vms/{}", vm.get(..40).unwrap_or(vm))
+}
+
+/// Reports a name that is none, of such a thing.
+pub(super) fn check_name_of(name: &str, what: &str, place: String, findings: &mut Findings) {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 15 || !name.bytes().all(allowed) {
+        let what = format!("{} cannot be the name of {what}", quote(name));
+        findings.add(place, what, "use 1 to 15 of a to z, 0 to 9 and -");
+    }
+}
+
+/// Where a module of a VM is in the manifest.
+pub(crate) fn module_place(vm: &str, kind: &str) -> String {
+    format!("{}/modules/{kind}", place(vm))
+}
+
+/// Where a disk of a VM is in the manifest.
+pub(super) fn disk_place(vm: &str, disk: &str) -> String {
+    format!("{}/disks/{}", place(vm), disk.get(..40).unwrap_or(disk))
+}
+
+/// Reads the modules of a VM.
+pub(super) fn read_modules<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findings) -> Vec<ModuleNode<'a>> {
+    let mut modules: Vec<ModuleNode<'a>> = Vec::new();
+    let at = format!("{}/modules", place(vm));
+    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        let what = format!("unknown key {}", quote(property.name()));
+        findings.add(at.as_str(), what, "a module's keys belong in its own node");
+    }
+    for child in node.children() {
+        let Some(kind) = MODULES.into_iter().find(|kind| *kind == child.name()) else {
+            let what = format!("unknown node {}", quote(child.name()));
+            findings.add(at.as_str(), what, format!("the modules are {}", MODULES.join(", ")));
+            continue;
+        };
+        let at = module_place(vm, kind);
+        if modules.iter().any(|module| module.kind == kind) {
+            findings.add(at.as_str(), "it is given twice", "leave one of them out");
+            continue;
+        }
+        let mut file = None;
+        let mut bootargs = "";
+        for property in child.properties() {
+            let bytes = value::bytes(&property);
+            let result = match property.name() {
+                "file" => value::file(bytes).map(|name| file = Some(name)),
+                "bootargs" => value::bootargs(bytes).map(|text| bootargs = text),
+                name => {
+                    let what = format!("unknown key {}", quote(name));
+                    findings.add(at.as_str(), what, "the keys of a module are file, bootargs");
+                    Ok(())
+                }
+            };
+            if let Err(ValueError { what, remedy }) = result {
+                findings.add(format!("{at}/{}", property.name()), what, remedy);
+            }
+        }
+        for node in child.children() {
+            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
+        }
+        match file {
+            Some(file) => modules.push(ModuleNode { kind, file, bootargs }),
+            None => findings.add(at, "file is missing", "add file = \"Image\";"),
+        }
+    }
+    modules
+}
+
+/// Reads the disks of a VM.
+pub(super) fn read_disks<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findings) -> Vec<DiskNode<'a>> {
+    let mut disks: Vec<DiskNode<'a>> = Vec::new();
+    let at = format!("{}/disks", place(vm));
+    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        let what = format!("unknown key {}", quote(property.name()));
+        findings.add(at.as_str(), what, "a disk's keys belong in its own node");
+    }
+    for (n, child) in node.children().enumerate() {
+        let name = child.name();
+        if n >= MOST_DISKS {
+            findings.add(at.as_str(), "there are too many disks", format!("leave out all but {MOST_DISKS}"));
+            return disks;
+        }
+        let at = disk_place(vm, name);
+        check_name_of(name, "a disk", at.clone(), findings);
+        if disks.iter().any(|disk| disk.name == name) {
+            findings.add(at.as_str(), "there are two disks of this name", "give each a name of its own");
+            continue;
+        }
+        let mut image = None;
+        let mut read_only = false;
+        for property in child.properties() {
+            let bytes = value::bytes(&property);
+            let result = match property.name() {
+                "image" => value::file(bytes).map(|name| image = Some(name)),
+                "read-only" => value::flag(bytes).map(|flag| read_only = flag),
+                name => {
+                    let what = format!("unknown key {}", quote(name));
+                    findings.add(at.as_str(), what, "the keys of a disk are image, read-only");
+                    Ok(())
+                }
+            };
+            if let Err(ValueError { what, remedy }) = result {
+                findings.add(format!("{at}/{}", property.name()), what, remedy);
+            }
+        }
+        for node in child.children() {
+            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
+        }
+        match image {
+            Some(image) => disks.push(DiskNode { name, image, read_only }),
+            None => findings.add(at, "image is missing", "add image = \"root.ext4\";"),
+        }
+    }
+    disks
+}
