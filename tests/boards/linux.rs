@@ -34,7 +34,7 @@ fn disks(board: Board, seconds: u32) {
     let ended = Run::start(board, "disks", &[], seconds).end();
     ended.exits_with(0).lacks("FAIL").lacks("PANIC").lacks("I/O error");
     for vm in ["alpha", "beta"] {
-        ended.has(&format!("[{vm}] flatland-disk: OK disks=2 rounds=5 read="));
+        ended.has(&format!("[{vm}] flatland-disk: OK disks=2 rounds=2 read="));
     }
     let line = ended.output.lines().find_map(|line| line.strip_prefix("flatland: disks: ")).expect("a sum");
     let value = |name: &str| -> u64 {

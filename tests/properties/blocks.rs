@@ -57,7 +57,8 @@ impl World<'_> {
         let from = (n << 12) as usize;
         let bytes = &image[from..image.len().min(from + 4096)];
         let frame = (bytes.len() == 4096).then(|| Addr::new(IMAGE + (n << 12)));
-        Pristine { bytes, frame }
+        // What may not be lent is copied, from its frame or not.
+        Pristine { bytes, frame: frame.filter(|_| n % 7 != 6), is_lent: n % 5 != 4 }
     }
 
     /// Where in the buffers: mostly at the start of a page.
@@ -217,7 +218,7 @@ fn a_disk_is_its_image_and_what_was_written_since_whatever_becomes_of_its_pages(
 /// What is no block, and what is no RAM, is refused.
 fn outside(world: &mut World<'_>) {
     let (m, pool) = (world.model, &world.pool);
-    let pristine = Pristine { bytes: &[], frame: None };
+    let pristine = Pristine { bytes: &[], frame: None, is_lent: true };
     let end = RAM_BASE + RAM + (2 << 20);
     for (page, guest) in [
         (RAM_BASE, RAM_BASE),

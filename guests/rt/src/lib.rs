@@ -35,6 +35,7 @@ pub mod smp;
 pub mod start;
 pub mod sweep;
 pub mod timer;
+pub mod virtio;
 
 pub use exception::{Fault, expect_exception};
 

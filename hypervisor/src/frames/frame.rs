@@ -100,6 +100,18 @@ impl Frame<Dirty> {
         self.of_fours(m, fours.iter().copied())
     }
 
+    /// Fills it, one frame, with these bytes and zeroes behind them, and waits until every CPU sees that.
+    pub fn of_bytes<M: Machine>(self, m: &M, bytes: &[u8]) -> Frame<Clean> {
+        let (whole, rest) = bytes.as_chunks::<32>();
+        let mut last = [0; 32];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let words = |bytes: &[u8; 32]| {
+            let (words, _) = bytes.as_chunks::<8>();
+            core::array::from_fn(|n| words.get(n).map_or(0, |word| u64::from_le_bytes(*word)))
+        };
+        self.of_fours(m, whole.iter().chain([&last]).map(words))
+    }
+
     /// Four words at a time: a loop for each costs more than twice as much.
     #[inline(always)]
     fn of_fours<M: Machine>(self, m: &M, mut fours: impl Iterator<Item = [u64; 4]>) -> Frame<Clean> {

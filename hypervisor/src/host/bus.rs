@@ -3,9 +3,9 @@
 
 use super::{HOUSEKEEPING_CPU, Here, Host};
 use crate::addr::{IntId, VcpuId};
-use crate::devices::UART_INTID;
 use crate::devices::bus::Port;
 use crate::devices::device::{Board, Device};
+use crate::devices::{UART_INTID, virtio_intid};
 use crate::machine::Machine;
 use crate::vgic::Line;
 use crate::vm::{NEVER, Vm, request};
@@ -66,12 +66,19 @@ impl Host {
     ) -> T {
         let mut board = Attached { here, m, ticks: false, serves: false };
         let mut device = port.device.lock();
+        let was = device.line();
         let value = access(&mut *device, &mut board);
-        self.line(m, here.vm, port.intid, device.line().into());
+        let line = device.line();
+        if line != was {
+            self.line(m, here.vm, port.intid, line.into());
+        }
         drop(device);
         if board.serves {
             // What is left is done before the vCPU goes on.
-            let _ = self.serve(m, here);
+            let _ = match here.vm.bus.disks.iter().find(|disk| virtio_intid(disk.slot) == port.intid) {
+                Some(disk) => self.serve_disk(m, here, disk),
+                None => self.serve_balloon(m, here),
+            };
         }
         if board.ticks {
             self.tick_devices(m, here.vm, board.seconds());

@@ -7,7 +7,7 @@ use super::facts::Late;
 use super::guest_ram::GuestRam;
 use super::relief::Relief;
 use super::{Here, Host};
-use crate::addr::{Addr, Ipa, Pa};
+use crate::addr::{Addr, Ipa};
 use crate::devices::device::Device;
 use crate::devices::disk::Disk;
 use crate::devices::virtio::blk::{BLOCK, Storage, Trouble};
@@ -15,8 +15,8 @@ use crate::devices::virtio::queue::Segment;
 use crate::devices::virtio::{Left, Ram, Violation};
 use crate::devices::virtio_intid;
 use crate::machine::Machine;
-use crate::memory::Miss;
 use crate::memory::blocks::{Loaded, Part, Pristine};
+use crate::memory::{Memory, Miss};
 use crate::vm::request;
 use core::sync::atomic::Ordering;
 
@@ -24,13 +24,15 @@ use core::sync::atomic::Ordering;
 const PATIENCE: u64 = 10;
 
 /// A disk that begins as an image of the bundle's.
-struct Image<'a, M: Machine> {
-    ram: GuestRam<'a, M>,
+struct Image<'r, 'a, M: Machine> {
+    host: &'a Host,
+    merges: bool,
+    ram: &'r mut GuestRam<'a, M>,
     disk: &'a Disk,
     late: Late<'a, M>,
 }
 
-impl<M: Machine> Image<'_, M> {
+impl<M: Machine> Image<'_, '_, M> {
     /// The block at `offset`: the part of it that is `bytes` long, and what the image has there.
     fn block(&self, offset: u64, bytes: u32) -> (Part, Pristine<'static>) {
         let start = offset - offset % BLOCK;
@@ -40,13 +42,9 @@ impl<M: Machine> Image<'_, M> {
         let end = from.saturating_add(BLOCK as usize).min(image.len());
         let there = image.get(from..end).unwrap_or_default();
         let part = Part { page: self.disk.start + start, offset: (offset % BLOCK) as usize, bytes: bytes as usize };
-        (part, Pristine { bytes: there, frame: self.frame(there) })
-    }
-
-    /// The frame that such a block of the image is, if it is one that may be lent.
-    fn frame(&self, there: &'static [u8]) -> Option<Addr<Pa>> {
-        let whole = self.ram.vm.merges && there.len() as u64 == BLOCK;
-        whole.then(|| self.ram.host.facts.image_frame(there)).flatten()
+        let is_whole = there.len() as u64 == BLOCK;
+        let frame = is_whole.then(|| self.host.facts.image_frame(there)).flatten();
+        (part, Pristine { bytes: there, frame, is_lent: self.merges })
     }
 }
 
@@ -59,7 +57,7 @@ fn trouble(miss: Miss) -> Trouble {
     }
 }
 
-impl<M: Machine> Ram for Image<'_, M> {
+impl<M: Machine> Ram for Image<'_, '_, M> {
     fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
         self.ram.read(at, into)
     }
@@ -69,11 +67,11 @@ impl<M: Machine> Ram for Image<'_, M> {
     }
 }
 
-impl<M: Machine> Storage for Image<'_, M> {
+impl<M: Machine> Storage for Image<'_, '_, M> {
     fn load(&mut self, offset: u64, to: Segment) -> Result<(), Trouble> {
         let (part, pristine) = self.block(offset, to.bytes);
-        let GuestRam { host, vm, m } = self.ram;
-        let loaded = vm.memory.lock().load_block(m, &host.pool, part, pristine, to.at).map_err(trouble)?;
+        let load = |memory: &mut Memory, m, host: &Host| memory.load_block(m, &host.pool, part, pristine, to.at);
+        let loaded = self.ram.change((to.at, to.bytes), load).map_err(trouble)?;
         if loaded == Loaded::Lent {
             self.disk.lent.fetch_add(1, Ordering::Relaxed);
         }
@@ -82,14 +80,14 @@ impl<M: Machine> Storage for Image<'_, M> {
 
     fn store(&mut self, offset: u64, from: Segment) -> Result<(), Trouble> {
         let (part, pristine) = self.block(offset, from.bytes);
-        let GuestRam { host, vm, m } = self.ram;
-        vm.memory.lock().store_block(m, &host.pool, part, pristine, from.at).map_err(trouble)
+        let store = |memory: &mut Memory, m, host: &Host| memory.store_block(m, &host.pool, part, pristine, from.at);
+        self.ram.change((from.at, from.bytes), store).map_err(trouble)
     }
 
     fn clear(&mut self, offset: u64, bytes: u32) -> Result<(), Trouble> {
         let (part, pristine) = self.block(offset, bytes);
-        let GuestRam { host, vm, m } = self.ram;
-        vm.memory.lock().clear_block(m, &host.pool, part, pristine).map_err(trouble)
+        let clear = |memory: &mut Memory, m, host: &Host| memory.clear_block(m, &host.pool, part, pristine);
+        self.ram.change((part.page, bytes), clear).map_err(trouble)
     }
 
     fn flush(&mut self) -> Result<(), Trouble> {
@@ -113,15 +111,21 @@ impl Host {
         more
     }
 
-    fn serve_disk<M: Machine>(&self, m: &M, here: Here<'_>, disk: &Disk) -> bool {
+    pub(super) fn serve_disk<M: Machine>(&self, m: &M, here: Here<'_>, disk: &Disk) -> bool {
         let vm = here.vm;
         let mut blk = disk.blk.lock();
         if !blk.has_work() {
             return false;
         }
-        let ram = GuestRam { host: self, vm, m };
-        let left = blk.serve(&mut Image { ram, disk, late: self.facts.late(m) });
-        self.line(m, vm, virtio_intid(disk.slot), blk.line().into());
+        let was = blk.line();
+        let mut ram = GuestRam::new(self, vm, m);
+        let late = self.facts.late(m);
+        let left = blk.serve(&mut Image { host: self, merges: vm.merges, ram: &mut ram, disk, late });
+        drop(ram);
+        let line = blk.line();
+        if line != was {
+            self.line(m, vm, virtio_intid(disk.slot), line.into());
+        }
         drop(blk);
         match left {
             Left::Nothing | Left::More => disk.stuck.store(0, Ordering::Relaxed),

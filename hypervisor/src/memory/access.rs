@@ -15,6 +15,7 @@ use crate::frames::SharedPool;
 use crate::machine::{Machine, Point, Words};
 use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 const PAGE: usize = 4096;
@@ -67,6 +68,21 @@ impl Memory {
             done += step;
         }
         Ok(())
+    }
+
+    /// The frame of the page of RAM at `page`, made what such an access takes: of the VM's own if it is written.
+    pub fn ram_frame<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        page: Addr<Ipa>,
+        access: Access,
+    ) -> Result<Addr<Pa>, Miss> {
+        if !self.is_ram(page, Size::Page.bytes()) {
+            return Err(Miss::NotRam);
+        }
+        let leaf = self.resolve_page(m, pool, page, access)?;
+        leaf.output_of(page).ok_or(Miss::NotRam)
     }
 
     /// The aligned 64-bit word at `at`, if it is backed by RAM. Changes nothing: for crash reports.
@@ -144,35 +160,64 @@ fn cut(offset: usize, length: usize) -> (usize, usize, usize, usize) {
 }
 
 /// Copies `bytes` to `offset`, which with them lies inside the page.
-fn copy_in(words: &Words, offset: usize, bytes: &[u8]) {
+pub fn copy_in(words: &Words, offset: usize, bytes: &[u8]) {
     let (head, first, whole, tail) = cut(offset, bytes.len());
     let (odd, rest) = bytes.split_at(head);
     let (even, end) = rest.as_chunks::<8>();
     patch(words, offset, odd);
-    for (word, bytes) in words.iter().skip(first).take(whole).zip(even) {
-        word.store(u64::from_le_bytes(*bytes), Relaxed);
-    }
+    store_words(words.get(first..first + whole).unwrap_or_default(), even);
     debug_assert_eq!(end.len(), tail);
     patch(words, (first + whole) * 8, end);
 }
 
 /// Copies from `offset` into `bytes`, the same way.
-fn copy_out(words: &Words, offset: usize, bytes: &mut [u8]) {
+pub fn copy_out(words: &Words, offset: usize, bytes: &mut [u8]) {
     let (head, first, whole, _) = cut(offset, bytes.len());
     let (odd, rest) = bytes.split_at_mut(head);
     let (even, end) = rest.as_chunks_mut::<8>();
     extract(words, offset, odd);
-    for (word, bytes) in words.iter().skip(first).take(whole).zip(even) {
-        *bytes = word.load(Relaxed).to_le_bytes();
-    }
+    load_words(words.get(first..first + whole).unwrap_or_default(), even);
     extract(words, (first + whole) * 8, end);
+}
+
+/// Four words at a time: a loop for each costs more than twice as much.
+fn store_words(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+    let ((fours, ones), (from, last)) = (words.as_chunks::<4>(), bytes.as_chunks::<4>());
+    for ([a, b, c, d], [one, two, three, four]) in fours.iter().zip(from) {
+        a.store(u64::from_le_bytes(*one), Relaxed);
+        b.store(u64::from_le_bytes(*two), Relaxed);
+        c.store(u64::from_le_bytes(*three), Relaxed);
+        d.store(u64::from_le_bytes(*four), Relaxed);
+    }
+    ones.iter().zip(last).for_each(|(word, bytes)| word.store(u64::from_le_bytes(*bytes), Relaxed));
+}
+
+/// The same the other way.
+fn load_words(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
+    let ((fours, ones), (into, last)) = (words.as_chunks::<4>(), bytes.as_chunks_mut::<4>());
+    for ([a, b, c, d], [one, two, three, four]) in fours.iter().zip(into) {
+        *one = a.load(Relaxed).to_le_bytes();
+        *two = b.load(Relaxed).to_le_bytes();
+        *three = c.load(Relaxed).to_le_bytes();
+        *four = d.load(Relaxed).to_le_bytes();
+    }
+    ones.iter().zip(last).for_each(|(word, bytes)| *bytes = word.load(Relaxed).to_le_bytes());
 }
 
 /// Copies `length` bytes from one page to another, each from an offset there.
 pub(super) fn copy_words((from, at): (&Words, usize), (to, offset): (&Words, usize), length: usize) {
     if at.is_multiple_of(8) && offset.is_multiple_of(8) && length.is_multiple_of(8) {
-        let words = from.iter().skip(at / 8).take(length / 8);
-        words.zip(to.iter().skip(offset / 8)).for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
+        let n = length / 8;
+        let [from, to] =
+            [(from, at / 8), (to, offset / 8)].map(|(words, at)| words.get(at..at + n).unwrap_or_default());
+        let ((fours, ones), (into, last)) = (from.as_chunks::<4>(), to.as_chunks::<4>());
+        for ([a, b, c, d], [one, two, three, four]) in fours.iter().zip(into) {
+            one.store(a.load(Relaxed), Relaxed);
+            two.store(b.load(Relaxed), Relaxed);
+            three.store(c.load(Relaxed), Relaxed);
+            four.store(d.load(Relaxed), Relaxed);
+        }
+        ones.iter().zip(last).for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
         return;
     }
     let mut part = [0; 64];
@@ -220,7 +265,6 @@ fn extract(words: &Words, offset: usize, bytes: &mut [u8]) {
 mod tests {
     use super::{clear, copy_in, copy_out};
     use alloc::{vec, vec::Vec};
-    use core::sync::atomic::AtomicU64;
 
     #[test]
     fn any_range_of_bytes_comes_back_and_its_neighbours_stay() {

@@ -24,8 +24,10 @@ const PAGE: usize = 4096;
 pub struct Pristine<'a> {
     /// Its bytes; what is missing of 4 KiB is zero.
     pub bytes: &'a [u8],
-    /// The frame they fill, if it is one that guests may be lent.
+    /// The frame that they fill, if they do: it can be read faster than bytes that lie anywhere.
     pub frame: Option<Addr<Pa>>,
+    /// Whether guests may be lent that.
+    pub is_lent: bool,
 }
 
 /// How a block came to where it was read to.
@@ -81,7 +83,7 @@ impl Memory {
         }
         let found = self.table.walk(m, page);
         let frame = match found {
-            Found::Gap(gap) if gap.hole() == Hole::Absent => pristine.frame,
+            Found::Gap(gap) if gap.hole() == Hole::Absent => pristine.frame.filter(|_| pristine.is_lent),
             Found::Leaf(leaf) if leaf.attr.is_shared() => leaf.output_of(page),
             _ => None,
         };
@@ -92,6 +94,10 @@ impl Memory {
         }
         match found {
             Found::Gap(gap) if gap.hole() == Hole::Absent => {
+                if let Some(frame) = pristine.frame {
+                    self.copy_block(m, pool, (frame, offset), (to, bytes), Access::Write)?;
+                    return Ok(Loaded::Copied);
+                }
                 let (from, end) = (offset.min(pristine.bytes.len()), (offset + bytes).min(pristine.bytes.len()));
                 let there = pristine.bytes.get(from..end).unwrap_or_default();
                 self.write(m, pool, to, there)?;
@@ -171,8 +177,10 @@ impl Memory {
                 Found::Gap(gap) => match gap.hole() {
                     Hole::Packed(_) | Hole::Swapped(..) => self.unpack(m, pool, (page, access), gap),
                     Hole::Poisoned => Err(Miss::Lost),
-                    Hole::Zero => self.begin_block_with(m, pool, page, gap, &[]),
-                    Hole::Absent | Hole::Ballooned => self.begin_block_with(m, pool, page, gap, pristine.bytes),
+                    Hole::Zero => {
+                        self.begin_block_with(m, pool, page, gap, Pristine { bytes: &[], frame: None, is_lent: false })
+                    }
+                    Hole::Absent | Hole::Ballooned => self.begin_block_with(m, pool, page, gap, pristine),
                 },
                 Found::Outside => return Err(Miss::NotRam),
             };
@@ -184,14 +192,14 @@ impl Memory {
         }
     }
 
-    /// Puts a frame with these bytes, and zeroes behind them, where the block at `page` is.
+    /// Puts a frame with the bytes of `pristine`, and zeroes behind them, where the block at `page` is.
     fn begin_block_with<M: Machine>(
         &mut self,
         m: &M,
         pool: &SharedPool<'_>,
         page: Addr<Ipa>,
         gap: Gap<Ipa>,
-        bytes: &[u8],
+        pristine: Pristine<'_>,
     ) -> Result<Leaf<Ipa, Pa>, Miss> {
         let frame = pool.lock().take(Size::Page, self.layout.owner, Use::Guest).ok_or(Miss::Short)?;
         let hole = gap.hole();
@@ -200,12 +208,10 @@ impl Memory {
             pool.lock().give_back(frame);
             return Err(Miss::Short);
         };
-        let mut words = bytes.chunks(8);
-        let frame = frame.fill(m, |_| {
-            let mut word = [0; 8];
-            word.iter_mut().zip(words.next().unwrap_or_default()).for_each(|(to, from)| *to = *from);
-            u64::from_le_bytes(word)
-        });
+        let frame = match pristine.frame {
+            Some(from) => frame.copy(m, from),
+            None => frame.of_bytes(m, pristine.bytes),
+        };
         // The frame's last owner left something in DRAM, and a guest might look here.
         let rights = self.show(m, frame.start(), Size::Page, Access::Write);
         self.resident.frames += 1;

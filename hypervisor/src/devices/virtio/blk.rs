@@ -265,7 +265,9 @@ impl Blk {
             }
             // What was begun before the queue was set up anew is not to be given back.
             let life = queue.life();
-            self.job = self.job.filter(|job| job.life == life);
+            if self.job.as_ref().is_some_and(|job| job.life != life) {
+                self.job = None;
+            }
             if queue.settle(storage)? {
                 self.transport.interrupt();
             }
@@ -273,9 +275,9 @@ impl Blk {
                 return Ok(true);
             }
             is_first = false;
-            match self.job {
-                Some(job) => self.step(storage, job)?,
-                None => {
+            match self.job.is_some() {
+                true => self.step(storage)?,
+                false => {
                     let [queue] = &mut self.transport.queues;
                     let Some(head) = queue.gather(storage, &mut self.chain)? else { return Ok(false) };
                     self.job = Some(Job {
@@ -352,8 +354,9 @@ impl Blk {
         fits.then(|| sector * SECTOR)
     }
 
-    /// Does a step of `job`, the one under way.
-    fn step(&mut self, storage: &mut impl Storage, mut job: Job) -> Result<(), Stop> {
+    /// Does a step of the job under way, which stays as it was where that cannot be.
+    fn step(&mut self, storage: &mut impl Storage) -> Result<(), Stop> {
+        let Some(mut job) = self.job else { return Ok(()) };
         // The rest of the block.
         let most = (BLOCK - job.offset % BLOCK).min(job.left);
         let done = match job.work {

@@ -89,7 +89,7 @@ pub struct Queue {
 }
 
 /// Descriptors that were read together.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Window {
     /// Where the first lies.
     at: u64,
@@ -115,12 +115,19 @@ pub struct Chain {
     n_readable: usize,
     /// Whether some of it was gathered and the rest was not.
     is_open: bool,
+    /// What was read of its table.
+    window: Window,
 }
 
 impl Default for Chain {
     fn default() -> Self {
         // Room for all there can be, so that nothing is allocated while a guest waits.
-        Self { segments: Vec::with_capacity(usize::from(MOST)), n_readable: 0, is_open: false }
+        Self {
+            segments: Vec::with_capacity(usize::from(MOST)),
+            n_readable: 0,
+            is_open: false,
+            window: Window::default(),
+        }
     }
 }
 
@@ -267,30 +274,24 @@ impl Queue {
         if !self.ready {
             return Ok(None);
         }
-        self.next_descriptor(ram, &mut Window::default(), 1)
+        self.next_descriptor(ram, None)
     }
 
-    /// The same; `window` is what was read by the last call, if that was for this chain, and `most` how much to read at once.
+    /// The same; `window` is what was read by the last call, if that was for this chain, and takes more than one where it is read.
     fn next_descriptor(
         &mut self,
         ram: &mut impl Ram,
-        window: &mut Window,
-        most: usize,
+        mut window: Option<&mut Window>,
     ) -> Result<Option<(Descriptor, u32)>, Stop> {
-        let mut place = match self.place {
-            Some(place) => place,
-            None => match self.take(ram)? {
-                Some(head) => {
-                    let table = Table { at: self.descriptors, count: self.size, is_indirect: false };
-                    Place { head, table, index: head, steps: 1, done: 0 }
-                }
-                None => return Ok(None),
-            },
-        };
-        self.place = Some(place);
+        if self.place.is_none() {
+            let Some(head) = self.take(ram)? else { return Ok(None) };
+            let table = Table { at: self.descriptors, count: self.size, is_indirect: false };
+            self.place = Some(Place { head, table, index: head, steps: 1, done: 0 });
+        }
+        let Some(mut place) = self.place else { return Ok(None) };
         // Twice at most: an indirect table has no indirect descriptors.
         loop {
-            let (buffer, bytes, flags, next) = read_descriptor(ram, &place, window, most)?;
+            let (buffer, bytes, flags, next) = read_descriptor(ram, &place, window.as_deref_mut())?;
             if flags & INDIRECT == 0 {
                 let next = (flags & NEXT != 0).then_some(next);
                 let at = Addr::new(buffer);
@@ -319,12 +320,12 @@ impl Queue {
         if !self.ready {
             return Ok(None);
         }
-        let mut window = Window::default();
         if self.place.is_none() {
             chain.is_open = false;
         }
+        chain.window.count = 0;
         loop {
-            let Some((this, _)) = self.next_descriptor(ram, &mut window, WINDOW)? else { return Ok(None) };
+            let Some((this, _)) = self.next_descriptor(ram, Some(&mut chain.window))? else { return Ok(None) };
             if !chain.is_open {
                 chain.open();
             }
@@ -429,14 +430,18 @@ impl Queue {
 fn read_descriptor(
     ram: &mut impl Ram,
     place: &Place,
-    window: &mut Window,
-    most: usize,
+    window: Option<&mut Window>,
 ) -> Result<(u64, u32, u16, u16), Stop> {
     let here = place.table.at.checked_add(u64::from(place.index) * 16);
     let here = here.ok_or(Stop::Broken("a table of descriptors ends behind the last address"))?;
+    let Some(window) = window else {
+        let mut bytes = [0; 16];
+        ram.read(Addr::new(here), &mut bytes)?;
+        return Ok(fields(bytes));
+    };
     let is_read = here.checked_sub(window.at).is_some_and(|offset| offset < window.count as u64 * 16);
     if !is_read || !(here - window.at).is_multiple_of(16) {
-        let count = usize::from(place.table.count.saturating_sub(place.index)).min(most);
+        let count = usize::from(place.table.count.saturating_sub(place.index)).min(WINDOW);
         let Some(part) = window.bytes.get_mut(..count) else { return Err(Stop::Broken("no descriptor")) };
         window.count = 0;
         ram.read(Addr::new(here), part.as_flattened_mut())?;
@@ -444,8 +449,12 @@ fn read_descriptor(
     }
     // Within the window.
     let nth = ((here - window.at) / 16) as usize;
-    let bytes = window.bytes.get(nth).copied().unwrap_or_default();
+    Ok(fields(window.bytes.get(nth).copied().unwrap_or_default()))
+}
+
+/// The fields of a descriptor: its buffer, bytes, flags, and next.
+fn fields(bytes: [u8; 16]) -> (u64, u32, u16, u16) {
     let word = u128::from_le_bytes(bytes);
-    // 64 bits of address, 32 of length, 16 of flags, 16 of next; the casts cut them out.
-    Ok((word as u64, (word >> 64) as u32, (word >> 96) as u16, (word >> 112) as u16))
+    // 64, 32, 16 and 16 bits; the casts cut them out.
+    (word as u64, (word >> 64) as u32, (word >> 96) as u16, (word >> 112) as u16)
 }
