@@ -263,8 +263,9 @@ fn extract(words: &Words, offset: usize, bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{clear, copy_in, copy_out};
+    use super::{clear, copy_in, copy_out, copy_words};
     use alloc::{vec, vec::Vec};
+    use core::sync::atomic::AtomicU64;
 
     #[test]
     fn any_range_of_bytes_comes_back_and_its_neighbours_stay() {
@@ -284,6 +285,26 @@ mod tests {
                 assert!(part.iter().all(|byte| *byte == 0));
                 copy_in(&words, offset, &Vec::from_iter(core::iter::repeat_n(0xff, length)));
             }
+        }
+    }
+
+    #[test]
+    fn any_part_of_a_page_is_copied_to_any_place_of_another() {
+        let page = |n: u8| {
+            let words = [const { AtomicU64::new(0) }; 512];
+            let bytes: Vec<u8> = (0..4096_u32).map(|at| (at * 7) as u8 ^ n).collect();
+            copy_in(&words, 0, &bytes);
+            (words, bytes)
+        };
+        for (at, offset, length) in
+            [(0, 0, 4096), (8, 64, 256), (16, 8, 24), (3, 3, 700), (5, 8, 100), (8, 1, 4095), (4090, 0, 6), (0, 0, 0)]
+        {
+            let ((from, bytes), (to, mut expected)) = (page(1), page(2));
+            copy_words((&from, at), (&to, offset), length);
+            expected[offset..offset + length].copy_from_slice(&bytes[at..at + length]);
+            let mut there = vec![0; 4096];
+            copy_out(&to, 0, &mut there);
+            assert_eq!(there, expected, "{length} bytes from {at} to {offset}");
         }
     }
 }
