@@ -296,9 +296,17 @@ mod tests {
             copy_in(&words, 0, &bytes);
             (words, bytes)
         };
-        for (at, offset, length) in
-            [(0, 0, 4096), (8, 64, 256), (16, 8, 24), (3, 3, 700), (5, 8, 100), (8, 1, 4095), (4090, 0, 6), (0, 0, 0)]
-        {
+        for (at, offset, length) in [
+            (0, 0, 4096),
+            (8, 64, 256),
+            (16, 8, 24),
+            (3, 3, 700),
+            (5, 8, 100),
+            (1, 0, 4095),
+            (0, 1, 4095),
+            (4090, 0, 6),
+            (0, 0, 0),
+        ] {
             let ((from, bytes), (to, mut expected)) = (page(1), page(2));
             copy_words((&from, at), (&to, offset), length);
             expected[offset..offset + length].copy_from_slice(&bytes[at..at + length]);
