@@ -39,6 +39,8 @@ pub const GICR_FRAMES: u64 = 123;
 pub const UART: u64 = 0x0900_0000;
 /// The PL031.
 pub const RTC: u64 = 0x0901_0000;
+/// The page that tells vCPUs what time was stolen from them, at the place that QEMU has for it.
+pub const STOLEN: u64 = 0x090A_0000;
 /// The first virtio-mmio slot.
 pub const VIRTIO: u64 = 0x0A00_0000;
 /// The bytes of a virtio-mmio slot.

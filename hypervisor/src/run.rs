@@ -187,8 +187,14 @@ impl<'h> RunLoop<'h> {
         let Some(loaded) = &mut self.loaded else { return };
         let own = hwstate::timers::poll(loaded.here(self.host), m, &mut loaded.vcpu);
         // Asked only now: loading it may have unloaded another, whose timers are ours to watch from then on.
-        let queue = self.host.queue.lock().deadline(self.cpu);
-        m.set_deadline(earliest([due, queue, own]));
+        let queue = self.host.queue.lock();
+        let (deadline, waited) = (queue.deadline(self.cpu), queue.waited(entity));
+        drop(queue);
+        m.set_deadline(earliest([due, deadline, own]));
+        if slot.stolen.is_asked() {
+            let frequency = self.host.facts.frequency;
+            slot.stolen.tell(loaded.vcpu.id, waited, m.frame(vm.stolen), |ticks| frequency.nanos(ticks));
+        }
         let next = run_guest(loaded.here(self.host), m, &mut loaded.vcpu, &mut loaded.fp);
         self.leave(m, entity, next);
     }

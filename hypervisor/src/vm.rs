@@ -8,9 +8,10 @@ pub mod device_tree;
 pub mod dtb;
 pub mod life;
 pub mod psci;
+pub mod stolen;
 pub mod trng;
 
-use crate::addr::{CpuId, VcpuId, VmId};
+use crate::addr::{Addr, CpuId, Pa, VcpuId, VmId};
 use crate::bundle::image::Plan;
 use crate::bundle::{OnCrash, VmSpec};
 use crate::devices::bus::Bus;
@@ -28,6 +29,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub use device_tree::Gic;
 pub use life::{Life, State, Stopping};
 use spin::mutex::SpinMutex;
+use stolen::Stolen;
 
 /// Something others want of a vCPU; it looks before it enters its guest.
 #[allow(missing_docs)]
@@ -78,6 +80,8 @@ pub struct Slot {
     pub entity: EntityId,
     /// Its MPIDR affinity.
     pub mpidr: u64,
+    /// What its guest is told of the time that others had.
+    pub stolen: Stolen,
     counts: [AtomicU64; Counter::ALL.len()],
 }
 
@@ -94,6 +98,7 @@ impl Slot {
             start_x0: AtomicU64::new(0),
             entity,
             mpidr,
+            stolen: Stolen::default(),
             counts: [const { AtomicU64::new(0) }; Counter::ALL.len()],
         }
     }
@@ -184,6 +189,8 @@ pub struct Vm {
     pub memory: SpinMutex<Memory>,
     /// The shadows of its EL2s' stage 1, where they run at EL0. Locked before `memory`.
     pub el2_shadows: Option<SpinMutex<El2Shadows>>,
+    /// The frame that tells its vCPUs what time was stolen from them.
+    pub stolen: Addr<Pa>,
     /// Its interrupt controller.
     pub vgic: SpinMutex<Vgic>,
     /// Its other devices.

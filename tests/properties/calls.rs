@@ -1,12 +1,15 @@
 //! PSCI as a guest's kernel calls it (DEN0022): what each call answers, and what it does to the vCPUs.
 
 use super::exits::model;
-use flatland::addr::VcpuId;
+use flatland::addr::{Addr, VcpuId};
+use flatland::arm::desc::Rights;
+use flatland::memory::Access;
 use flatland::next::{Cause, Kicks, Next};
+use flatland::stage2::walk::Found;
 use flatland::vcpu::Vcpu;
 use flatland::vm::psci::{self, Outcome};
 use flatland::vm::{Power, Vm};
-use harness::cpu::host;
+use harness::cpu::{Cpu, host};
 
 const INVALID_PARAMETERS: i64 = -2;
 
@@ -74,6 +77,23 @@ fn what_ends_a_vcpu_or_its_vm_does_not_return() {
     assert_eq!(answer(vm, [0x8400_0005, 0, 0, 0]), -1, "MIGRATE");
 }
 
+#[test]
+fn stolen_time_is_told_where_the_guest_is_told_to_look_and_only_to_be_read() {
+    let model = model();
+    let host = host(&model, false, false);
+    let vm = &host.fleet.vms[0];
+    assert!(!vm.slots[0].stolen.is_asked());
+    assert_eq!(answer(vm, [0xc500_0021, 0, 0, 0]), 0x90a_0000);
+    assert!(vm.slots[0].stolen.is_asked() && !vm.slots[1].stolen.is_asked());
+    let cpu = Cpu::new(&model);
+    host.begin(&cpu, vm);
+    let memory = vm.memory.lock();
+    let at = Addr::new(0x90a_0000);
+    let Found::Leaf(leaf) = memory.table().walk(&cpu, at) else { panic!("nothing is there") };
+    assert_eq!((leaf.output, leaf.attr.rights), (vm.stolen, Rights::R));
+    assert!(!memory.allows(&cpu, at, Access::Write));
+}
+
 /// What needs no VM to be answered: versions, features, that no trusted OS is there, and that there is no such call (DEN0022, DEN0028).
 #[test]
 fn facts_are_the_same_whoever_asks() {
@@ -88,6 +108,14 @@ fn facts_are_the_same_whoever_asks() {
         (0x8000_0001, 0x8000_3f00, Some(-1)),
         // ARCH_WORKAROUND_1: whoever knows the CPU has to say.
         (0x8000_0001, 0x8000_8000, None),
+        // PV time: found by SMCCC's features and not by PSCI's; the address is a vCPU's own.
+        (0x8000_0001, 0xc500_0020, Some(0)),
+        (0x8000_0001, 0xc500_0021, Some(-1)),
+        (0x8400_000a, 0xc500_0020, Some(-1)),
+        (0xc500_0020, 0xc500_0020, Some(0)),
+        (0xc500_0020, 0xc500_0021, Some(0)),
+        (0xc500_0020, 0xc500_0022, Some(-1)),
+        (0xc500_0021, 0, None),
         (0xdead_beef, 0, Some(-1)),
         (0x8400_0002, 0, None),
         (0xc400_0003, 0, None),

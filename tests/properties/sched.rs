@@ -542,6 +542,31 @@ fn who_waits_is_woken_at_the_earlier_of_two_times() {
 }
 
 #[test]
+fn who_could_have_run_and_did_not_has_waited() {
+    let (mut queue, ids) = three();
+    let waited = |queue: &Queue| ids.map(|id| queue.waited(id));
+    assert_eq!(waited(&queue), [0; 3]);
+    // In line since 1000; what runs on does not wait.
+    assert_eq!(queue.pick(CpuId(0), 1100).run, Some(ids[0]));
+    queue.block(ids[0], Some(9000), 1200);
+    assert_eq!(queue.pick(CpuId(0), 1203).run, Some(ids[1]));
+    assert_eq!(waited(&queue), [0, 203, 0]);
+    queue.yield_now(CpuId(0));
+    assert_eq!(queue.pick(CpuId(0), 1300).run, Some(ids[2]));
+    assert_eq!(waited(&queue), [0, 203, 300]);
+    // Who sleeps waits for nothing that others have; from its wake on it does, and again where it had to give way.
+    queue.block(ids[2], None, 2000);
+    assert_eq!(queue.pick(CpuId(0), 2000).run, Some(ids[1]));
+    assert_eq!(waited(&queue), [0, 903, 300]);
+    // Who is held by the operator waits for him.
+    assert_eq!(queue.pause(ids[1], 2100), CpuSet::one(CpuId(0)));
+    assert_eq!(queue.pick(CpuId(0), 2100).run, None);
+    let _ = queue.resume(ids[1], 5000);
+    assert_eq!(queue.pick(CpuId(0), 5010).run, Some(ids[1]));
+    assert_eq!(waited(&queue), [0, 913, 300]);
+}
+
+#[test]
 fn each_vcpu_has_an_entity_of_its_own() {
     let mut queue = Queue::new(2, SLICE);
     let names: Vec<_> = (0..3).flat_map(|vm| (0..4).map(move |vcpu| (VmId(vm), VcpuId(vcpu)))).collect();

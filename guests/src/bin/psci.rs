@@ -8,7 +8,7 @@
 
 use rt::psci::{self, Conduit};
 use rt::timer::{self, PATIENCE, Timer};
-use rt::{args, check, check_eq, cpu, expect_exception, gic, println};
+use rt::{args, check, check_eq, cpu, expect_exception, gic, mmio, println};
 
 rt::guest!(main);
 
@@ -23,6 +23,26 @@ fn main() {
         None => through(Conduit::Smc),
     }
     suspend();
+}
+
+/// What time was stolen from this CPU, if the board tells (DEN0057).
+fn stolen(conduit: Conduit) {
+    const ARCH_FEATURES: u64 = 0x8000_0001;
+    const FEATURES: u64 = 0xc500_0020;
+    const STOLEN: u64 = 0xc500_0021;
+    let call = |function, x1| psci::call(conduit, [function, x1, 0, 0])[0] as i64;
+    if call(ARCH_FEATURES, FEATURES) as i32 != 0 {
+        check!(!args::strict(), "{conduit:?}: stolen time is told");
+        return;
+    }
+    check_eq!(call(FEATURES, FEATURES), 0, "{conduit:?}: PV_TIME_FEATURES");
+    check_eq!(call(FEATURES, STOLEN), 0, "{conduit:?}: PV_TIME_ST");
+    check_eq!(call(FEATURES, 0xc500_0030), -1, "{conduit:?}: no other");
+    let at = call(STOLEN, 0) as u64;
+    check!(at.is_multiple_of(64) && at > 0, "{conduit:?}: it is 64-byte aligned", "{at:#x}");
+    check_eq!(mmio::read64(at), 0, "{conduit:?}: revision 0, no attributes");
+    let fault = expect_exception(|| mmio::write64(at + 8, 1));
+    check!(fault.is_some(), "{conduit:?}: it is only for reading");
 }
 
 /// The firmware's random numbers, if it has some (DEN0098).
@@ -81,6 +101,7 @@ fn through(conduit: Conduit) {
         check_eq!(got, psci::NOT_SUPPORTED, "{conduit:?}: {function:#x} is not supported");
     }
     random(conduit);
+    stolen(conduit);
     let kind = result(psci::MIGRATE_INFO_TYPE, 0, 0);
     check!(kind == 2 || kind == psci::NOT_SUPPORTED, "{conduit:?}: no Trusted OS to migrate", "{kind}");
     let smccc = result(psci::SMCCC_VERSION, 0, 0);

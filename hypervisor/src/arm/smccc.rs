@@ -1,4 +1,4 @@
-//! SMCCC, PSCI and TRNG: function ids, decoded, and return codes (Arm DEN0028, DEN0022, DEN0098).
+//! SMCCC, PSCI, TRNG and PV time: function ids, decoded, and return codes (Arm DEN0028, DEN0022, DEN0098, DEN0057).
 
 use super::speculation::{WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
 
@@ -37,6 +37,8 @@ pub enum Call {
     TrngFeatures,
     TrngUuid,
     TrngRandom,
+    PvTimeFeatures,
+    PvTimeStolen,
     Unknown,
 }
 
@@ -62,6 +64,8 @@ impl Call {
             0x8400_0051 => Self::TrngFeatures,
             0x8400_0052 => Self::TrngUuid,
             0x8400_0053 | 0xc400_0053 => Self::TrngRandom,
+            0xc500_0020 => Self::PvTimeFeatures,
+            0xc500_0021 => Self::PvTimeStolen,
             _ => Self::Unknown,
         }
     }
@@ -80,6 +84,7 @@ pub const fn features(function: u32) -> i64 {
         Call::Unknown | Call::Workaround => NOT_SUPPORTED,
         // They have one of their own.
         Call::TrngVersion | Call::TrngFeatures | Call::TrngUuid | Call::TrngRandom => NOT_SUPPORTED,
+        Call::PvTimeFeatures | Call::PvTimeStolen => NOT_SUPPORTED,
         // CPU_SUSPEND: original format of the power state, no OS-initiated mode (DEN0022 5.16.2).
         _ => 0,
     }

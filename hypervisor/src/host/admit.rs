@@ -59,6 +59,9 @@ fn of_el2(facts: &Facts, vm: &VmSpec<'_>) -> u64 {
     u64::from(vm.vcpus) + tables
 }
 
+/// Frames that tell a VM of stolen time.
+const STOLEN: u64 = 1;
+
 /// Frames of tables for `bytes` of RAM: one for 2 MiB at most, and a few at the top.
 fn tables(bytes: u64) -> u64 {
     bytes / Size::Block.bytes() + 16
@@ -85,7 +88,7 @@ pub(super) fn admit<M: Machine>(
     let demand = |vm: &VmSpec<'_>| {
         let max = vm.most_bytes() >> 12;
         let shadows = if vm.nested { shadow::most_frames(vm.memory, free, vm.vcpus) + of_el2(facts, vm) } else { 0 };
-        let overhead = tables(vm.memory + vm.block_bytes()) + shadows + super::banks::frames(vm);
+        let overhead = tables(vm.memory + vm.block_bytes()) + STOLEN + shadows + super::banks::frames(vm);
         Demand { min: vm.min.unwrap_or(vm.memory) >> 12, max, overhead }
     };
     let demands: ArrayVec<Demand, MOST_VMS> = bundle.vms.iter().take(MOST_VMS).map(demand).collect();

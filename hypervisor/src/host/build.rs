@@ -3,6 +3,7 @@
 use super::Facts;
 use super::admit::Admitted;
 use crate::addr::{Addr, Pa, Size, VcpuId, VmId};
+use crate::arm::desc::Rights;
 use crate::arm::gic::Version;
 use crate::arm::vmsa::Geometry;
 use crate::bundle::image::Plan;
@@ -79,6 +80,11 @@ pub(super) fn vm<M: Machine>(
         })?;
         slots.push(Slot::new(vcpu, entity));
     }
+    let stolen = pool.lock().take(Size::Page, id, Use::Table).ok_or_else(|| Diagnostic {
+        place: format!("/vms/{}/memory", spec.name),
+        what: String::from("there is no page for its stolen time"),
+        remedy: String::from("give the board more RAM"),
+    })?;
     let bus = Bus::new(devices::disk::disks_of(&spec));
     Ok(Vm {
         id,
@@ -91,6 +97,7 @@ pub(super) fn vm<M: Machine>(
         pages: memory.layout().all_bytes() >> 12,
         memory: SpinMutex::new(memory),
         el2_shadows: el2_shadows.map(SpinMutex::new),
+        stolen: stolen.zero(m).into_table(),
         vgic: SpinMutex::new(vgic),
         bus,
         slots,
@@ -208,6 +215,7 @@ pub(super) fn furnish<M: Machine>(m: &M, pool: &SharedPool<'static>, facts: &Fac
     let shadows = vm.el2_shadows.as_ref().map(SpinMutex::lock);
     let mut memory = vm.memory.lock();
     let _ = hand_through(m, pool, &mut memory, facts.gicv, vm.spec.nested);
+    let _ = memory.map_kept(m, pool, Addr::new(devices::STOLEN), vm.stolen, Rights::R);
     if let Some(mut shadows) = shadows {
         let _ = shadows.map(m, pool, &mut memory);
         shadows.forget(m, None);

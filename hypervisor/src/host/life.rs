@@ -114,6 +114,7 @@ impl Host {
         for slot in &vm.slots {
             slot.requests.store(0, Ordering::SeqCst);
             slot.turn_off();
+            slot.stolen.reset();
             // Who paused it may have said so only after it was stopped.
             let _ = self.queue.lock().stop(slot.entity, m.now());
         }

@@ -59,6 +59,10 @@ pub(super) struct Entity {
     pub(super) ticket: u64,
     /// Ticks it ran.
     pub(super) spent: u64,
+    /// Since when it is in line, where it is.
+    pub(super) since: u64,
+    /// Ticks it was in line before it ran.
+    pub(super) waited: u64,
 }
 
 impl Entity {

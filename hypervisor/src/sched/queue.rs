@@ -125,6 +125,8 @@ impl Queue {
             vtime: 0,
             ticket: 0,
             spent: 0,
+            since: 0,
+            waited: 0,
         });
         Ok(id)
     }
@@ -343,6 +345,11 @@ impl Queue {
     pub fn find(&self, vm: VmId, vcpu: VcpuId) -> Option<EntityId> {
         // At most MAX, so it fits.
         self.entities.iter().position(|e| e.vm == vm && e.vcpu == vcpu).map(|i| EntityId(i as u16))
+    }
+
+    /// The ticks `entity` has waited for a CPU, when it ran last or runs.
+    pub fn waited(&self, entity: EntityId) -> u64 {
+        self.entities[entity.index()].waited
     }
 
     /// The ticks `entity` has run, up to `now`.

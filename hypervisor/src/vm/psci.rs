@@ -1,6 +1,6 @@
-//! PSCI 1.1 and SMCCC discovery for guests (Arm DEN0022, DEN0028).
+//! PSCI 1.1, SMCCC discovery and PV time for guests (Arm DEN0022, DEN0028, DEN0057).
 
-use super::{Power, Vm};
+use super::{Power, Vm, stolen};
 use crate::addr::VcpuId;
 use crate::arm::smccc::{self, Call};
 use crate::arm::speculation::Speculation;
@@ -36,6 +36,10 @@ pub const fn fact(function: u32, x1: u64) -> Option<i64> {
         Call::PsciVersion => Some(smccc::PSCI_VERSION_1_1),
         Call::SmcccVersion => Some(smccc::SMCCC_VERSION_1_1),
         Call::SmcccArchFeatures if is_workaround(x1) => None,
+        // By which PV time is found (DEN0057 3.1).
+        Call::SmcccArchFeatures if matches!(asked(x1), Call::PvTimeFeatures) => Some(0),
+        Call::PvTimeFeatures if matches!(asked(x1), Call::PvTimeFeatures | Call::PvTimeStolen) => Some(0),
+        Call::PvTimeFeatures => Some(smccc::NOT_SUPPORTED),
         Call::PsciFeatures | Call::SmcccArchFeatures => Some(smccc::features((x1 & 0xffff_ffff) as u32)),
         // No trusted OS that could have to move.
         Call::MigrateInfoType => Some(2),
@@ -44,9 +48,14 @@ pub const fn fact(function: u32, x1: u64) -> Option<i64> {
     }
 }
 
+/// The call that X1 names.
+const fn asked(x1: u64) -> Call {
+    Call::decode((x1 & 0xffff_ffff) as u32)
+}
+
 /// Whether X1 names one of the calls against attacks by speculation.
 const fn is_workaround(x1: u64) -> bool {
-    matches!(Call::decode((x1 & 0xffff_ffff) as u32), Call::Workaround)
+    matches!(asked(x1), Call::Workaround)
 }
 
 /// Answers what is asked about, or done by, the calls against attacks by speculation; nothing for any other.
@@ -78,6 +87,13 @@ pub fn call(vm: &Vm, vcpu: &Vcpu) -> Outcome {
         // Type 0 is the architectural warm reset; others are the vendor's, and there are none.
         Call::SystemReset2 if narrow(x1) & 0xffff_ffff == 0 => Outcome::ends(Next::Stop(Cause::Reset)),
         Call::SystemReset2 => Outcome::value(smccc::INVALID_PARAMETERS),
+        Call::PvTimeStolen => {
+            if let Some(slot) = vm.slot(vcpu.id) {
+                slot.stolen.ask();
+            }
+            // An address below 2^32.
+            Outcome::value(stolen::address(vcpu.id).cast_signed())
+        }
         _ => Outcome::value(smccc::NOT_SUPPORTED),
     }
 }

@@ -67,6 +67,9 @@ impl Queue {
     pub(super) fn enter(&mut self, id: EntityId, cpu: CpuId, now: u64) {
         let e = &mut self.entities[id.index()];
         let goes_on = e.state == EntityState::Running(cpu);
+        if !goes_on {
+            e.waited = e.waited.saturating_add(now.saturating_sub(e.since));
+        }
         e.state = EntityState::Running(cpu);
         e.last = Some(cpu);
         e.woken = false;
@@ -139,6 +142,7 @@ impl Queue {
         let e = &mut self.entities[i];
         e.vtime = e.vtime.max(latest.saturating_sub(self.groups[e.group].credit(self.credit)));
         e.ticket = self.tickets;
+        e.since = now;
         e.state = EntityState::Ready;
         self.tickets += 1;
     }
