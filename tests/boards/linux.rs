@@ -58,6 +58,25 @@ fn disks_on_virt_gicv2_a72() {
     disks(Board::VirtA72, 300);
 }
 
+/// Two guests that are busy on one CPU know that each had half of it; one that had a CPU to itself knows that it had.
+#[test]
+fn guests_know_what_time_others_had() {
+    let busy = |name| harness::qemu::Vm::linux(name, 1, "flatland.mode=busy seconds=8");
+    for names in [&["one", "two"][..], &["one"]] {
+        let vms: Vec<_> = names.iter().copied().map(busy).collect();
+        let ended = Run::start(Board::Virt, &harness::qemu::manifest(&vms), &["--smp", "1"], 200).end();
+        ended.exits_with(0);
+        let steal: Vec<u32> =
+            ended.output.lines().filter_map(|line| line.split_once("busy: steal=")?.1.trim().parse().ok()).collect();
+        println!("{names:?}: {steal:?} hundredths of a second");
+        assert_eq!(steal.len(), names.len());
+        for steal in steal {
+            // Of 8 seconds; the first guests are also starting meanwhile.
+            assert!(if names.len() > 1 { steal > 400 } else { steal < 100 }, "{steal}");
+        }
+    }
+}
+
 #[test]
 fn eight_vcpus_on_two_cpus() {
     let ended = Run::start(Board::Virt, "eight", &["--smp", "2"], 300).end();
