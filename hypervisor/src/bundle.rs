@@ -44,7 +44,7 @@ pub struct Bundle<'a> {
     /// The VMs, 1 to [`manifest::MOST_VMS`] of them.
     pub vms: Vec<VmSpec<'a>>,
     /// How memory is managed.
-    pub policy: PolicySpec,
+    pub policy: PolicySpec<'a>,
 }
 
 impl<'a> Bundle<'a> {

@@ -76,10 +76,11 @@ fn boot(image: u64, dtb: u64) -> ! {
         own.stacks / 1024
     );
     facts.own_bytes = total * 1024;
-    let host = match opened {
-        Ok(bundle) => Host::build(&El2, pool, facts, bundle),
-        Err(errors) => Err(errors),
-    };
+    let swapped = opened.and_then(|bundle| match el2::disk::swap_to(bundle.policy.swap) {
+        Ok(()) => Ok(bundle),
+        Err(error) => Err(alloc::vec![error]),
+    });
+    let host = swapped.and_then(|bundle| Host::build(&El2, pool, facts, bundle));
     let host: &'static Host = match host {
         Ok(host) => Box::leak(Box::new(host)),
         Err(errors) => {

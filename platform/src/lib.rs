@@ -8,6 +8,7 @@
 //! | [`uart`] | PL011 and the BCM2835 mini-UART behind one [`uart::Port`] |
 //! | [`gic`] | GICv2 and GICv3 as seen from EL2, without system registers |
 //! | [`blk`] | virtio-blk over virtio-mmio, polled: a disk to swap to |
+//! | [`gpt`] | where a partition of a disk lies, by its name |
 //! | [`power`] | PSCI's numbers and the BCM2835 watchdog |
 //!
 //! Invariants: no `unsafe`, no allocation, no `static`; no board is known by name, only devices by `compatible`. A driver
@@ -23,6 +24,7 @@
 pub mod blk;
 pub mod board;
 pub mod gic;
+pub mod gpt;
 pub mod power;
 pub mod range;
 pub mod tree;

@@ -154,6 +154,51 @@ fn pages_that_are_compressed_and_swapped_while_they_are_written_keep_every_word(
     );
 }
 
+/// A disk with two partitions, `data` and `swap`, and noise wherever there is no table; what it holds.
+fn disk_with_partitions(name: &str) -> (std::path::PathBuf, Vec<u8>) {
+    let mut bytes: Vec<u8> =
+        (0..160_u64 << 17).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    bytes[..1 << 16].fill(0);
+    let path = harness::qemu::write(name, &bytes);
+    let table = "label: gpt\nstart=2048, size=64M, name=data\nsize=64M, name=swap\n";
+    let mut sfdisk = std::process::Command::new("sfdisk")
+        .args(["-q", &path])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("scripts/setup --for test installs it");
+    std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), table.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    let bytes = std::fs::read(&path).unwrap();
+    (path.into(), bytes)
+}
+
+#[test]
+fn swap_is_the_partition_that_is_named_and_nothing_else_of_a_disk_is_written() {
+    let (path, before) = disk_with_partitions("partitions.img");
+    let disk = path.to_str().unwrap();
+    let run = |policy: &str| {
+        let vms = ["one", "three"].map(|name| churn(name, "set=40 rounds=6", "min = \"8M\";"));
+        let manifest = manifest_with(&vms, &format!("policy {{ pool = \"56M\"; {policy} }};"));
+        Run::start(Board::Virt, &manifest, &["--disk", disk], 200).end()
+    };
+    let ended = run("swap = \"swap\";");
+    ended.exits_with(0).lacks("FAIL").has("swap area: 64 MiB on its partition");
+    let costs = ended.last_line("flatland: memory: ");
+    assert!(!costs.contains(" swap-out=0*") && !costs.contains(" swap-in=0*"), "{costs}");
+    let after = std::fs::read(&path).unwrap();
+    let swap = (1 + 64) << 20..(1 + 128) << 20;
+    assert!(before[swap.clone()] != after[swap.clone()], "pages are there");
+    assert!(before[..swap.start] == after[..swap.start] && before[swap.end..] == after[swap.end..], "and nowhere else");
+    // Without a name, a disk on which there is something is left alone.
+    let ended = run("");
+    ended.has("the disk is not swapped to: something is on it");
+    let ended = run("swap = \"swop\";");
+    ended.exits_with(1).has("/policy/swap: the disk has no partition of this name");
+    assert!(after == std::fs::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+}
+
 /// Everything at once, for five minutes and more a board; `FLATLAND_ROUNDS=N` is for how long:
 ///
 /// ```text

@@ -38,6 +38,7 @@
 //!         idle-tax = <75>;                  // percent
 //!         cow-risk = <10>;                  // percent
 //!         scan-cpu = <50>;                  // percent of one CPU
+//!         swap = "swap";                    // all of a disk that is blank: the partition to swap to, by its name
 //!     };
 //! };
 //! ```
@@ -87,7 +88,7 @@ const KEYS: [&str; 16] = [
     "flash-variables",
 ];
 /// The keys of the node `policy`.
-const POLICY: [&str; 4] = ["pool", "idle-tax", "cow-risk", "scan-cpu"];
+const POLICY: [&str; 5] = ["pool", "idle-tax", "cow-risk", "scan-cpu", "swap"];
 /// One VM of the manifest. What is required and was missing or wrong is nothing here, and among the findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmNode<'a> {
@@ -237,7 +238,7 @@ fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
 
 /// Reads the node `policy` of the compiled manifest `dtb`, if it has one. Errors of its own go to `findings`; those of the
 /// tree are for [`read`] to find.
-pub fn policy(dtb: &[u8], limits: &Limits, findings: &mut Findings) -> PolicySpec {
+pub fn policy<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> PolicySpec<'a> {
     let mut policy = PolicySpec::default();
     let Some(root) = open(dtb, &mut Findings::default()) else { return policy };
     let Some(node) = root.children().find(|node| node.name() == "policy") else { return policy };
@@ -250,6 +251,7 @@ pub fn policy(dtb: &[u8], limits: &Limits, findings: &mut Findings) -> PolicySpe
             "idle-tax" => percent(100).map(|tax| policy.tax = tax),
             "cow-risk" => percent(100).map(|risk| policy.risk = risk),
             "scan-cpu" => percent(100).map(|share| policy.scan_cpu = share),
+            "swap" => value::partition(bytes).map(|name| policy.swap = Some(name)),
             name if LAYOUT.contains(&name) => Ok(()),
             name => {
                 let remedy = format!("its keys are {}", POLICY.join(", "));

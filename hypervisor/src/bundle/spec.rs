@@ -134,7 +134,7 @@ impl VmSpec<'_> {
 
 /// How the board's memory is managed, as the manifest wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PolicySpec {
+pub struct PolicySpec<'a> {
     /// The most bytes of RAM for guests, their tables included; all there are where the manifest does not say.
     pub pool: Option<u64>,
     /// The idle-memory tax in percent.
@@ -143,4 +143,6 @@ pub struct PolicySpec {
     pub risk: Option<u8>,
     /// How much of one CPU the scanner may use, in percent.
     pub scan_cpu: Option<u8>,
+    /// The name of the partition of the board's disk to swap to; where the manifest does not say, all of a disk that is blank.
+    pub swap: Option<&'a str>,
 }

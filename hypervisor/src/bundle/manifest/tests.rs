@@ -299,13 +299,16 @@ fn the_policy_is_read_and_its_errors_are_told() {
     policy.add_property(key("idle-tax", 100_u32));
     policy.add_property(key("scan-cpu", 101_u32));
     policy.add_property(key("tax", 1_u32));
+    policy.add_property(key("swap", "swap"));
     // As a compiler of device trees likes to have it.
     policy.add_property(key("#address-cells", 1_u32));
     policy.add_property(key("#size-cells", 0_u32));
     tree.root.add_child(policy);
     let mut findings = Findings::default();
-    let read = super::policy(&tree.to_dtb(), &Limits::ANY_BOARD, &mut findings);
+    let dtb = tree.to_dtb();
+    let read = super::policy(&dtb, &Limits::ANY_BOARD, &mut findings);
     assert_eq!((read.pool, read.tax, read.risk, read.scan_cpu), (Some(448 << 20), Some(100), None, None));
+    assert_eq!(read.swap, Some("swap"));
     let errors: Vec<String> = findings.unless(()).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("/policy/scan-cpu: 101") && errors[1].contains("unknown key \"tax\""), "{errors:?}");

@@ -110,6 +110,15 @@ pub(super) fn file(value: Value<'_>) -> Result<&str, ValueError> {
     Ok(name)
 }
 
+/// The name of a partition: what a GUID partition table can hold.
+pub(super) fn partition(value: Value<'_>) -> Result<&str, ValueError> {
+    let name = text(value)?;
+    match name.encode_utf16().count() {
+        1..=36 => Ok(name),
+        n => Err(error(format!("a name of {n} letters is not allowed"), "write 1 to 36, like \"swap\"")),
+    }
+}
+
 /// The kernel's command line.
 pub(super) fn bootargs(value: Value<'_>) -> Result<&str, ValueError> {
     let text = text(value)?;
