@@ -11,7 +11,7 @@
 
 use super::super::device::{Board, Device};
 use super::mmio::{CONFIG, Transport};
-use super::queue::{Chain, Cursor, MOST, Segment, bytes_of};
+use super::queue::{Chain, Cursor, EVENT_IDX, MOST, Segment, bytes_of};
 use super::{Left, Ram, Stop};
 use alloc::string::String;
 use core::ops::AddAssign;
@@ -158,7 +158,7 @@ impl Blk {
         let written =
             if is_read_only { feature::RO } else { feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES };
         Self {
-            transport: Transport::new(ID, feature::SEG_MAX | feature::TOPOLOGY | written),
+            transport: Transport::new(ID, feature::SEG_MAX | feature::TOPOLOGY | EVENT_IDX | written),
             sectors,
             is_read_only,
             serial: String::from(serial),

@@ -4,7 +4,7 @@
 //! other accesses read what they cover and write nothing.
 
 use super::super::lane;
-use super::queue::{EVENT_IDX, INDIRECT_DESC, MOST, Queue};
+use super::queue::{INDIRECT_DESC, MOST, Queue};
 
 /// VIRTIO_F_VERSION_1: without it there is no agreement.
 pub const VERSION_1: u64 = 1 << 32;
@@ -47,11 +47,11 @@ pub struct Transport<const N: usize> {
 }
 
 impl<const N: usize> Transport<N> {
-    /// A device of this kind that offers these features beside version 1 and those of its queues.
+    /// A device of this kind that offers these features beside version 1 and indirect descriptors.
     pub fn new(id: u32, features: u64) -> Self {
         Self {
             id,
-            offered: features | VERSION_1 | INDIRECT_DESC | EVENT_IDX,
+            offered: features | VERSION_1 | INDIRECT_DESC,
             accepted: 0,
             offered_sel: 0,
             accepted_sel: 0,

@@ -2,7 +2,7 @@
 
 use super::balloon::{Balloon, Pages};
 use super::mmio::Transport;
-use super::queue::{EVENT_IDX, INDIRECT_DESC, Queue};
+use super::queue::{INDIRECT_DESC, Queue};
 use super::{Left, Ram, Violation};
 use crate::addr::{Addr, Ipa};
 use crate::devices::device::Device as _;
@@ -434,7 +434,7 @@ fn registers_of_64_bits_are_two_of_32() {
         transport.write(0x14, 4, half);
         transport.read(0x10, 4)
     });
-    let queues = INDIRECT_DESC | EVENT_IDX;
+    let queues = INDIRECT_DESC;
     assert_eq!(offered, [1 << 3 | queues, 1 << 8 | 1, 0], "version 1 is bit 32");
     transport.write(0x30, 4, 1);
     for (n, register) in [0x80, 0x90, 0xa0].into_iter().enumerate() {
@@ -487,7 +487,7 @@ fn halves_of_the_features_are_accepted_in_either_order_and_again() {
     }
     // What is offered, in halves, and nothing behind.
     let mut balloon = Balloon::new();
-    for (selector, offered) in [(0, 0x3f | INDIRECT_DESC | EVENT_IDX), (1, 1), (2, 0)] {
+    for (selector, offered) in [(0, 0x3f | INDIRECT_DESC), (1, 1), (2, 0)] {
         balloon.write(0x14, 4, selector);
         assert_eq!(balloon.read(0x10, 4), offered, "{selector}");
     }
