@@ -60,7 +60,7 @@ fn of_el2(facts: &Facts, vm: &VmSpec<'_>) -> u64 {
 }
 
 /// Frames that tell a VM of stolen time.
-const STOLEN: u64 = 1;
+pub(super) const STOLEN: u64 = 1;
 
 /// Frames of tables for `bytes` of RAM: one for 2 MiB at most, and a few at the top.
 fn tables(bytes: u64) -> u64 {

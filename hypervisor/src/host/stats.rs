@@ -67,7 +67,8 @@ impl Host {
             balloon: kib(facts.balloon),
             target: kib(facts.target),
             active: kib(facts.active),
-            tables: kib(resident.tables),
+            // And the page that tells of stolen time.
+            tables: kib(resident.tables + super::admit::STOLEN),
             entitled: kib(vm.entitled.load(Ordering::Relaxed).min(facts.max)),
         }
     }
