@@ -85,14 +85,11 @@ pub(crate) fn swap_to(name: Option<&str>) -> Result<(), Diagnostic> {
     let page: Box<Words> = Box::new([const { AtomicU64::new(0) }; 512]);
     let mut reader = Reader { page, blocks };
     let area = match name {
-        Some(_) if blocks == 0 => Err("the board has no disk that can be swapped to"),
-        Some(name) => match gpt::find(&mut reader, name) {
-            Ok(area) => Ok(area),
-            Err(why) => return Err(refused(why)),
-        },
+        Some(_) if blocks == 0 => return Err(refused("the board has no disk that can be swapped to")),
+        Some(name) => gpt::find(&mut reader, name).map_err(refused)?,
         None if blocks == 0 => return Ok(()),
         None => match gpt::is_blank(&mut reader) {
-            Some(true) => Ok(gpt::HEAD..u64::from(blocks).max(gpt::HEAD)),
+            Some(true) => gpt::HEAD..u64::from(blocks).max(gpt::HEAD),
             Some(false) => {
                 info!(
                     "the disk is not swapped to: something is on it; name a partition with policy {{ swap = \"NAME\"; }}"
@@ -105,7 +102,6 @@ pub(crate) fn swap_to(name: Option<&str>) -> Result<(), Diagnostic> {
             }
         },
     };
-    let area = area.map_err(refused)?;
     // A disk that lies about its size would lose pages.
     let mut last = [0; gpt::BLOCK];
     if !area.is_empty() && !reader.read(area.end - 1, &mut last) {

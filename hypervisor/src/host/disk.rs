@@ -144,15 +144,7 @@ impl Host {
         if self.relieve(m, &mut || m.is_interrupt_pending()) != Relief::None {
             return true;
         }
-        let now = m.now().max(1);
-        let since = match disk.stuck.load(Ordering::Relaxed) {
-            0 => {
-                disk.stuck.store(now, Ordering::Relaxed);
-                now
-            }
-            since => since,
-        };
-        if self.facts.seconds(now.saturating_sub(since)) >= PATIENCE {
+        if self.has_waited(m, &disk.stuck, PATIENCE) {
             disk.stuck.store(0, Ordering::Relaxed);
             disk.blk.lock().give_up();
             if here.vm.logged.lock().is_new(disk.start.bits()) {

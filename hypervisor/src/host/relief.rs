@@ -14,7 +14,7 @@ use crate::memory::Miss;
 use crate::memory::pack::Put;
 use crate::next::{Cause, Next};
 use crate::vm::{State, Vm};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many pages are tried for one that is needed.
 const TRIES: u32 = 96;
@@ -138,19 +138,25 @@ impl Host {
             Relief::Late => return Next::Resume,
             Relief::None => {}
         }
-        let now = m.now().max(1);
-        let since = match vm.starving.load(Ordering::Relaxed) {
-            0 => {
-                vm.starving.store(now, Ordering::Relaxed);
-                now
-            }
-            since => since,
-        };
-        if now.saturating_sub(since) / u64::from(self.facts.frequency.hz()).max(1) >= PATIENCE {
+        if self.has_waited(m, &vm.starving, PATIENCE) {
             return Next::Stop(Cause::Crash("the board has no memory left for it, and nothing more can be compressed"));
         }
         // Others may have memory to give: their balloons fill while they run.
         Next::WaitForMemory
+    }
+
+    /// Whether somebody who waits for memory has done so for these seconds. `since` is when it began, by the system counter; 0, and
+    /// from now on it waits, if it did not.
+    pub(super) fn has_waited<M: Machine>(&self, m: &M, since: &AtomicU64, seconds: u64) -> bool {
+        let now = m.now().max(1);
+        let began = match since.load(Ordering::Relaxed) {
+            0 => {
+                since.store(now, Ordering::Relaxed);
+                now
+            }
+            began => began,
+        };
+        self.facts.seconds(now.saturating_sub(began)) >= seconds
     }
 
     /// Until when a vCPU rests that needs memory, at counter value `now`.

@@ -233,8 +233,7 @@ impl Memory {
             let here = guest + done as u64;
             let at = here.offset_in(Size::Page) as usize;
             let step = (PAGE - at).min(bytes - done);
-            let leaf = self.resolve_page(m, pool, here, access)?;
-            let frame = leaf.output_of(here).ok_or(Miss::NotRam)?.align_down(Size::Page);
+            let frame = self.ram_frame(m, pool, here.align_down(Size::Page), access)?;
             let (block, frame) = ((m.frame(block), offset + done), (m.frame(frame), at));
             if access == Access::Write {
                 copy_words(block, frame, step)

@@ -251,11 +251,7 @@ impl Memory {
             Ok(ready) => {
                 ready.commit(m, with, attr);
                 self.resident.shared += 1;
-                if hole.is_divisible() {
-                    self.count(hole, -1);
-                } else {
-                    self.vacate(m, pool, hole);
-                }
+                self.vacate(m, pool, hole);
                 true
             }
             Err(_) => {

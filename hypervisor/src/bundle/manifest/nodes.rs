@@ -1,6 +1,6 @@
 //! The nodes of a VM in the manifest: its boot modules and its disks.
 
-use super::value::{self, ValueError};
+use super::value::{self, Value, ValueError};
 use crate::bundle::{Findings, MODULES, MOST_DISKS, quote};
 use alloc::format;
 use alloc::string::String;
@@ -58,14 +58,40 @@ pub(super) fn disk_place(vm: &str, disk: &str) -> String {
     format!("{}/disks/{}", place(vm), disk.get(..40).unwrap_or(disk))
 }
 
+/// Reports the keys of a node, which should have none.
+fn refuse_keys(node: &FdtNode<'_>, at: &str, remedy: &str, findings: &mut Findings) {
+    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
+        findings.add(at, format!("unknown key {}", quote(property.name())), remedy);
+    }
+}
+
+/// Shows each key of a node, which has no others in it, to `set`: that knows none of this name, or has taken its value, or says what is
+/// wrong with it. `keys` says which there are.
+fn read_keys<'a>(
+    node: &FdtNode<'a>,
+    at: &str,
+    keys: &str,
+    findings: &mut Findings,
+    mut set: impl FnMut(&str, Value<'a>) -> Option<Result<(), ValueError>>,
+) {
+    for property in node.properties() {
+        let name = property.name();
+        match set(name, value::bytes(&property)) {
+            None => findings.add(at, format!("unknown key {}", quote(name)), keys),
+            Some(Ok(())) => {}
+            Some(Err(ValueError { what, remedy })) => findings.add(format!("{at}/{name}"), what, remedy),
+        }
+    }
+    for node in node.children() {
+        findings.add(at, format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
+    }
+}
+
 /// Reads the modules of a VM.
 pub(super) fn read_modules<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findings) -> Vec<ModuleNode<'a>> {
     let mut modules: Vec<ModuleNode<'a>> = Vec::new();
     let at = format!("{}/modules", place(vm));
-    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
-        let what = format!("unknown key {}", quote(property.name()));
-        findings.add(at.as_str(), what, "a module's keys belong in its own node");
-    }
+    refuse_keys(node, &at, "a module's keys belong in its own node", findings);
     for child in node.children() {
         let Some(kind) = MODULES.into_iter().find(|kind| *kind == child.name()) else {
             let what = format!("unknown node {}", quote(child.name()));
@@ -79,24 +105,11 @@ pub(super) fn read_modules<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Find
         }
         let mut file = None;
         let mut bootargs = "";
-        for property in child.properties() {
-            let bytes = value::bytes(&property);
-            let result = match property.name() {
-                "file" => value::file(bytes).map(|name| file = Some(name)),
-                "bootargs" => value::bootargs(bytes).map(|text| bootargs = text),
-                name => {
-                    let what = format!("unknown key {}", quote(name));
-                    findings.add(at.as_str(), what, "the keys of a module are file, bootargs");
-                    Ok(())
-                }
-            };
-            if let Err(ValueError { what, remedy }) = result {
-                findings.add(format!("{at}/{}", property.name()), what, remedy);
-            }
-        }
-        for node in child.children() {
-            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
-        }
+        read_keys(&child, &at, "the keys of a module are file, bootargs", findings, |key, bytes| match key {
+            "file" => Some(value::file(bytes).map(|name| file = Some(name))),
+            "bootargs" => Some(value::bootargs(bytes).map(|text| bootargs = text)),
+            _ => None,
+        });
         match file {
             Some(file) => modules.push(ModuleNode { kind, file, bootargs }),
             None => findings.add(at, "file is missing", "add file = \"Image\";"),
@@ -109,10 +122,7 @@ pub(super) fn read_modules<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Find
 pub(super) fn read_disks<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findings) -> Vec<DiskNode<'a>> {
     let mut disks: Vec<DiskNode<'a>> = Vec::new();
     let at = format!("{}/disks", place(vm));
-    for property in node.properties().filter(|property| !LAYOUT.contains(&property.name())) {
-        let what = format!("unknown key {}", quote(property.name()));
-        findings.add(at.as_str(), what, "a disk's keys belong in its own node");
-    }
+    refuse_keys(node, &at, "a disk's keys belong in its own node", findings);
     for (n, child) in node.children().enumerate() {
         let name = child.name();
         if n >= MOST_DISKS {
@@ -127,24 +137,11 @@ pub(super) fn read_disks<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findin
         }
         let mut image = None;
         let mut read_only = false;
-        for property in child.properties() {
-            let bytes = value::bytes(&property);
-            let result = match property.name() {
-                "image" => value::file(bytes).map(|name| image = Some(name)),
-                "read-only" => value::flag(bytes).map(|flag| read_only = flag),
-                name => {
-                    let what = format!("unknown key {}", quote(name));
-                    findings.add(at.as_str(), what, "the keys of a disk are image, read-only");
-                    Ok(())
-                }
-            };
-            if let Err(ValueError { what, remedy }) = result {
-                findings.add(format!("{at}/{}", property.name()), what, remedy);
-            }
-        }
-        for node in child.children() {
-            findings.add(at.as_str(), format!("unknown node {}", quote(node.name())), "it has keys only, no nodes");
-        }
+        read_keys(&child, &at, "the keys of a disk are image, read-only", findings, |key, bytes| match key {
+            "image" => Some(value::file(bytes).map(|name| image = Some(name))),
+            "read-only" => Some(value::flag(bytes).map(|flag| read_only = flag)),
+            _ => None,
+        });
         match image {
             Some(image) => disks.push(DiskNode { name, image, read_only }),
             None => findings.add(at, "image is missing", "add image = \"root.ext4\";"),

@@ -275,22 +275,14 @@ impl Blk {
                 return Ok(true);
             }
             is_first = false;
-            match self.job.is_some() {
-                true => self.step(storage)?,
-                false => {
-                    let [queue] = &mut self.transport.queues;
-                    let Some(head) = queue.gather(storage, &mut self.chain)? else { return Ok(false) };
-                    self.job = Some(Job {
-                        head,
-                        life,
-                        work: Work::Begin,
-                        cursor: Cursor::default(),
-                        offset: 0,
-                        left: 0,
-                        written: 0,
-                    });
-                }
+            if self.job.is_some() {
+                self.step(storage)?;
+                continue;
             }
+            let [queue] = &mut self.transport.queues;
+            let Some(head) = queue.gather(storage, &mut self.chain)? else { return Ok(false) };
+            let (work, cursor) = (Work::Begin, Cursor::default());
+            self.job = Some(Job { head, life, work, cursor, offset: 0, left: 0, written: 0 });
         }
     }
 
