@@ -153,6 +153,7 @@ mod tests {
         balloon: 0,
         target: 0,
         has_balloon: true,
+        reports: false,
         running: true,
     };
     const BUSY: Vm = Vm { used: 36_000, active: 36_000, balloon: 40_000, target: 40_000, ..IDLE };
@@ -188,6 +189,9 @@ mod tests {
         // What it takes for 7.5 % to be free, and what the other is given.
         assert_eq!(idle, Decision { balloon: 6500, hint: true, entitled: 53_500, ..Decision::default() });
         assert_eq!(busy, Decision { balloon: 39_500, entitled: 38_500, ..Decision::default() }, "down to 3 % free");
+        let reports =
+            last(&mut Policy::new(Settings::default(), TOTAL, 2), 1, 3500, [Vm { reports: true, ..IDLE }, BUSY]);
+        assert_eq!(reports.vms[0], Decision { hint: false, ..idle }, "it says so by itself");
         let told = policy.journal().of(VmId(0)).next().map(ToString::to_string);
         let want = "12.3 s  -26000 KiB  soft: above its entitlement by 26000 KiB (active 10 %, tax 75 %)";
         assert_eq!(told.as_deref(), Some(want));

@@ -200,6 +200,7 @@ fn vms() -> impl Strategy<Value = Vm> {
         target: amount[5],
         shares: amount[0] as u32,
         has_balloon: kind & 3 != 0,
+        reports: kind & 16 != 0,
         running: kind & 12 != 0,
     };
     let wild = [pages(), pages(), pages(), pages(), pages(), pages()];
@@ -228,7 +229,11 @@ fn check(policy: &Policy, now: u64, level: Level, vm: &Vm, id: VmId, decision: &
             decision.pack == 0 || vm.used - decision.pack.min(vm.used) >= decision.entitled,
             "what it is entitled to is left",
         ),
-        (level > Level::High || decision.pack == 0 && !decision.hint, "nothing is taken at high"),
+        (level > Level::High || decision.pack == 0, "nothing is taken at high"),
+        (
+            !decision.hint || level == Level::Soft && !vm.reports,
+            "free pages are named where there is memory to touch them",
+        ),
         (level > Level::High || pinned.is_some() || balloon <= vm.balloon.max(target), "nor by a balloon"),
         (!decision.blocked || level == Level::Low && vm.used > decision.entitled && vm.running, "few stand still"),
     ];
@@ -378,6 +383,7 @@ const IDLE: Vm = Vm {
     balloon: 0,
     target: 0,
     has_balloon: true,
+    reports: false,
     running: true,
 };
 

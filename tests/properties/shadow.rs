@@ -855,3 +855,38 @@ fn a_leaf_with_rights_that_ours_has_not_is_found() {
     let checked = world.memory.check(&model, &pool);
     assert_eq!((checked.leaves, checked.wrong), (1, 1), "{checked:?}");
 }
+
+/// A block of ours that is split is where it was: what hangs on it stays until a page of it goes, and the checker compares all of it.
+#[test]
+fn a_leaf_stays_while_the_block_it_is_of_is_split_and_all_of_that_is_checked() {
+    let model = Model::new(Addr::new(BOARD), BOARD_BYTES, 7, Flaw::None);
+    let mut records = records();
+    let pool = pool(&mut records);
+    let mut world = World::new(&model, &pool, 2);
+    world.store(TABLES + 0x1000, PAGES + 0x4fd);
+    world.enter();
+    fill(&mut world.memory, &model, &pool, world.key, Addr::new(0), Access::Write).unwrap();
+    world.memory.split(&model, &pool, Addr::new(PAGES)).unwrap();
+    let is_there = |world: &World<'_>| world.reach(Addr::new(0x5000), Access::Write).is_some();
+    assert!(is_there(&world));
+    let check = |world: &mut World<'_>| {
+        let checked = world.memory.check(&model, &pool);
+        (checked.leaves, checked.wrong)
+    };
+    assert_eq!(check(&mut world), (1, 0));
+    assert_eq!(model.errors(), Vec::<String>::new());
+    // One page of it goes elsewhere, or may not be written any more, and nothing is said of that.
+    let root = world.memory.root().vttbr(&model, &world.vmids, HYPERVISOR) & 0xffff_ffff_f000;
+    let table = model.load(Addr::new(root + (PAGES >> 21) * 8)) & 0xffff_ffff_f000;
+    let entry = table + 5 * 8;
+    let was = model.load(Addr::new(entry));
+    for changed in [was + 0x1000, was & !(1 << 7), 0] {
+        model.store(Addr::new(entry), changed);
+        assert_eq!(check(&mut world), (1, 1), "{changed:#x}");
+    }
+    model.store(Addr::new(entry), was);
+    assert_eq!(check(&mut world), (1, 0));
+    let _ = world.memory.discard(&model, &pool, Addr::new(PAGES + 0x5000), Hole::Ballooned);
+    assert!(!is_there(&world));
+    assert_eq!(check(&mut world), (0, 0));
+}

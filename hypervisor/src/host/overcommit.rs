@@ -133,9 +133,9 @@ impl Host {
 
     /// What the policy wants to know of a VM.
     pub(super) fn facts(&self, vm: &Vm, n: usize, overcommit: &Overcommit) -> Facts {
-        let (driver, balloon, target) = {
+        let (driver, reports, balloon, target) = {
             let balloon = vm.bus.balloon.lock();
-            (balloon.is_up(), balloon.actual().into(), balloon.target().into())
+            (balloon.is_up(), balloon.reports(), balloon.actual().into(), balloon.target().into())
         };
         let (resident, sampled) = {
             let memory = vm.memory.lock();
@@ -151,6 +151,7 @@ impl Host {
             balloon,
             target,
             has_balloon: driver,
+            reports,
             running: vm.life.state() == State::Running,
         }
     }

@@ -13,7 +13,6 @@ use crate::addr::{Addr, Ipa, Pa, Size};
 use crate::arm::desc::{Hole, MemType};
 use crate::frames::SharedPool;
 use crate::machine::{Machine, Point, Words};
-use crate::stage2::Leaf;
 use crate::stage2::walk::{Found, Gap};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -81,8 +80,19 @@ impl Memory {
         if !self.is_ram(page, Size::Page.bytes()) {
             return Err(Miss::NotRam);
         }
-        let leaf = self.resolve_page(m, pool, page, access)?;
-        leaf.output_of(page).ok_or(Miss::NotRam)
+        Ok(self.place(m, pool, page, access)?.0)
+    }
+
+    /// The aligned 64-bit word at `at`, which must be RAM: what [`Memory::read`] would copy, for those who read one descriptor after
+    /// another.
+    pub fn read_word<M: Machine>(&mut self, m: &M, pool: &SharedPool<'_>, at: Addr<Ipa>) -> Result<u64, Miss> {
+        if !self.is_ram(at, 8) || !at.bits().is_multiple_of(8) {
+            return Err(Miss::NotRam);
+        }
+        let (pa, _) = self.place(m, pool, at, Access::Read)?;
+        let words = m.frame(pa.align_down(Size::Page));
+        // A word of the page: less than 512.
+        Ok(words.get(pa.offset_in(Size::Page) as usize / 8).map_or(0, |word| word.load(Relaxed)))
     }
 
     /// The aligned 64-bit word at `at`, if it is backed by RAM. Changes nothing: for crash reports.
@@ -130,25 +140,40 @@ impl Memory {
         if !self.is_ram(at, length as u64) {
             return Err(Miss::NotRam);
         }
+        // Where the next byte lies, and how many of its leaf follow from there on: one walk for each leaf, not for each page.
+        let (mut pa, mut known) = (Addr::new(0), 0);
         let mut done = 0;
-        let mut leaf: Option<Leaf<Ipa, Pa>> = None;
         while done < length {
-            let here = at + done as u64;
-            // One walk for each leaf, not for each page.
-            let pa = match leaf.and_then(|leaf| leaf.output_of(here)) {
-                Some(pa) => pa,
-                None => {
-                    let found = self.resolve_page(m, pool, here, access)?;
-                    leaf = Some(found);
-                    found.output_of(here).filter(|_| found.attr.mem != MemType::Device).ok_or(Miss::NotRam)?
-                }
-            };
+            if known == 0 {
+                (pa, known) = self.place(m, pool, at + done as u64, access)?;
+            }
             let offset = pa.offset_in(Size::Page) as usize;
             let step = (PAGE - offset).min(length - done);
             copy(m.frame(pa.align_down(Size::Page)), offset, step);
             done += step;
+            pa = pa + step as u64;
+            known = known.saturating_sub(step as u64);
         }
         Ok(())
+    }
+
+    /// Where the byte of RAM at `at` lies, made what such an access takes, and how many bytes of its leaf follow, it included.
+    #[inline(always)]
+    fn place<M: Machine>(
+        &mut self,
+        m: &M,
+        pool: &SharedPool<'_>,
+        at: Addr<Ipa>,
+        access: Access,
+    ) -> Result<(Addr<Pa>, u64), Miss> {
+        // By reference: a leaf that is moved is copied, byte by byte.
+        let leaf = match &self.resolve_page(m, pool, at, access) {
+            Ok(leaf) if leaf.attr.mem != MemType::Device => (leaf.output, leaf.size),
+            Ok(_) => return Err(Miss::NotRam),
+            Err(miss) => return Err(*miss),
+        };
+        let (output, offset) = (leaf.0, at.offset_in(leaf.1));
+        Ok((output + offset, leaf.1.bytes() - offset))
     }
 }
 

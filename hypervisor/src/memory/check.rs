@@ -3,7 +3,7 @@
 use super::Memory;
 use super::reverse::{RmapEntry, RmapKey};
 use super::shadows::Shadow;
-use crate::addr::{Addr, Ipa2, Pa};
+use crate::addr::{Addr, Ipa, Ipa2, Pa};
 use crate::arm::desc::MemType;
 use crate::frames::SharedPool;
 use crate::machine::Machine;
@@ -81,15 +81,34 @@ impl Memory {
         let entry = RmapEntry { shadow: n as u8, at: leaf.input };
         // A device of the VM's stays as long as the VM, and nothing hangs on it.
         let hangs = own.attr.mem == MemType::Device || self.shadows.reverse.knows(m, of, entry);
-        let same = own.output_of(ipa) == Some(leaf.output) && own.size >= leaf.size;
+        let (same, allowed) = self.compare(m, ipa, &leaf);
         match (same, hangs) {
             // It is made of other leaves of the hypervisor's than there are now.
             (false, false) => stale,
             // Ours changed, and it did not go with that.
             (false, true) | (true, false) => wrong,
-            (true, true) if !own.attr.rights.allows(leaf.attr.rights) => wrong,
+            (true, true) if !allowed => wrong,
             (true, true) if !nested.leaf.attr.rights.allows(leaf.attr.rights) => stale,
             (true, true) => Checked { leaves: 1, ..Checked::default() },
         }
+    }
+
+    /// Whether our own leaves have all from `ipa` on where `leaf` of a shadow has it, and allow what that allows. There may be several:
+    /// a block of ours that was split since is where it was, and whichever part of it changes takes the shadow's with it.
+    fn compare<M: Machine>(&self, m: &M, ipa: Addr<Ipa>, leaf: &Leaf<Ipa2, Pa>) -> (bool, bool) {
+        let (mut same, mut allowed) = (true, true);
+        let mut done = 0;
+        while same && done < leaf.size.bytes() {
+            let at = ipa + done;
+            match self.table.walk(m, at) {
+                Found::Leaf(own) => {
+                    same = own.output_of(at) == leaf.output.checked_add(done);
+                    allowed &= own.attr.rights.allows(leaf.attr.rights);
+                    done += own.size.bytes() - at.offset_in(own.size);
+                }
+                Found::Gap(_) | Found::Outside => same = false,
+            }
+        }
+        (same, allowed)
     }
 }

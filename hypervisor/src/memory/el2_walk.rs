@@ -271,12 +271,12 @@ impl Memory {
         at: u64,
         level: u32,
     ) -> Result<u64, Reason> {
-        let (at, mut bytes) = (Addr::new(at), [0; 8]);
+        let at = Addr::new(at);
         if !self.is_ram(at, 8) {
             return fault(Wrong::External, level);
         }
-        self.read(m, pool, at, &mut bytes).map_err(Reason::Miss)?;
-        Ok(if SCTLR_EL2::EE.is_set(regime.sctlr) { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) })
+        let desc = self.read_word(m, pool, at).map_err(Reason::Miss)?;
+        Ok(if SCTLR_EL2::EE.is_set(regime.sctlr) { desc.swap_bytes() } else { desc })
     }
 }
 

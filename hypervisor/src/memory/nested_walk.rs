@@ -147,9 +147,7 @@ impl Memory {
             if !self.is_ram(place, 8) {
                 return fault(Wrong::External, level);
             }
-            let mut bytes = [0; 8];
-            self.read(m, pool, place, &mut bytes).map_err(Reason::Miss)?;
-            let desc = u64::from_le_bytes(bytes);
+            let desc = self.read_word(m, pool, place).map_err(Reason::Miss)?;
             if desc & VALID == 0 || desc & TABLE == 0 && (level == 3 || !shape.has_leaves(level)) {
                 return fault(Wrong::Translation, level);
             }

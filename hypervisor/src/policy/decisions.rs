@@ -45,6 +45,8 @@ pub struct Vm {
     pub target: u64,
     /// Whether it has a driver for its balloon.
     pub has_balloon: bool,
+    /// Whether that reports free pages by itself.
+    pub reports: bool,
     /// Whether it runs: neither stopped nor paused.
     pub running: bool,
 }

@@ -145,7 +145,9 @@ impl Guest {
         let short = part(above, board.pack);
         let rest = (above - short).min(fast_step(vm));
         let room = limit(vm).saturating_sub(vm.balloon);
-        decision.hint = vm.running;
+        // A guest touches what it names first (Linux allocates it, and zeroes what it allocates): that takes frames while the
+        // last ones are looked for, and is of no use where it reports the same pages untouched.
+        decision.hint = vm.running && !vm.reports && level == Level::Soft;
         decision.pack = short;
         let instead = if self.pinned.is_some() {
             None

@@ -159,6 +159,11 @@ impl Balloon {
         self.transport.features()
     }
 
+    /// Whether the driver reports free pages by itself.
+    pub const fn reports(&self) -> bool {
+        self.is_up() && self.features() & feature::REPORTING != 0
+    }
+
     /// Which rule the driver broke, if it did.
     pub const fn broken(&self) -> Option<&'static str> {
         self.transport.broken()

@@ -238,6 +238,8 @@ impl Guest {
             balloon: self.balloon,
             target: self.target,
             has_balloon: self.driver != Driver::Missing,
+            // As Linux's does since 5.7.
+            reports: true,
             running: true,
         }
     }
