@@ -223,11 +223,12 @@ own() {
     mv "$2.$$" "$2"
 }
 
-# The kernel for guests, and of its modules those that lead to the balloon and to disks. Prints where.
+# The kernel for guests, and of its modules those that lead to the balloon, to disks and to networks. Prints where.
 kernel_package() {
     locked_package 'linux-image-.*-cloud-arm64' './boot/vmlinuz-*' \
         './lib/modules/*/kernel/drivers/virtio/virtio'{,_ring,_mmio,_balloon}.ko \
-        './lib/modules/*/kernel/drivers/block/virtio_blk.ko'
+        './lib/modules/*/kernel/drivers/block/virtio_blk.ko' \
+        './lib/modules/*/kernel/drivers/net/'{net_failover,virtio_net}.ko './lib/modules/*/kernel/net/core/failover.ko'
 }
 
 # Lays out what is in every initramfs below DIR: stage_initramfs DIR BUSYBOX
@@ -318,6 +319,20 @@ disk_guest() {
         -U 00000000-0000-4000-8000-000000000002 -L flatland "$out/root.$$"
     mv "$out/root.$$" "$out/root.ext4"
     rm -rf "$stage"
+    echo "$from" >"$out/from"
+}
+
+# Makes target/guests/net/initrd.gz, for a guest that has a network device.
+net_guest() {
+    local out=$target/guests/net from stage files
+    mkdir -p "$out"
+    from="$(cat "$target/guests/linux/Image.from" 2>/dev/null) $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init") 1"
+    [[ -e $out/initrd.gz && $(cat "$out/from" 2>/dev/null) == "$from" ]] && return
+    [[ -e $target/guests/linux/Image.from ]] || die "the modules for networks belong to Debian's kernel; leave FLATLAND_KERNEL out"
+    rm -f "$out/from"
+    stage=$(kernel_package)
+    mapfile -t files < <(find "$stage" -name '*.ko')
+    initramfs "$out/initrd.gz" "$(locked_package busybox-static ./bin/busybox)/bin/busybox" "${files[@]}"
     echo "$from" >"$out/from"
 }
 
@@ -508,6 +523,7 @@ example_bundle() {
     if grep -q '"firmware/' "$dts"; then firmware_guest; fi
     if grep -q '"debug/' "$dts"; then debug_guest; fi
     if grep -q '"disk/' "$dts"; then disk_guest; fi
+    if grep -q '"net/' "$dts"; then net_guest; fi
     if grep -q '"xen/' "$dts"; then xen_guest; fi
     if grep -q '"kvm/debug' "$dts"; then kvm_debug_guest; fi
     # A Flatland in a VM has a bundle of its own.

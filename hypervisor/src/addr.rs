@@ -169,6 +169,25 @@ impl IntId {
     }
 }
 
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Whether it is a group's: broadcast or multicast.
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl core::fmt::Display for Mac {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Addr, Ipa, Size};

@@ -20,7 +20,10 @@ mod spec;
 
 pub(crate) use diagnostic::quote;
 pub use diagnostic::{Amount, Diagnostic, Findings, MOST_DIAGNOSTICS};
-pub use spec::{DiskSpec, Granule, Limits, MANIFEST, MODULES, MOST_DISKS, Module, OnCrash, PolicySpec, VmSpec};
+pub use spec::{
+    DiskSpec, Granule, Limits, MANIFEST, MODULES, MOST_DISKS, MOST_NETS, MOST_PORTS, Module, NetSpec, OnCrash,
+    PolicySpec, VmSpec,
+};
 
 use crate::addr::{Addr, Ipa};
 use alloc::format;
@@ -156,6 +159,7 @@ fn resolve<'a>(
         bootargs: entry.bootargs,
         modules: modules.into_iter().flatten().collect(),
         disks: disks.into_iter().flatten().collect(),
+        nets: entry.nets.clone(),
         on_crash: entry.on_crash,
         affinity: entry.affinity,
         watchdog: entry.watchdog,

@@ -3,14 +3,16 @@
 //! The map is that of QEMU's `virt`, so that what runs there runs here, and is nowhere else: the device tree is made of it
 //! ([`crate::vm::device_tree`]), [`at`] finds the [`Region`] of an IPA, the constants name the interrupts. A VM's devices are on its
 //! [`bus::Bus`]: [`uart::Uart`] is a PL011, [`rtc::Rtc`] a PL031, [`virtio::balloon::Balloon`] a balloon, [`EmptySlot`] a slot for a
-//! virtio device that is not there, [`disk::Disk`] a disk. [`flash::Bank`] is a bank of flash, which is memory as long as it is only read ([`flash_at`]).
+//! virtio device that is not there, [`disk::Disk`] a disk, [`net::Nic`] a network device at a [`switch::Switch`]. [`flash::Bank`] is a bank of flash, which is memory as long as it is only read ([`flash_at`]).
 
 pub mod bus;
 pub mod device;
 pub mod disk;
 pub mod entropy;
 pub mod flash;
+pub mod net;
 pub mod rtc;
+pub mod switch;
 pub mod uart;
 pub mod virtio;
 

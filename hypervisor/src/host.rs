@@ -17,8 +17,10 @@ mod fill;
 pub mod flash;
 mod fleet;
 mod guest_ram;
+mod lan;
 mod life;
 mod load;
+mod net;
 pub mod operator;
 mod overcommit;
 mod pressure;
@@ -50,6 +52,7 @@ use crate::vm::{Slot, Vm};
 use alloc::vec::Vec;
 use spin::mutex::SpinMutex;
 
+use lan::Lan;
 use load::Loader;
 
 /// A vCPU that left its guest, and where it belongs.
@@ -76,6 +79,8 @@ pub struct Host {
     pub console: SharedConsole,
     /// The VMs.
     pub fleet: Fleet,
+    /// The switches between them.
+    pub lans: Vec<Lan>,
     /// What guests have random numbers from; nothing where the board has no source.
     pub entropy: Option<SpinMutex<Entropy>>,
     /// What the board offers.
@@ -100,10 +105,11 @@ impl Host {
         let admitted = admit::admit(m, &mut pool, &facts, &bundle)?;
         let pool = SharedPool::new(pool, facts.seed);
         let mut queue = Queue::new(facts.n_cpus, facts.frequency.ticks(SLICE));
+        let lans = Lan::of(&bundle.vms);
         let mut vms = Vec::new();
         let mut errors = Vec::new();
         for (id, (spec, plan)) in (0_u16..).zip(bundle.vms.into_iter().zip(plans)) {
-            match build::vm(m, &pool, &facts, &mut queue, VmId(id), (spec, plan), &admitted) {
+            match build::vm(m, &pool, &facts, &mut queue, VmId(id), (spec, plan), (&admitted, &lans)) {
                 Ok(vm) => vms.push(vm),
                 Err(error) => errors.push(error),
             }
@@ -121,6 +127,7 @@ impl Host {
             queue: RunQueue::new(queue, facts.n_cpus),
             console: SharedConsole::new(console),
             fleet: Fleet::new(vms, Loader::new(workspace)),
+            lans,
             entropy: facts.entropy.begin().map(SpinMutex::new),
             facts,
         })

@@ -28,8 +28,8 @@
 //!
 //! # Locks
 //!
-//! Order: `loader → overcommit → scanner → ticking → balloon → disk → flash → el2_shadows → memory → compressor → frames → devices → vgic → queue → console`;
-//! one of a kind at a time. `entropy` is taken under none. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
+//! Order: `loader → overcommit → scanner → ticking → sending → switch → balloon → disk → nic → flash → el2_shadows → memory → compressor → frames → devices → vgic → queue → console`;
+//! one of a kind at a time, but of `memory` two where a frame goes from one VM to another, that of the lower number first. `entropy` is taken under none. The locks of `el2/` (heap, disk) are taken under any of these and hold none.
 //!
 //! A device's line is set under the lock of that device: set after it, an old level could replace a newer one, and an
 //! interrupt be lost.

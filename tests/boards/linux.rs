@@ -48,6 +48,31 @@ fn disks(board: Board, seconds: u32) {
     assert!(lent > 60 << 10 && lent <= read && errors == 0, "{line}");
 }
 
+/// Three guests ping each other and fetch from each other what is checked; nothing is lost on the way but where nobody has room.
+#[track_caller]
+fn nets(board: Board, seconds: u32) {
+    let ended = Run::start(board, "nets", &["--monitor", "nets"], seconds).end();
+    ended.exits_with(0).lacks("FAIL").lacks("PANIC");
+    for vm in ["alpha", "beta", "gamma"] {
+        ended.has(&format!("[{vm}] flatland-net: OK peers=2 rounds=3 received="));
+    }
+    let line = ended.output.lines().find_map(|line| line.strip_prefix("flatland: nets: ")).expect("a sum");
+    println!("{board:?}: {line}");
+    // Each of the three has 4 MiB from both others, three times.
+    let kib = line.split_whitespace().find_map(|word| word.strip_prefix("bytes=")?.parse::<u64>().ok());
+    assert!(kib >= Some(3 * 2 * 3 * (4 << 10)) && line.contains(" refused=0 "), "{line}");
+}
+
+#[test]
+fn nets_on_virt() {
+    nets(Board::Virt, 300);
+}
+
+#[test]
+fn nets_on_virt_gicv2_a72() {
+    nets(Board::VirtA72, 300);
+}
+
 #[test]
 fn disks_on_virt() {
     disks(Board::Virt, 300);

@@ -105,6 +105,7 @@ pub(crate) fn check(input: &[u8], rng: &mut Rng) {
     let vm = VmSpec {
         modules: Vec::new(),
         disks: Vec::new(),
+        nets: Vec::new(),
         name: "fuzz",
         vcpus: 1,
         memory,

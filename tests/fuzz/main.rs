@@ -11,6 +11,7 @@ mod fdt;
 mod gzip;
 mod image;
 mod manifest;
+mod net;
 mod seeds;
 mod syndrome;
 mod virtqueue;

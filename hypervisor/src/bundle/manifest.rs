@@ -31,8 +31,16 @@
 //!                     read-only;            // not
 //!                 };
 //!             };
+//!             nets {                        // none: virtio network devices, in this order
+//!                 eth0 {
+//!                     switch = "lan";       // required: one of those below
+//!                     mac = "52:54:00:0:0:1"; // made of the names: its address, the only one it may send from
+//!                     promiscuous;          // not: it may send from others too, as a bridge does
+//!                 };
+//!             };
 //!         };
 //!     };
+//!     switches { lan {}; };                 // none: Ethernet switches between VMs
 //!     policy {                              // how memory is managed where it is short; may be left out
 //!         pool = "448M";                    // all there is: the most RAM for guests
 //!         idle-tax = <75>;                  // percent
@@ -50,7 +58,7 @@
 mod nodes;
 mod value;
 
-use super::{Findings, Granule, Limits, OnCrash, PolicySpec, quote};
+use super::{Findings, Granule, Limits, NetSpec, OnCrash, PolicySpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -58,7 +66,7 @@ use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::{Node, Property};
 pub(super) use nodes::module_place;
 pub use nodes::{DiskNode, ModuleNode};
-use nodes::{LAYOUT, check_name_of, disk_place, place, read_disks, read_modules};
+use nodes::{LAYOUT, check_name_of, check_nets, disk_place, place, read_disks, read_modules, read_nets, read_switches};
 use value::ValueError;
 
 /// The most VMs of a manifest.
@@ -130,6 +138,8 @@ pub struct VmNode<'a> {
     pub modules: Vec<ModuleNode<'a>>,
     /// `disks`, in their order.
     pub disks: Vec<DiskNode<'a>>,
+    /// `nets`, in their order.
+    pub nets: Vec<NetSpec<'a>>,
 }
 
 /// Reads the compiled manifest `dtb`. Errors go to `findings`; at most [`MOST_VMS`] entries are returned.
@@ -158,6 +168,8 @@ pub fn read<'a>(dtb: &'a [u8], limits: &Limits, findings: &mut Findings) -> Vec<
         }
         entries.push(read_vm(name, &node, limits, findings));
     }
+    let nets: Vec<_> = entries.iter().map(|vm| (vm.name, vm.nets.as_slice())).collect();
+    check_nets(&read_switches(&root, findings), &nets, findings);
     if n_vms == 0 {
         findings.add("/vms", "there are no VMs", "add NAME { memory = \"128M\"; kernel = \"Image\"; };");
     } else if n_vms > MOST_VMS {
@@ -218,12 +230,14 @@ fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
     if !compatible {
         findings.add("/", "there is no \"compatible\"", format!("add compatible = \"{COMPATIBLE}\";"));
     }
-    let (mut n_vms, mut n_policies) = (0, 0);
+    let (mut n_vms, mut n_policies, mut n_switches) = (0, 0, 0);
     for child in root.children() {
         if child.name() == "vms" {
             n_vms += 1;
         } else if child.name() == "policy" {
             n_policies += 1;
+        } else if child.name() == "switches" {
+            n_switches += 1;
         } else {
             findings.add("/", format!("unknown node {}", quote(child.name())), "VMs belong in the node vms");
         }
@@ -231,8 +245,10 @@ fn check_root(root: &FdtNode<'_>, findings: &mut Findings) {
     if n_vms > 1 {
         findings.add("/vms", "there are two nodes of this name", "put all VMs into one");
     }
-    if n_policies > 1 {
-        findings.add("/policy", "there are two nodes of this name", "leave one of them out");
+    for (place, n) in [("/policy", n_policies), ("/switches", n_switches)] {
+        if n > 1 {
+            findings.add(place, "there are two nodes of this name", "leave one of them out");
+        }
     }
 }
 
@@ -295,6 +311,7 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         variables: None,
         modules: Vec::new(),
         disks: Vec::new(),
+        nets: Vec::new(),
     };
     let mut seen = [false; KEYS.len()];
     for property in node.properties() {
@@ -332,9 +349,10 @@ fn read_vm<'a>(name: &'a str, node: &FdtNode<'a>, limits: &Limits, findings: &mu
         match child.name() {
             "modules" => entry.modules.extend(read_modules(name, &child, findings)),
             "disks" => entry.disks.extend(read_disks(name, &child, findings)),
+            "nets" => entry.nets.extend(read_nets(name, &child, findings)),
             other => {
                 let what = format!("unknown node {}", quote(other));
-                findings.add(place(name), what, "the nodes of a VM are modules, disks");
+                findings.add(place(name), what, "the nodes of a VM are modules, disks, nets");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a manifest asks for, and what a board can give.
 
+use crate::addr::Mac;
 use alloc::vec::Vec;
 
 /// The name of the archive's first member.
@@ -79,6 +80,25 @@ impl DiskSpec<'_> {
     }
 }
 
+/// The most network devices of a VM.
+pub const MOST_NETS: usize = 4;
+
+/// The most network devices at a switch: a frame's ports are the bits of a word.
+pub const MOST_PORTS: usize = 32;
+
+/// A network device of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetSpec<'a> {
+    /// Its name, like a VM's, for the operator.
+    pub name: &'a str,
+    /// The name of the switch that it is at, at which the VM has no other.
+    pub switch: &'a str,
+    /// Its address, unlike any other's at the switch; nobody's group.
+    pub mac: Mac,
+    /// Whether the VM may send frames from other addresses too, and gets those to addresses that it has sent from.
+    pub promiscuous: bool,
+}
+
 /// One VM, as its manifest wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmSpec<'a> {
@@ -100,6 +120,8 @@ pub struct VmSpec<'a> {
     pub modules: Vec<Module<'a>>,
     /// Its disks, in the order in which the guest finds them.
     pub disks: Vec<DiskSpec<'a>>,
+    /// Its network devices, in the order in which the guest finds them.
+    pub nets: Vec<NetSpec<'a>>,
     /// What becomes of it when it crashes.
     pub on_crash: OnCrash,
     /// The CPUs that may run it, bit n for CPU n. All ones where the manifest does not say.

@@ -6,6 +6,7 @@
 
 use super::device::Device;
 use super::disk::Disk;
+use super::net::Nic;
 use super::rtc::Rtc;
 use super::uart::Uart;
 use super::virtio::balloon::Balloon;
@@ -25,6 +26,8 @@ pub struct Bus {
     pub balloon: SpinMutex<Balloon>,
     /// Its disks, in the slots that follow.
     pub disks: Vec<Disk>,
+    /// Its network devices, in the slots behind those.
+    pub nics: Vec<Nic>,
     empty: SpinMutex<EmptySlot>,
     /// Held while all are ticked, so that what was computed last is said last.
     pub ticking: SpinMutex<()>,
@@ -37,41 +40,70 @@ pub struct Port<'a> {
     pub device: &'a SpinMutex<dyn Device>,
     /// The shared interrupt that its line is.
     pub intid: IntId,
+    /// Whose queues are to be served where it asks for that.
+    pub queues: Option<Queues<'a>>,
 }
 
 /// The regions of devices that are always there.
 const ATTACHED: [Region; 3] = [Region::Uart, Region::Rtc, Region::Virtio(0)];
 
+/// Whose queues a virtio slot's are.
+#[derive(Clone, Copy, Debug)]
+pub enum Queues<'a> {
+    /// The balloon's.
+    Balloon,
+    /// A disk's.
+    Disk(&'a Disk),
+    /// A network device's.
+    Nic(&'a Nic),
+}
+
 impl Bus {
-    /// A bus with these disks.
-    pub fn new(disks: Vec<Disk>) -> Self {
-        Self { disks, ..Self::default() }
+    /// A bus with these disks and network devices.
+    pub fn new(disks: Vec<Disk>, nics: Vec<Nic>) -> Self {
+        Self { disks, nics, ..Self::default() }
     }
 
     /// The device in `region`; nothing where the interrupt controller is.
     #[inline(always)]
     pub fn port(&self, region: Region) -> Option<Port<'_>> {
-        let (device, intid): (&SpinMutex<dyn Device>, _) = match region {
-            Region::Uart => (&self.uart, UART_INTID),
-            Region::Rtc => (&self.rtc, RTC_INTID),
-            Region::Virtio(0) => (&self.balloon, virtio_intid(0)),
-            Region::Virtio(slot) => {
-                let disk = self.disks.get(usize::from(slot) - 1).map(|disk| &disk.blk as &SpinMutex<dyn Device>);
-                (disk.unwrap_or(&self.empty), virtio_intid(slot))
-            }
-            Region::Gicd | Region::Gicc | Region::Gich | Region::Gicr(_) => return None,
+        match region {
+            Region::Uart => Some(Port { device: &self.uart, intid: UART_INTID, queues: None }),
+            Region::Rtc => Some(Port { device: &self.rtc, intid: RTC_INTID, queues: None }),
+            Region::Virtio(slot) => Some(self.virtio(slot)),
+            Region::Gicd | Region::Gicc | Region::Gich | Region::Gicr(_) => None,
+        }
+    }
+
+    /// What is in a virtio slot.
+    fn virtio(&self, slot: u8) -> Port<'_> {
+        let queues = match usize::from(slot).checked_sub(1) {
+            None => Some(Queues::Balloon),
+            Some(nth) => match self.disks.get(nth) {
+                Some(disk) => Some(Queues::Disk(disk)),
+                None => self.nics.get(nth - self.disks.len()).map(Queues::Nic),
+            },
         };
-        Some(Port { device, intid })
+        let device: &SpinMutex<dyn Device> = match queues {
+            Some(Queues::Balloon) => &self.balloon,
+            Some(Queues::Disk(disk)) => &disk.blk,
+            Some(Queues::Nic(nic)) => &nic.net,
+            None => &self.empty,
+        };
+        Port { device, intid: virtio_intid(slot), queues }
     }
 
     /// All devices that there are.
     pub fn ports(&self) -> impl Iterator<Item = Port<'_>> {
-        let disks = self.disks.iter().map(|disk| Region::Virtio(disk.slot));
-        ATTACHED.into_iter().chain(disks).filter_map(|region| self.port(region))
+        let virtio = self.disks.iter().map(|disk| disk.slot).chain(self.nics.iter().map(|nic| nic.slot));
+        ATTACHED.into_iter().chain(virtio.map(Region::Virtio)).filter_map(|region| self.port(region))
     }
 
     /// Puts all of them into the state after power-on.
     pub fn reset(&self) {
+        for nic in &self.nics {
+            nic.sending.lock().frame = None;
+        }
         self.ports().for_each(|port| port.device.lock().reset());
     }
 }

@@ -1,17 +1,18 @@
-//! Virtio devices, as plain state: the transport, the queues, the memory balloon, disks.
+//! Virtio devices, as plain state: the transport, the queues, the memory balloon, disks, network devices.
 //!
-//! [`mmio::Transport`] is what every device over virtio-mmio has, [`queue::Queue`] a split virtqueue, [`balloon::Balloon`] and
-//! [`blk::Blk`] are devices made of both. A device reaches the guest's memory through [`Ram`] and does nothing by itself: the guest's writes
+//! [`mmio::Transport`] is what every device over virtio-mmio has, [`queue::Queue`] a split virtqueue, [`balloon::Balloon`],
+//! [`blk::Blk`] and [`net::Net`] are devices made of both. A device reaches the guest's memory through [`Ram`] and does nothing by itself: the guest's writes
 //! leave work, which whoever owns the device lets it do, a bounded part at a time.
 //!
 //! What a guest writes is read once and checked before it counts. A driver that breaks the rules of its queues gets
 //! DEVICE_NEEDS_RESET, and nothing more is done for it until it resets the device.
 //!
-//! Follows virtio 1.2: 2 (basic facilities), 4.2 (MMIO), 5.2 (disk), 5.5 (balloon).
+//! Follows virtio 1.2: 2 (basic facilities), 4.2 (MMIO), 5.1 (network), 5.2 (disk), 5.5 (balloon).
 
 pub mod balloon;
 pub mod blk;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 
 use crate::addr::{Addr, Ipa};

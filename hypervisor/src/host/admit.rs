@@ -46,6 +46,7 @@ pub fn heap_for(bundle: &Bundle<'_>) -> u64 {
         let nested = if vm.nested { (20 << 10) + vcpus * 2048 } else { 0 };
         (8 << 10)
             + vm.disks.len() as u64 * (6 << 10)
+            + vm.nets.len() as u64 * (14 << 10)
             + vcpus * 3584
             + nested
             + device_tree::most_bytes(vm.vcpus, vm.bootargs, vm.modules.iter().map(|module| module.bootargs.len()))

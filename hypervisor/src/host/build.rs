@@ -2,6 +2,7 @@
 
 use super::Facts;
 use super::admit::Admitted;
+use super::lan::{Lan, nics_of};
 use crate::addr::{Addr, Pa, Size, VcpuId, VmId};
 use crate::arm::desc::Rights;
 use crate::arm::gic::Version;
@@ -42,7 +43,7 @@ pub(super) fn vm<M: Machine>(
     queue: &mut Queue,
     id: VmId,
     (spec, plan): (VmSpec<'static>, Plan<'static>),
-    admitted: &Admitted,
+    (admitted, lans): (&Admitted, &[Lan]),
 ) -> Result<Vm, Diagnostic> {
     let mut memory = memory(m, pool, facts, id, &spec)?;
     if spec.nested {
@@ -85,7 +86,7 @@ pub(super) fn vm<M: Machine>(
         what: String::from("there is no page for its stolen time"),
         remedy: String::from("give the board more RAM"),
     })?;
-    let bus = Bus::new(devices::disk::disks_of(&spec));
+    let bus = Bus::new(devices::disk::disks_of(&spec), nics_of(usize::from(id.0), &spec, lans));
     Ok(Vm {
         id,
         name: spec.name.to_string(),

@@ -3,9 +3,9 @@
 
 use super::{HOUSEKEEPING_CPU, Here, Host};
 use crate::addr::{IntId, VcpuId};
-use crate::devices::bus::Port;
+use crate::devices::UART_INTID;
+use crate::devices::bus::{Port, Queues};
 use crate::devices::device::{Board, Device};
-use crate::devices::{UART_INTID, virtio_intid};
 use crate::machine::Machine;
 use crate::vgic::Line;
 use crate::vm::{NEVER, Vm, request};
@@ -75,9 +75,11 @@ impl Host {
         drop(device);
         if board.serves {
             // What is left is done before the vCPU goes on.
-            let _ = match here.vm.bus.disks.iter().find(|disk| virtio_intid(disk.slot) == port.intid) {
-                Some(disk) => self.serve_disk(m, here, disk),
-                None => self.serve_balloon(m, here),
+            let _ = match port.queues {
+                Some(Queues::Disk(disk)) => self.serve_disk(m, here, disk),
+                Some(Queues::Nic(nic)) => self.serve_nic(m, here, nic),
+                Some(Queues::Balloon) => self.serve_balloon(m, here),
+                None => false,
             };
         }
         if board.ticks {
@@ -91,8 +93,9 @@ impl Host {
     /// Does what the drivers of the VM's virtio devices have asked for, or a part of it. What is left is a request; true if it can go
     /// on at once, when interrupts have been let in.
     pub fn serve<M: Machine>(&self, m: &M, here: Here<'_>) -> bool {
-        let more = self.serve_balloon(m, here);
-        self.serve_disks(m, here) || more
+        let mut more = self.serve_balloon(m, here);
+        more |= self.serve_disks(m, here);
+        self.serve_nics(m, here) || more
     }
 
     /// Sets the input of a shared interrupt of `vm`.

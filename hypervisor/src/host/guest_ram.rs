@@ -5,6 +5,7 @@
 
 use super::Host;
 use crate::addr::{Addr, Ipa, Pa, Size};
+use crate::devices::virtio::net::Fault;
 use crate::devices::virtio::{Ram, Violation};
 use crate::machine::Machine;
 use crate::memory::{Access, Memory, Miss, access};
@@ -77,6 +78,29 @@ impl<'a, M: Machine> GuestRam<'a, M> {
             *known = Some(Known { page, frame, is_writable });
         }
         Ok((frame, offset))
+    }
+}
+
+impl<M: Machine> GuestRam<'_, M> {
+    /// Copies so many bytes from here to another's memory.
+    pub(super) fn copy_to(
+        &mut self,
+        other: &mut Self,
+        (from, to): (Addr<Ipa>, Addr<Ipa>),
+        bytes: u32,
+    ) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < bytes {
+            // A piece of both's pages; where they lie is known for the pages of a queue's buffers as long as this takes.
+            let (source, target) = (from + u64::from(done), to + u64::from(done));
+            let (frame, offset) = self.find(source, Access::Read).map_err(|miss| Fault::Sender(miss.into()))?;
+            let (into, at) = other.find(target, Access::Write).map_err(|miss| Fault::Receiver(miss.into()))?;
+            // At most a page, so it fits.
+            let step = (bytes - done).min((PAGE - offset.max(at)) as u32);
+            access::copy_words((self.m.frame(frame), offset), (self.m.frame(into), at), step as usize);
+            done += step;
+        }
+        Ok(())
     }
 }
 

@@ -12,9 +12,10 @@ use crate::devices::UART_INTID;
 use crate::devices::device::Device;
 use crate::devices::uart::AHEAD;
 use crate::devices::virtio::blk::{Counts, SECTOR};
+use crate::devices::virtio::net;
 use crate::machine::Machine;
 use crate::monitor::memory;
-use crate::monitor::views::{self, DiskRow, ExitRow, RegsRow, TopRow, VmRow};
+use crate::monitor::views::{self, DiskRow, ExitRow, NetRow, RegsRow, TopRow, VmRow};
 use crate::monitor::{Answer, Command, HELP, Input, Take, Typing};
 use crate::next::Cause;
 use crate::sched;
@@ -97,6 +98,7 @@ fn carry_out<M: Machine>(host: &Host, m: &M, given: &mut Answer) -> bool {
         Command::Help
         | Command::Vms
         | Command::Disks
+        | Command::Nets
         | Command::Mem
         | Command::Top
         | Command::Why(_)
@@ -239,6 +241,10 @@ fn next_line<M: Machine>(host: &Host, m: &M, answer: &mut Answer) -> bool {
             let row = line.checked_sub(1).and_then(|n| disk_row(host, n));
             host.console.lock().answer_line(|out| views::disks(out, line, |_| row))
         }
+        Command::Nets => {
+            let row = line.checked_sub(1).and_then(|n| net_row(host, n));
+            host.console.lock().answer_line(|out| views::nets(out, line, |_| row))
+        }
         Command::Mem => {
             let overcommit = host.pressure.overcommit.lock();
             host.tell_memory(&overcommit, |board, rows| {
@@ -314,6 +320,30 @@ fn disk_row(host: &Host, n: usize) -> Option<DiskRow<'_>> {
     };
     let (bytes, lent) = (blk.sectors() * SECTOR, disk.lent.load(Ordering::Relaxed));
     Some(DiskRow { vm: &vm.name, name: &disk.name, bytes, state, requests, read, written, lent, errors })
+}
+
+/// The network device with number `n` of all.
+fn net_row(host: &Host, n: usize) -> Option<NetRow<'_>> {
+    let (vm, nic) = host.fleet.vms.iter().flat_map(|vm| vm.bus.nics.iter().map(move |nic| (vm, nic))).nth(n)?;
+    let lan = host.lans.get(nic.at.0)?;
+    let net = nic.net.lock();
+    let net::Counts { sent_bytes, received_bytes, dropped, refused, .. } = net.counts;
+    let state = match net.broken() {
+        Some(_) => "broke",
+        None if net.is_up() => "up",
+        None => "idle",
+    };
+    Some(NetRow {
+        vm: &vm.name,
+        name: &nic.name,
+        switch: &lan.name,
+        mac: net.mac(),
+        state,
+        sent: sent_bytes,
+        received: received_bytes,
+        dropped,
+        refused,
+    })
 }
 
 /// Takes down what each vCPU has run by now.

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::pressure::{Overcommit, Stats};
-use crate::devices::virtio::blk;
+use crate::devices::virtio::{blk, net};
 use crate::frames::{Record, Work};
 use crate::memory::check::Checked;
 use crate::memory::shadow::ShadowCounts;
@@ -99,6 +99,17 @@ impl Host {
             let (read, written, lent) = (read >> 10, written >> 10, lent << 2);
             self.console.say(format_args!(
                 "disks: requests={requests} read={read} written={written} lent={lent} errors={errors} (KiB)"
+            ));
+        }
+        let mut sum = net::Counts::default();
+        for nic in self.fleet.vms.iter().flat_map(|vm| &vm.bus.nics) {
+            sum += nic.net.lock().counts;
+        }
+        if sum.sent > 0 {
+            let net::Counts { sent, received, dropped, refused, received_bytes, .. } = sum;
+            let bytes = received_bytes >> 10;
+            self.console.say(format_args!(
+                "nets: sent={sent} received={received} dropped={dropped} refused={refused} (frames) bytes={bytes} (KiB)"
             ));
         }
         let mut sum = ShadowCounts::default();

@@ -230,7 +230,7 @@ fn load_words(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
 }
 
 /// Copies `length` bytes from one page to another, each from an offset there.
-pub(super) fn copy_words((from, at): (&Words, usize), (to, offset): (&Words, usize), length: usize) {
+pub fn copy_words((from, at): (&Words, usize), (to, offset): (&Words, usize), length: usize) {
     if at.is_multiple_of(8) && offset.is_multiple_of(8) && length.is_multiple_of(8) {
         let n = length / 8;
         let [from, to] =

@@ -26,6 +26,8 @@ pub enum Command {
     Stop(VmId),
     /// The VMs' disks and what they do.
     Disks,
+    /// The VMs' network devices and what they do.
+    Nets,
     /// Where the memory is.
     Mem,
     /// This VM's balloon is to have so many bytes; or what the policy says.
@@ -60,6 +62,7 @@ pub const HELP: &[(&str, &str, &str)] = &[
     ("restart", "VM", "start VM again from pristine images"),
     ("stop", "VM", "end VM"),
     ("disks", "", "the VMs' disks and what was read and written"),
+    ("nets", "", "the VMs' network devices and what they sent and received"),
     ("mem", "", "where the memory is"),
     ("balloon", "VM N|-", "let VM's balloon have N bytes (64M); - for what the policy says"),
     ("why", "VM", "what memory VM was given or had to give, and why"),
@@ -131,6 +134,7 @@ pub fn parse<'a>(
         "help" | "?" => (Command::Help, 0),
         "vms" => (Command::Vms, 0),
         "disks" => (Command::Disks, 0),
+        "nets" => (Command::Nets, 0),
         "attach" if argument == Some("-") => (Command::Attach(None), 1),
         "attach" => (Command::Attach(Some(vm()?)), 1),
         "pause" => (Command::Pause(vm()?), 1),

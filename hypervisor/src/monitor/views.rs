@@ -5,6 +5,7 @@
 //! Sums add up: shares of time are rounded so that they and the idle time make up the whole. Memory has its tables in
 //! [`super::memory`].
 
+use crate::addr::Mac;
 use core::fmt::{Result, Write};
 
 /// A VM, for [`vms`].
@@ -82,6 +83,46 @@ pub fn disks<'a>(out: &mut dyn Write, line: usize, row: impl FnOnce(usize) -> Op
     Some(writeln!(
         out,
         "{vm:<16} {name:<15} {bytes:>4} MiB {state:<5} {requests:>10} {read:>9} {written:>9} {lent:>9} {errors:>6}"
+    ))
+}
+
+/// A network device, for [`nets`].
+#[derive(Clone, Copy, Debug)]
+pub struct NetRow<'a> {
+    /// Its VM's name.
+    pub vm: &'a str,
+    /// Its own.
+    pub name: &'a str,
+    /// Its switch's.
+    pub switch: &'a str,
+    /// Its address.
+    pub mac: Mac,
+    /// How it does, in a word.
+    pub state: &'a str,
+    /// Bytes that the VM sent.
+    pub sent: u64,
+    /// Bytes that it received.
+    pub received: u64,
+    /// Frames that it lost, as it had no room for them.
+    pub dropped: u64,
+    /// Frames of its own that were none or came from another's address.
+    pub refused: u64,
+}
+
+/// Writes line `line` of the network devices, of which `row` knows each by its number.
+pub fn nets<'a>(out: &mut dyn Write, line: usize, row: impl FnOnce(usize) -> Option<NetRow<'a>>) -> Option<Result> {
+    let Some(n) = line.checked_sub(1) else {
+        return Some(out.write_str(
+            "NAME             NET             SWITCH          ADDRESS           STATE   SENT-KIB   RECV-KIB  DROPPED  REFUSED\n",
+        ));
+    };
+    let Some(NetRow { vm, name, switch, mac, state, sent, received, dropped, refused }) = row(n) else {
+        return (n == 0).then(|| out.write_str("no VM has a network device\n"));
+    };
+    let (sent, received) = (sent >> 10, received >> 10);
+    Some(writeln!(
+        out,
+        "{vm:<16} {name:<15} {switch:<15} {mac} {state:<5} {sent:>10} {received:>10} {dropped:>8} {refused:>8}"
     ))
 }
 

@@ -13,7 +13,7 @@ use super::dtb::{Node, Value};
 use crate::addr::IntId;
 use crate::bundle::image::{FLASH_BANK, Plan};
 use crate::bundle::place::{Ram, Stretch};
-use crate::bundle::{MOST_DISKS, VmSpec};
+use crate::bundle::{MOST_DISKS, MOST_NETS, VmSpec};
 use crate::devices::flash::Bank;
 use crate::devices::{
     self, GICC, GICD, GICH, GICR, GICR_STRIDE, GICV, RAM_BASE, RTC, RTC_INTID, UART, UART_INTID, VIRTIO, VIRTIO_SLOTS,
@@ -122,8 +122,8 @@ impl<'a> Description<'a> {
             initrd: plan.initrd,
             bootargs: spec.bootargs,
             modules,
-            // The balloon, and then the disks, of which there are few.
-            virtio: (2 << spec.disks.len().min(MOST_DISKS)) - 1,
+            // The balloon, and then disks and network devices, of which there are few.
+            virtio: (2 << (spec.disks.len().min(MOST_DISKS) + spec.nets.len().min(MOST_NETS))) - 1,
             nested: spec.nested,
             flash: spec.flash.map(|images| images.map(|image| Bank::bytes_for(image.len()))),
             seed: &[],

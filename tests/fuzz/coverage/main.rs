@@ -8,6 +8,8 @@
 
 #[path = "../blk.rs"]
 mod blk;
+#[path = "../net.rs"]
+mod net;
 #[path = "../cpio.rs"]
 mod cpio;
 #[path = "../engine.rs"]
@@ -32,8 +34,9 @@ use std::sync::OnceLock;
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 10] = [
+const TARGETS: [(&str, Check); 11] = [
     ("blk", |input| drop(blk::check(&mut Rng::given(input)))),
+    ("net", |input| drop(net::check(&mut Rng::given(input)))),
     ("cpio", |input| cpio::check(input, &mut Rng::given(&[]))),
     ("bundle", |input| cpio::check_bundle(input, &mut Rng::given(&[]))),
     ("manifest", |input| manifest::check(input, &mut Rng::given(&[]))),

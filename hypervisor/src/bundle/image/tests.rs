@@ -15,6 +15,7 @@ fn vm<'a>(memory: u64, kernel: &'a [u8], initrd: Option<&'a [u8]>) -> VmSpec<'a>
     VmSpec {
         modules: Vec::new(),
         disks: Vec::new(),
+        nets: Vec::new(),
         name: "a",
         vcpus: 1,
         memory,

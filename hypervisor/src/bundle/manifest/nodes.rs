@@ -1,12 +1,16 @@
-//! The nodes of a VM in the manifest: its boot modules and its disks.
+//! The nodes of a VM in the manifest: its boot modules, its disks, its network devices and the switches that these are at.
 
 use super::value::{self, Value, ValueError};
-use crate::bundle::{Findings, MODULES, MOST_DISKS, quote};
+use crate::addr::Mac;
+use crate::bundle::{Findings, MODULES, MOST_DISKS, MOST_NETS, MOST_PORTS, NetSpec, quote};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
+
+/// The most switches that are read: as many as there can be network devices at them.
+const MOST_SWITCHES: usize = 64;
 
 /// Keys that say how a tree's numbers are laid out: harmless wherever they stand.
 pub(super) const LAYOUT: [&str; 2] = ["#address-cells", "#size-cells"];
@@ -148,4 +152,105 @@ pub(super) fn read_disks<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findin
         }
     }
     disks
+}
+
+/// Where a network device of a VM is in the manifest.
+fn net_place(vm: &str, net: &str) -> String {
+    format!("{}/nets/{}", place(vm), net.get(..40).unwrap_or(net))
+}
+
+/// The address of a device that is given none: one of those that are nobody's (IEEE 802, 8.4: locally administered), made of the names,
+/// so that it is the same each time.
+fn made_of(vm: &str, net: &str) -> Mac {
+    // FNV-1a.
+    let names = vm.bytes().chain([b'/']).chain(net.bytes());
+    let hash =
+        names.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [a, b, c, d, e, ..] = (hash ^ hash >> 40).to_le_bytes();
+    Mac([0x02, a, b, c, d, e])
+}
+
+/// Reads the network devices of a VM.
+pub(super) fn read_nets<'a>(vm: &str, node: &FdtNode<'a>, findings: &mut Findings) -> Vec<NetSpec<'a>> {
+    let mut nets: Vec<NetSpec<'a>> = Vec::new();
+    let at = format!("{}/nets", place(vm));
+    refuse_keys(node, &at, "a network device's keys belong in its own node", findings);
+    for (n, child) in node.children().enumerate() {
+        let name = child.name();
+        if n >= MOST_NETS {
+            let what = "there are too many network devices";
+            findings.add(at.as_str(), what, format!("leave out all but {MOST_NETS}"));
+            return nets;
+        }
+        let at = net_place(vm, name);
+        check_name_of(name, "a network device", at.clone(), findings);
+        if nets.iter().any(|net| net.name == name) {
+            findings.add(at.as_str(), "there are two network devices of this name", "give each a name of its own");
+            continue;
+        }
+        let (mut switch, mut mac, mut promiscuous) = (None, None, false);
+        let keys = "the keys of a network device are switch, mac, promiscuous";
+        read_keys(&child, &at, keys, findings, |key, bytes| match key {
+            "switch" => Some(value::text(bytes).map(|name| switch = Some(name))),
+            "mac" => Some(value::mac(bytes).map(|address| mac = Some(address))),
+            "promiscuous" => Some(value::flag(bytes).map(|flag| promiscuous = flag)),
+            _ => None,
+        });
+        match switch {
+            Some(switch) => {
+                nets.push(NetSpec { name, switch, mac: mac.unwrap_or_else(|| made_of(vm, name)), promiscuous });
+            }
+            None => findings.add(at, "switch is missing", "add switch = \"lan\";"),
+        }
+    }
+    nets
+}
+
+/// Reads the node `switches`: the names of the switches.
+pub(super) fn read_switches<'a>(root: &FdtNode<'a>, findings: &mut Findings) -> Vec<&'a str> {
+    let mut switches: Vec<&'a str> = Vec::new();
+    for node in root.children().filter(|node| node.name() == "switches") {
+        refuse_keys(&node, "/switches", "a switch is a node in it, like lan {};", findings);
+        for child in node.children() {
+            let name = child.name();
+            let at = format!("/switches/{}", name.get(..40).unwrap_or(name));
+            check_name_of(name, "a switch", at.clone(), findings);
+            if switches.contains(&name) {
+                findings.add(at.as_str(), "there are two switches of this name", "give each a name of its own");
+                continue;
+            }
+            read_keys(&child, &at, "a switch has no keys", findings, |_, _| None);
+            // The others are said to be too many where somebody is at them.
+            if switches.len() < MOST_SWITCHES {
+                switches.push(name);
+            }
+        }
+    }
+    switches
+}
+
+/// Reports network devices of VMs, by their names, that cannot be at their switch: there is none, another has the address, or the VM is
+/// there already.
+pub(super) fn check_nets(switches: &[&str], vms: &[(&str, &[NetSpec<'_>])], findings: &mut Findings) {
+    let all = || vms.iter().flat_map(|(vm, nets)| nets.iter().map(move |net| (*vm, net)));
+    for (n, (vm, net)) in all().enumerate() {
+        let at = |key| format!("{}/{key}", net_place(vm, net.name));
+        if !switches.contains(&net.switch) {
+            let what = format!("there is no switch {}", quote(net.switch));
+            let remedy = format!("add switches {{ {} {{}}; }}; beside vms", net.switch.get(..15).unwrap_or("lan"));
+            findings.add(at("switch"), what, remedy);
+            continue;
+        }
+        let mut earlier = all().take(n).filter(|(_, other)| other.switch == net.switch);
+        if earlier.clone().count() >= MOST_PORTS {
+            let remedy = format!("put some of them at another: a switch has {MOST_PORTS} ports");
+            findings.add(at("switch"), "there are too many network devices at this switch", remedy);
+        }
+        if let Some((other, _)) = earlier.clone().find(|(_, other)| other.mac == net.mac) {
+            findings.add(at("mac"), format!("VM {other} has this address"), "give it another with mac = \"...\";");
+        }
+        if earlier.any(|(other, _)| other == vm) {
+            findings.add(at("switch"), "the VM is at this switch already", "leave one of the two out");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What manifests say and what is said about them.
 
 use super::{COMPATIBLE, DiskNode, ModuleNode, VmNode, distance, images, read};
-use crate::bundle::{Findings, Granule, Limits, OnCrash};
+use crate::addr::Mac;
+use crate::bundle::{Findings, Granule, Limits, NetSpec, OnCrash};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -21,11 +22,17 @@ fn vm(name: &str, keys: Vec<DeviceTreeProperty>) -> DeviceTreeNode {
 }
 
 fn manifest(vms: Vec<DeviceTreeNode>) -> Vec<u8> {
+    manifest_with(vms, vec![])
+}
+
+/// The same with these nodes beside `vms`.
+fn manifest_with(vms: Vec<DeviceTreeNode>, others: Vec<DeviceTreeNode>) -> Vec<u8> {
     let mut tree = DeviceTree::new();
     tree.root.add_property(key("compatible", COMPATIBLE));
     let mut node = DeviceTreeNode::new("vms").unwrap();
     vms.into_iter().for_each(|vm| node.add_child(vm));
     tree.root.add_child(node);
+    others.into_iter().for_each(|node| tree.root.add_child(node));
     tree.to_dtb()
 }
 
@@ -72,6 +79,7 @@ fn memory_and_kernel_are_enough() {
         variables: None,
         modules: Vec::new(),
         disks: Vec::new(),
+        nets: Vec::new(),
     };
     assert_eq!(entries, [expected]);
 }
@@ -147,6 +155,75 @@ fn what_is_wrong_with_modules_is_said_with_its_place() {
             "/vms/a/modules/kernel: file is missing"
         ]
     );
+}
+
+/// A manifest with these switches and VMs, each of which has these network devices.
+fn networks(switches: Vec<DeviceTreeNode>, vms: Vec<(&str, Vec<DeviceTreeNode>)>) -> Vec<u8> {
+    let vms = vms.into_iter().map(|(name, nets)| {
+        let mut vm = vm(name, vec![key("memory", "128M"), key("kernel", "Image")]);
+        let mut node = DeviceTreeNode::new("nets").unwrap();
+        nets.into_iter().for_each(|net| node.add_child(net));
+        vm.add_child(node);
+        vm
+    });
+    let mut node = vm("switches", vec![]);
+    switches.into_iter().for_each(|switch| node.add_child(switch));
+    manifest_with(vms.collect(), vec![node])
+}
+
+fn net(name: &str, switch: &str) -> DeviceTreeNode {
+    vm(name, vec![key("switch", switch)])
+}
+
+#[test]
+fn network_devices_have_an_address_of_their_own_at_a_switch() {
+    let fixed = vm("eth1", vec![key("switch", "dmz"), key("mac", "52:54:0:aB:1:f"), key("promiscuous", [0_u32; 0])]);
+    let switches = vec![vm("lan", vec![]), vm("dmz", vec![])];
+    let dtb = networks(switches, vec![("a", vec![net("eth0", "lan"), fixed]), ("b", vec![net("eth0", "lan")])]);
+    let vms = good(&dtb);
+    let made = vms[0].nets[0].mac;
+    assert!(made.0[0] == 2 && made != vms[1].nets[0].mac && made == good(&dtb)[0].nets[0].mac, "{made}");
+    let of = |n: usize, m: usize| {
+        let NetSpec { name, switch, promiscuous, .. } = vms[n].nets[m];
+        (name, switch, promiscuous)
+    };
+    assert_eq!([of(0, 0), of(1, 0), of(0, 1)], [("eth0", "lan", false), ("eth0", "lan", false), ("eth1", "dmz", true)]);
+    assert_eq!(vms[0].nets[1].mac, Mac([0x52, 0x54, 0, 0xab, 1, 0xf]));
+}
+
+#[test]
+fn what_is_wrong_with_networks_is_said_with_its_place() {
+    let lan = || vec![vm("lan", vec![])];
+    let start = |error: &String| error.split(';').next().unwrap().to_string();
+    let of = |dtb: Vec<u8>| errors(&dtb).iter().map(start).collect::<Vec<_>>();
+    let mac = |name, text: &str| vm(name, vec![key("switch", "lan"), key("mac", text)]);
+    let wrong = ["52:54:00:00:00", "52:54:00:00:00:00:00", "53:54:00:00:00:00", "52:54:00:00:00:+1", "0:0:0:0:0:0"];
+    for text in wrong {
+        let errors = of(networks(lan(), vec![("a", vec![mac("eth0", text)])]));
+        assert!(errors.len() == 1 && errors[0].starts_with("/vms/a/nets/eth0/mac: "), "{errors:?}");
+    }
+    let address = "52:54:00:00:00:01";
+    let dtb = networks(
+        vec![vm("lan", vec![key("uplink", 1_u32)]), vm("Lan", vec![])],
+        vec![
+            ("a", vec![mac("eth0", address), net("eth1", "lan"), net("eth2", "wan"), vm("eth3", vec![])]),
+            ("b", vec![mac("eth0", address)]),
+        ],
+    );
+    assert_eq!(
+        of(dtb),
+        [
+            "/vms/a/nets/eth3: switch is missing",
+            "/switches/lan: unknown key \"uplink\"",
+            "/switches/Lan: \"Lan\" cannot be the name of a switch",
+            "/vms/a/nets/eth1/switch: the VM is at this switch already",
+            "/vms/a/nets/eth2/switch: there is no switch \"wan\"",
+            "/vms/b/nets/eth0/mac: VM a has this address",
+        ]
+    );
+    let five = ["1", "2", "3", "4", "5"].map(|name| net(name, "lan")).into();
+    let errors = of(networks(lan(), vec![("a", five)]));
+    assert_eq!(errors[0], "/vms/a/nets: there are too many network devices");
 }
 
 /// A VM with the node `disks`, which has these nodes.

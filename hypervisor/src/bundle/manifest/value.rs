@@ -2,6 +2,7 @@
 //!
 //! Numbers are 32-bit big-endian cells and texts end with a NUL (Devicetree Specification 2.2.4).
 
+use crate::addr::Mac;
 use crate::bundle::{Amount, Granule, OnCrash, quote};
 use alloc::format;
 use alloc::string::String;
@@ -117,6 +118,24 @@ pub(super) fn partition(value: Value<'_>) -> Result<&str, ValueError> {
         1..=36 => Ok(name),
         n => Err(error(format!("a name of {n} letters is not allowed"), "write 1 to 36, like \"swap\"")),
     }
+}
+
+/// An Ethernet address: six bytes in hexadecimal, no group's.
+pub(super) fn mac(value: Value<'_>) -> Result<Mac, ValueError> {
+    const REMEDY: &str = "write six bytes of which the first is even, like \"52:54:00:12:34:56\"";
+    let text = text(value)?;
+    let mut mac = Mac::default();
+    let mut bytes = text.split(':');
+    for byte in &mut mac.0 {
+        let digits = bytes.next().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        *byte = digits
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .ok_or_else(|| error(format!("{} is no Ethernet address", quote(text)), REMEDY))?;
+    }
+    if bytes.next().is_some() || mac.is_group() || mac == Mac::default() {
+        return Err(error(format!("{} is no address of one device", quote(text)), REMEDY));
+    }
+    Ok(mac)
 }
 
 /// The kernel's command line.
