@@ -79,14 +79,14 @@ pub struct Host {
     pub console: SharedConsole,
     /// The VMs.
     pub fleet: Fleet,
-    /// The switches between them.
-    pub lans: Vec<Lan>,
-    /// What guests have random numbers from; nothing where the board has no source.
-    pub entropy: Option<SpinMutex<Entropy>>,
     /// What the board offers.
     pub facts: Facts,
     /// What is done where there is little memory.
     pub pressure: Pressure,
+    /// What guests have random numbers from; nothing where the board has no source.
+    pub entropy: Option<SpinMutex<Entropy>>,
+    /// The switches between the VMs.
+    pub lans: Vec<Lan>,
 }
 
 /// How long a vCPU runs while others wait, in nanoseconds.

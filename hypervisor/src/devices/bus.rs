@@ -12,6 +12,7 @@ use super::uart::Uart;
 use super::virtio::balloon::Balloon;
 use super::{EmptySlot, RTC_INTID, Region, UART_INTID, virtio_intid};
 use crate::addr::IntId;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use spin::mutex::SpinMutex;
 
@@ -25,9 +26,9 @@ pub struct Bus {
     /// The balloon; to be locked before the VM's memory.
     pub balloon: SpinMutex<Balloon>,
     /// Its disks, in the slots that follow.
-    pub disks: Vec<Disk>,
+    pub disks: Box<[Disk]>,
     /// Its network devices, in the slots behind those.
-    pub nics: Vec<Nic>,
+    pub nics: Box<[Nic]>,
     empty: SpinMutex<EmptySlot>,
     /// Held while all are ticked, so that what was computed last is said last.
     pub ticking: SpinMutex<()>,
@@ -40,8 +41,6 @@ pub struct Port<'a> {
     pub device: &'a SpinMutex<dyn Device>,
     /// The shared interrupt that its line is.
     pub intid: IntId,
-    /// Whose queues are to be served where it asks for that.
-    pub queues: Option<Queues<'a>>,
 }
 
 /// The regions of devices that are always there.
@@ -61,15 +60,15 @@ pub enum Queues<'a> {
 impl Bus {
     /// A bus with these disks and network devices.
     pub fn new(disks: Vec<Disk>, nics: Vec<Nic>) -> Self {
-        Self { disks, nics, ..Self::default() }
+        Self { disks: disks.into(), nics: nics.into(), ..Self::default() }
     }
 
     /// The device in `region`; nothing where the interrupt controller is.
     #[inline(always)]
     pub fn port(&self, region: Region) -> Option<Port<'_>> {
         match region {
-            Region::Uart => Some(Port { device: &self.uart, intid: UART_INTID, queues: None }),
-            Region::Rtc => Some(Port { device: &self.rtc, intid: RTC_INTID, queues: None }),
+            Region::Uart => Some(Port { device: &self.uart, intid: UART_INTID }),
+            Region::Rtc => Some(Port { device: &self.rtc, intid: RTC_INTID }),
             Region::Virtio(slot) => Some(self.virtio(slot)),
             Region::Gicd | Region::Gicc | Region::Gich | Region::Gicr(_) => None,
         }
@@ -77,20 +76,22 @@ impl Bus {
 
     /// What is in a virtio slot.
     fn virtio(&self, slot: u8) -> Port<'_> {
-        let queues = match usize::from(slot).checked_sub(1) {
-            None => Some(Queues::Balloon),
-            Some(nth) => match self.disks.get(nth) {
-                Some(disk) => Some(Queues::Disk(disk)),
-                None => self.nics.get(nth - self.disks.len()).map(Queues::Nic),
-            },
-        };
-        let device: &SpinMutex<dyn Device> = match queues {
+        let device: &SpinMutex<dyn Device> = match self.queues(slot) {
             Some(Queues::Balloon) => &self.balloon,
             Some(Queues::Disk(disk)) => &disk.blk,
             Some(Queues::Nic(nic)) => &nic.net,
             None => &self.empty,
         };
-        Port { device, intid: virtio_intid(slot), queues }
+        Port { device, intid: virtio_intid(slot) }
+    }
+
+    /// Whose queues are those of a virtio slot.
+    pub fn queues(&self, slot: u8) -> Option<Queues<'_>> {
+        let Some(nth) = usize::from(slot).checked_sub(1) else { return Some(Queues::Balloon) };
+        match self.disks.get(nth) {
+            Some(disk) => Some(Queues::Disk(disk)),
+            None => self.nics.get(nth - self.disks.len()).map(Queues::Nic),
+        }
     }
 
     /// All devices that there are.

@@ -3,9 +3,9 @@
 
 use super::{HOUSEKEEPING_CPU, Here, Host};
 use crate::addr::{IntId, VcpuId};
-use crate::devices::UART_INTID;
 use crate::devices::bus::{Port, Queues};
 use crate::devices::device::{Board, Device};
+use crate::devices::{UART_INTID, virtio_intid};
 use crate::machine::Machine;
 use crate::vgic::Line;
 use crate::vm::{NEVER, Vm, request};
@@ -74,13 +74,7 @@ impl Host {
         }
         drop(device);
         if board.serves {
-            // What is left is done before the vCPU goes on.
-            let _ = match port.queues {
-                Some(Queues::Disk(disk)) => self.serve_disk(m, here, disk),
-                Some(Queues::Nic(nic)) => self.serve_nic(m, here, nic),
-                Some(Queues::Balloon) => self.serve_balloon(m, here),
-                None => false,
-            };
+            self.serve_one(m, here, port.intid);
         }
         if board.ticks {
             self.tick_devices(m, here.vm, board.seconds());
@@ -90,8 +84,22 @@ impl Host {
         value
     }
 
+    /// Does what the driver of the virtio device with this interrupt has asked for, or a part of it: what is left is done before the vCPU
+    /// goes on.
+    #[inline(never)]
+    fn serve_one<M: Machine>(&self, m: &M, here: Here<'_>, intid: IntId) {
+        let slot = intid.0.checked_sub(virtio_intid(0).0).and_then(|slot| u8::try_from(slot).ok());
+        let _ = match slot.and_then(|slot| here.vm.bus.queues(slot)) {
+            Some(Queues::Disk(disk)) => self.serve_disk(m, here, disk),
+            Some(Queues::Nic(nic)) => self.serve_nic(m, here, nic),
+            Some(Queues::Balloon) => self.serve_balloon(m, here),
+            None => false,
+        };
+    }
+
     /// Does what the drivers of the VM's virtio devices have asked for, or a part of it. What is left is a request; true if it can go
     /// on at once, when interrupts have been let in.
+    #[inline(never)]
     pub fn serve<M: Machine>(&self, m: &M, here: Here<'_>) -> bool {
         let mut more = self.serve_balloon(m, here);
         more |= self.serve_disks(m, here);

@@ -79,6 +79,11 @@ impl Host {
     pub fn settle<M: Machine>(&self, m: &M) -> bool {
         let mut more = false;
         for vm in self.fleet.vms.iter().filter(|vm| vm.life.is_deserted()) {
+            // What led here and a part of what follows are too much at once.
+            if m.is_interrupt_pending() {
+                more = true;
+                continue;
+            }
             let mut memory = vm.memory.lock();
             // Asked again: another CPU may have settled it since, and loaded its next life. It cannot from here on until this
             // lets go, as the last of what was has to be given back first.
