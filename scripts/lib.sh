@@ -293,18 +293,29 @@ linux_guest() {
     fi
 }
 
+# Says what an initramfs with all modules is made from.
+modules_from() {
+    echo "$(cat "$target/guests/linux/Image.from" 2>/dev/null) $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init") 1"
+}
+
+# Makes an initramfs with all modules that kernel_package has: modules_initramfs OUT
+modules_initramfs() {
+    local stage files
+    [[ -e $target/guests/linux/Image.from ]] || die "the modules for disks and networks belong to Debian's kernel; leave FLATLAND_KERNEL out"
+    stage=$(kernel_package)
+    mapfile -t files < <(find "$stage" -name '*.ko')
+    initramfs "$1" "$(locked_package busybox-static ./bin/busybox)/bin/busybox" "${files[@]}"
+}
+
 # Makes target/guests/disk/initrd.gz, for a guest that has disks, and root.ext4, an image for these: files of text, as many bytes
 # of noise, and the sums of both. The same each time.
 disk_guest() {
-    local out=$target/guests/disk from stage files n
+    local out=$target/guests/disk from stage n
     mkdir -p "$out"
-    from="$(cat "$target/guests/linux/Image.from" 2>/dev/null) $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init") 1"
+    from=$(modules_from)
     [[ -e $out/root.ext4 && $(cat "$out/from" 2>/dev/null) == "$from" ]] && return
-    [[ -e $target/guests/linux/Image.from ]] || die "the modules for disks belong to Debian's kernel; leave FLATLAND_KERNEL out"
     rm -f "$out/from"
-    stage=$(kernel_package)
-    mapfile -t files < <(find "$stage" -name '*.ko')
-    initramfs "$out/initrd.gz" "$(locked_package busybox-static ./bin/busybox)/bin/busybox" "${files[@]}"
+    modules_initramfs "$out/initrd.gz"
     stage=$out/root.stage.$$
     rm -rf "$stage" && mkdir -p "$stage/data"
     for n in {1..12}; do
@@ -324,15 +335,12 @@ disk_guest() {
 
 # Makes target/guests/net/initrd.gz, for a guest that has a network device.
 net_guest() {
-    local out=$target/guests/net from stage files
+    local out=$target/guests/net from
     mkdir -p "$out"
-    from="$(cat "$target/guests/linux/Image.from" 2>/dev/null) $(locked busybox-static) $(sha256sum <"$root/scripts/linux/init") 1"
+    from=$(modules_from)
     [[ -e $out/initrd.gz && $(cat "$out/from" 2>/dev/null) == "$from" ]] && return
-    [[ -e $target/guests/linux/Image.from ]] || die "the modules for networks belong to Debian's kernel; leave FLATLAND_KERNEL out"
     rm -f "$out/from"
-    stage=$(kernel_package)
-    mapfile -t files < <(find "$stage" -name '*.ko')
-    initramfs "$out/initrd.gz" "$(locked_package busybox-static ./bin/busybox)/bin/busybox" "${files[@]}"
+    modules_initramfs "$out/initrd.gz"
     echo "$from" >"$out/from"
 }
 

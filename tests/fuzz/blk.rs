@@ -2,60 +2,39 @@
 //! given, and does nothing for a driver that broke the rules.
 
 use crate::engine::{Rng, count, report};
+use crate::guest::{Guest, RAM, nearly};
 use flatland::addr::{Addr, Ipa};
 use flatland::devices::device::Device as _;
 use flatland::devices::virtio::blk::{Blk, Storage, Trouble};
 use flatland::devices::virtio::queue::Segment;
 use flatland::devices::virtio::{Left, Ram, Violation};
 
-const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 1 << 16;
+/// How seldom something is not as it should be.
+const SELDOM: usize = 60;
 const DISK: u64 = 64 << 10;
 
 struct Board {
-    bytes: Vec<u8>,
-    /// Accesses since it was reset.
-    work: usize,
-    /// Every so many accesses there is no memory.
-    short: usize,
+    guest: Guest,
     is_read_only: bool,
 }
 
 impl Board {
-    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<std::ops::Range<usize>, Violation> {
-        self.work += 1;
-        if self.short > 0 && self.work.is_multiple_of(self.short) {
-            return Err(Violation::Short);
-        }
-        let start = at.bits().checked_sub(RAM).ok_or(Violation::Outside)? as usize;
-        let end = start.checked_add(length).filter(|end| *end <= BYTES).ok_or(Violation::Outside)?;
-        Ok(start..end)
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let start = (at - RAM) as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-
     fn piece(&mut self, offset: u64, guest: Segment) -> Result<(), Trouble> {
         assert!(guest.bytes > 0 && offset % 4096 + u64::from(guest.bytes) <= 4096, "{offset} {guest:?}");
         assert!(offset + u64::from(guest.bytes) <= DISK, "{offset} {guest:?}");
-        self.range(guest.at, guest.bytes as usize)?;
-        if self.work.is_multiple_of(97) { Err(Trouble::Disk) } else { Ok(()) }
+        self.guest.range(guest.at, guest.bytes as usize)?;
+        if self.guest.work.is_multiple_of(97) { Err(Trouble::Disk) } else { Ok(()) }
     }
 }
 
 impl Ram for Board {
     fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
-        let range = self.range(at, into.len())?;
-        into.copy_from_slice(&self.bytes[range]);
-        Ok(())
+        self.guest.read(at, into)
     }
 
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
-        let range = self.range(at, bytes.len())?;
-        self.bytes[range].copy_from_slice(bytes);
-        Ok(())
+        self.guest.write(at, bytes)
     }
 }
 
@@ -72,23 +51,18 @@ impl Storage for Board {
     fn clear(&mut self, offset: u64, bytes: u32) -> Result<(), Trouble> {
         assert!(!self.is_read_only && bytes > 0);
         assert!(offset % 4096 + u64::from(bytes) <= 4096 && offset + u64::from(bytes) <= DISK, "{offset} {bytes}");
-        self.work += 1;
+        self.guest.work += 1;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Trouble> {
-        self.work += 1;
+        self.guest.work += 1;
         Ok(())
     }
 
     fn is_late(&self) -> bool {
-        self.work.is_multiple_of(3)
+        self.guest.work.is_multiple_of(3)
     }
-}
-
-/// A value, or now and then another.
-fn nearly(rng: &mut Rng, value: u64) -> u64 {
-    if rng.below(60) == 0 { rng.edge() } else { value }
 }
 
 fn set_up(rng: &mut Rng, blk: &mut Blk) {
@@ -110,7 +84,7 @@ fn set_up(rng: &mut Rng, blk: &mut Blk) {
         (0x44, 1),
         (0x70, 15),
     ] {
-        let (offset, value) = (nearly(rng, offset), nearly(rng, value));
+        let (offset, value) = (nearly(rng, offset, SELDOM), nearly(rng, value, SELDOM));
         blk.write(offset, if rng.below(300) == 0 { 1 << rng.below(4) } else { 4 }, value);
     }
 }
@@ -133,11 +107,11 @@ fn chain(rng: &mut Rng, board: &mut Board, at: u64) {
             0 if n == 0 => (table, 48, 4),
             _ => (buffer, bytes, flags),
         };
-        let mut descriptor = nearly(rng, buffer).to_le_bytes().to_vec();
-        descriptor.extend((nearly(rng, bytes) as u32).to_le_bytes());
+        let mut descriptor = nearly(rng, buffer, SELDOM).to_le_bytes().to_vec();
+        descriptor.extend((nearly(rng, bytes, SELDOM) as u32).to_le_bytes());
         descriptor.extend(flags.to_le_bytes());
-        descriptor.extend((nearly(rng, n as u64 + 1) as u16).to_le_bytes());
-        board.put(at + n as u64 * 16, &descriptor);
+        descriptor.extend((nearly(rng, n as u64 + 1, SELDOM) as u16).to_le_bytes());
+        board.guest.put(at + n as u64 * 16, &descriptor);
     }
 }
 
@@ -147,17 +121,17 @@ fn fill(rng: &mut Rng, board: &mut Board, turn: u16) {
     }
     chain(rng, board, RAM);
     let kind = [0, 1, 4, 8, 11, 13][rng.below(6)];
-    let mut header = (nearly(rng, kind) as u32).to_le_bytes().to_vec();
+    let mut header = (nearly(rng, kind, SELDOM) as u32).to_le_bytes().to_vec();
     header.extend([0; 4]);
     let sector = rng.below(130) as u64;
-    header.extend(nearly(rng, sector).to_le_bytes());
-    board.put(RAM + 0x3000, &header);
+    header.extend(nearly(rng, sector, SELDOM).to_le_bytes());
+    board.guest.put(RAM + 0x3000, &header);
     for slot in 0..8 {
-        let head = nearly(rng, 0) as u16;
-        board.put(RAM + 0x1004 + slot * 2, &head.to_le_bytes());
+        let head = nearly(rng, 0, SELDOM) as u16;
+        board.guest.put(RAM + 0x1004 + slot * 2, &head.to_le_bytes());
     }
     let index = if rng.below(40) == 0 { rng.next() as u16 } else { turn };
-    board.put(RAM + 0x1002, &index.to_le_bytes());
+    board.guest.put(RAM + 0x1002, &index.to_le_bytes());
 }
 
 #[test]
@@ -178,13 +152,11 @@ fn a_hostile_driver_costs_a_disk_bounded_work() {
 pub(crate) fn check(rng: &mut Rng) -> (u64, bool) {
     let is_read_only = rng.below(4) == 0;
     let mut blk = Blk::new(DISK / 512, is_read_only, "disk");
-    let bytes = (0..BYTES).map(|_| rng.next() as u8 & rng.next() as u8 & rng.next() as u8).collect();
-    let short = if rng.below(3) == 0 { 3 + rng.below(40) } else { 0 };
-    let mut board = Board { bytes, work: 0, short, is_read_only };
+    let mut board = Board { guest: Guest::new(rng, BYTES), is_read_only };
     set_up(rng, &mut blk);
     for turn in 1..12 {
         fill(rng, &mut board, turn);
-        blk.write(0x50, 4, nearly(rng, 0));
+        blk.write(0x50, 4, nearly(rng, 0, SELDOM));
         match rng.below(24) {
             0 => set_up(rng, &mut blk),
             1 => blk.reset(),
@@ -193,11 +165,11 @@ pub(crate) fn check(rng: &mut Rng) -> (u64, bool) {
         }
         let was_broken = blk.broken().is_some();
         for _ in 0..8 {
-            board.work = 0;
+            board.guest.work = 0;
             let left = blk.serve(&mut board);
             // A chain of 256 descriptors, each read by itself and with a piece of data, and then it is late.
-            assert!(board.work <= 700, "{} accesses at once", board.work);
-            assert!(!was_broken || board.work == 0, "a driver that broke the rules is served");
+            assert!(board.guest.work <= 700, "{} accesses at once", board.guest.work);
+            assert!(!was_broken || board.guest.work == 0, "a driver that broke the rules is served");
             if left == Left::Nothing {
                 break;
             }

@@ -8,6 +8,7 @@ mod blk;
 mod cpio;
 mod engine;
 mod fdt;
+mod guest;
 mod gzip;
 mod image;
 mod manifest;

@@ -2,58 +2,16 @@
 //! and neither's driver breaks the other's.
 
 use crate::engine::{Rng, count, report};
+use crate::guest::{Guest, RAM, nearly};
 use flatland::addr::{Addr, Ipa, Mac};
 use flatland::devices::device::Device as _;
 use flatland::devices::virtio::net::{Fault, Net, Wire};
 use flatland::devices::virtio::queue::Chain;
 use flatland::devices::virtio::{Ram, Violation};
 
-const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 1 << 15;
-
-struct Guest {
-    bytes: Vec<u8>,
-    /// Accesses since it was reset.
-    work: usize,
-    /// Every so many accesses there is no memory.
-    short: usize,
-}
-
-impl Guest {
-    fn new(rng: &mut Rng) -> Self {
-        let bytes = (0..BYTES).map(|_| rng.next() as u8 & rng.next() as u8 & rng.next() as u8).collect();
-        Self { bytes, work: 0, short: if rng.below(3) == 0 { 3 + rng.below(40) } else { 0 } }
-    }
-
-    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<std::ops::Range<usize>, Violation> {
-        self.work += 1;
-        if self.short > 0 && self.work.is_multiple_of(self.short) {
-            return Err(Violation::Short);
-        }
-        let start = at.bits().checked_sub(RAM).ok_or(Violation::Outside)? as usize;
-        let end = start.checked_add(length).filter(|end| *end <= BYTES).ok_or(Violation::Outside)?;
-        Ok(start..end)
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let start = (at - RAM) as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-}
-
-impl Ram for Guest {
-    fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
-        let range = self.range(at, into.len())?;
-        into.copy_from_slice(&self.bytes[range]);
-        Ok(())
-    }
-
-    fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
-        let range = self.range(at, bytes.len())?;
-        self.bytes[range].copy_from_slice(bytes);
-        Ok(())
-    }
-}
+/// How seldom something is not as it should be.
+const SELDOM: usize = 400;
 
 struct Between<'a>(&'a mut Guest, &'a mut Guest);
 
@@ -76,11 +34,6 @@ impl Wire for Between<'_> {
     }
 }
 
-/// A value, or now and then another.
-fn nearly(rng: &mut Rng, value: u64) -> u64 {
-    if rng.below(400) == 0 { rng.edge() } else { value }
-}
-
 fn set_up(rng: &mut Rng, net: &mut Net) {
     let size = 1 << rng.below(9);
     let features = if rng.below(4) == 0 { rng.next() & 0x3000_0023 } else { 0x3000_0023 };
@@ -90,7 +43,7 @@ fn set_up(rng: &mut Rng, net: &mut Net) {
     };
     let start = [(0x70, 0), (0x70, 3), (0x24, 1), (0x20, 1), (0x24, 0), (0x20, features), (0x70, 11)];
     for (offset, value) in start.into_iter().chain(queue(0)).chain(queue(1)).chain([(0x70, 15)]) {
-        let (offset, value) = (nearly(rng, offset), nearly(rng, value));
+        let (offset, value) = (nearly(rng, offset, SELDOM), nearly(rng, value, SELDOM));
         net.write(offset, if rng.below(300) == 0 { 1 << rng.below(4) } else { 4 }, value);
     }
 }
@@ -104,10 +57,10 @@ fn fill(rng: &mut Rng, guest: &mut Guest, n: u64, turn: u16) {
         let flags = if rng.below(200) == 0 { rng.next() as u16 } else { flags };
         let length = [12, 30, 600, 1480, 13][rng.below(5)];
         let at = RAM + 0x4000 + (rng.next() & 0x2fff);
-        let mut descriptor = nearly(rng, at).to_le_bytes().to_vec();
-        descriptor.extend((nearly(rng, length) as u32).to_le_bytes());
+        let mut descriptor = nearly(rng, at, SELDOM).to_le_bytes().to_vec();
+        descriptor.extend((nearly(rng, length, SELDOM) as u32).to_le_bytes());
         descriptor.extend(flags.to_le_bytes());
-        descriptor.extend((nearly(rng, nth as u64 + 1) as u16).to_le_bytes());
+        descriptor.extend((nearly(rng, nth as u64 + 1, SELDOM) as u16).to_le_bytes());
         guest.put(base + nth as u64 * 16, &descriptor);
         if nth == 0 && at + 12 < RAM + BYTES as u64 {
             let (flags, gso) = (rng.next() as u8 & 1, u8::from(rng.below(20) == 0));
@@ -116,7 +69,7 @@ fn fill(rng: &mut Rng, guest: &mut Guest, n: u64, turn: u16) {
         }
     }
     for slot in 0..8 {
-        let head = nearly(rng, 0) as u16;
+        let head = nearly(rng, 0, SELDOM) as u16;
         guest.put(base + 0x1004 + slot * 2, &head.to_le_bytes());
     }
     let index = if rng.below(200) == 0 { rng.next() as u16 } else { turn };
@@ -140,14 +93,14 @@ fn hostile_drivers_cost_a_network_bounded_work_and_harm_themselves() {
 /// One life of two drivers: how many frames were received, and whether one broke the rules.
 pub(crate) fn check(rng: &mut Rng) -> (u64, bool) {
     let mut nets = [1, 2].map(|n| Net::new(Mac([2, 0, 0, 0, 0, n])));
-    let mut guests = [Guest::new(rng), Guest::new(rng)];
+    let mut guests = [Guest::new(rng, BYTES), Guest::new(rng, BYTES)];
     nets.iter_mut().for_each(|net| set_up(rng, net));
     let mut chain = Chain::default();
     for turn in 1..12 {
         for (net, guest) in nets.iter_mut().zip(&mut guests) {
             fill(rng, guest, 0, turn);
             fill(rng, guest, 1, turn);
-            net.write(0x50, 4, nearly(rng, 1));
+            net.write(0x50, 4, nearly(rng, 1, SELDOM));
             match rng.below(30) {
                 0 => set_up(rng, net),
                 1 => net.reset(),

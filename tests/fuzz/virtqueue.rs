@@ -2,58 +2,33 @@
 //! device does bounded work, stays within what it was given, and does nothing for a driver that broke the rules.
 
 use crate::engine::{Rng, count, report};
+use crate::guest::{Guest, RAM, nearly};
 use flatland::addr::{Addr, Ipa};
 use flatland::devices::device::Device as _;
 use flatland::devices::virtio::balloon::{Balloon, Pages};
 use flatland::devices::virtio::{Left, Ram, Violation};
 
-const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 1 << 16;
+/// How seldom something is not as it should be.
+const SELDOM: usize = 60;
 const BUDGET: usize = 64;
 
-struct Memory {
-    bytes: Vec<u8>,
-    /// Accesses and pages since it was reset.
-    work: usize,
-    /// Every so many accesses there is no memory.
-    short: usize,
-}
-
-impl Memory {
-    fn range(&mut self, at: Addr<Ipa>, length: usize) -> Result<std::ops::Range<usize>, Violation> {
-        self.work += 1;
-        if self.short > 0 && self.work.is_multiple_of(self.short) {
-            return Err(Violation::Short);
-        }
-        let start = at.bits().checked_sub(RAM).ok_or(Violation::Outside)? as usize;
-        let end = start.checked_add(length).filter(|end| *end <= BYTES).ok_or(Violation::Outside)?;
-        Ok(start..end)
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let start = (at - RAM) as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-}
+struct Memory(Guest);
 
 impl Ram for Memory {
     fn read(&mut self, at: Addr<Ipa>, into: &mut [u8]) -> Result<(), Violation> {
-        let range = self.range(at, into.len())?;
-        into.copy_from_slice(&self.bytes[range]);
-        Ok(())
+        self.0.read(at, into)
     }
 
     fn write(&mut self, at: Addr<Ipa>, bytes: &[u8]) -> Result<(), Violation> {
-        let range = self.range(at, bytes.len())?;
-        self.bytes[range].copy_from_slice(bytes);
-        Ok(())
+        self.0.write(at, bytes)
     }
 }
 
 impl Pages for Memory {
     fn inflate(&mut self, at: Addr<Ipa>, pages: u64) {
         assert!(at.bits().is_multiple_of(4096) && at.bits() >> 44 == 0 && (1..=16).contains(&pages));
-        self.work += 1;
+        self.0.work += 1;
     }
 
     fn deflate(&mut self, at: Addr<Ipa>, pages: u64) {
@@ -62,13 +37,13 @@ impl Pages for Memory {
 
     fn report(&mut self, at: Addr<Ipa>, bytes: u64) -> u64 {
         assert!((at.bits() | bytes).is_multiple_of(4096) && at.bits().checked_add(bytes).is_some());
-        self.work += 1;
+        self.0.work += 1;
         // Half, or all.
-        if self.work.is_multiple_of(2) { bytes } else { bytes.div_ceil(8192) * 4096 }
+        if self.0.work.is_multiple_of(2) { bytes } else { bytes.div_ceil(8192) * 4096 }
     }
 
     fn is_late(&self) -> bool {
-        self.work.is_multiple_of(5)
+        self.0.work.is_multiple_of(5)
     }
 }
 
@@ -77,15 +52,10 @@ fn parts(n: u64) -> [u64; 3] {
     [0, 0x1000, 0x1800].map(|part| RAM + n * 0x2000 + part)
 }
 
-/// A value, or now and then another.
-fn nearly(rng: &mut Rng, value: u64) -> u64 {
-    if rng.below(60) == 0 { rng.edge() } else { value }
-}
-
 fn set_up(rng: &mut Rng, balloon: &mut Balloon) {
     let mut write = |rng: &mut Rng, offset: u64, value: u64| {
-        let value = nearly(rng, value);
-        balloon.write(nearly(rng, offset), if rng.below(200) == 0 { 1 << rng.below(4) } else { 4 }, value);
+        let value = nearly(rng, value, SELDOM);
+        balloon.write(nearly(rng, offset, SELDOM), if rng.below(200) == 0 { 1 << rng.below(4) } else { 4 }, value);
     };
     write(rng, 0x70, 0);
     write(rng, 0x70, 3);
@@ -112,25 +82,25 @@ fn fill(rng: &mut Rng, memory: &mut Memory, n: u64, turn: u16) {
     for _ in 0..4 {
         let at = rng.below(8) as u64;
         let buffer = RAM + 0xa000 + (rng.next() & 0x3fff);
-        let buffer = nearly(rng, buffer);
+        let buffer = nearly(rng, buffer, SELDOM);
         let bytes = [4, 40, 256, 1024, 4096, 1 << 21][rng.below(6)];
-        let bytes = nearly(rng, bytes) as u32;
+        let bytes = nearly(rng, bytes, SELDOM) as u32;
         let flags = match rng.below(20) {
             0 => rng.next() as u16,
             _ => [0, 1, 2, 3][rng.below(4)],
         };
         let next = rng.below(8) as u64;
-        let next = nearly(rng, next) as u16;
+        let next = nearly(rng, next, SELDOM) as u16;
         let mut descriptor = buffer.to_le_bytes().to_vec();
         descriptor.extend(bytes.to_le_bytes());
         descriptor.extend(flags.to_le_bytes());
         descriptor.extend(next.to_le_bytes());
-        memory.put(descriptors + at * 16, &descriptor);
+        memory.0.put(descriptors + at * 16, &descriptor);
         let head = rng.below(8) as u64;
-        memory.put(available + 4 + at * 2, &(nearly(rng, head) as u16).to_le_bytes());
+        memory.0.put(available + 4 + at * 2, &(nearly(rng, head, SELDOM) as u16).to_le_bytes());
     }
     let index = if rng.below(40) == 0 { rng.next() as u16 } else { turn };
-    memory.put(available + 2, &index.to_le_bytes());
+    memory.0.put(available + 2, &index.to_le_bytes());
 }
 
 #[test]
@@ -152,13 +122,12 @@ fn a_hostile_driver_costs_the_balloon_bounded_work() {
 pub(crate) fn check(rng: &mut Rng) -> (usize, usize, bool) {
     let (mut pages, mut used) = (0, 0);
     let mut balloon = Balloon::new();
-    let bytes = (0..BYTES).map(|_| rng.next() as u8 & rng.next() as u8 & rng.next() as u8).collect();
-    let mut memory = Memory { bytes, work: 0, short: if rng.below(3) == 0 { 3 + rng.below(40) } else { 0 } };
+    let mut memory = Memory(Guest::new(rng, BYTES));
     set_up(rng, &mut balloon);
     for turn in 1..12 {
         for queue in 0..5 {
             fill(rng, &mut memory, queue, turn);
-            balloon.write(0x50, 4, nearly(rng, queue));
+            balloon.write(0x50, 4, nearly(rng, queue, SELDOM));
         }
         match rng.below(8) {
             0 => balloon.set_target(rng.next() as u32),
@@ -168,18 +137,18 @@ pub(crate) fn check(rng: &mut Rng) -> (usize, usize, bool) {
             _ => {}
         }
         let was_broken = balloon.broken().is_some();
-        memory.work = 0;
+        memory.0.work = 0;
         for _ in 0..4 {
-            let before = memory.work;
+            let before = memory.0.work;
             let left = balloon.serve(&mut memory, BUDGET);
-            let work = memory.work - before;
+            let work = memory.0.work - before;
             assert!(work <= 12 * (BUDGET + 8), "{work} accesses for a budget of {BUDGET}");
             assert!(!was_broken || work == 0, "a driver that broke the rules is served");
             if left == Left::Nothing {
                 break;
             }
         }
-        pages += memory.work;
+        pages += memory.0.work;
         for _ in 0..4 {
             let (offset, size) = (rng.edge(), 1 << rng.below(4));
             let value = balloon.read(offset, size);

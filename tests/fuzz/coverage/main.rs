@@ -8,18 +8,20 @@
 
 #[path = "../blk.rs"]
 mod blk;
-#[path = "../net.rs"]
-mod net;
 #[path = "../cpio.rs"]
 mod cpio;
 #[path = "../engine.rs"]
 mod engine;
+#[path = "../guest.rs"]
+mod guest;
 #[path = "../gzip.rs"]
 mod gzip;
 #[path = "../image.rs"]
 mod image;
 #[path = "../manifest.rs"]
 mod manifest;
+#[path = "../net.rs"]
+mod net;
 #[path = "../seeds.rs"]
 mod seeds;
 mod stage2;
